@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "admit.h"
+#include "lookup.h"
+#include "place.h"
+#include "select.h"
+#include "tcp.h"
+
+/* A TCP packet in the middle of nothing: the sender is told, except where telling would be wrong. */
+static enum verdict stray_tcp(const struct item *it)
+{
+	return it->p.tcp_flags & TCP_RST ? VERDICT_drop_stray_rst : VERDICT_answer_stray_rst;
+}
+
+static bool is_bare_syn(const struct item *it)
+{
+	return (it->p.tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
+static enum verdict to_snat(const struct item *it)
+{
+	if (it->p.proto == PROTO_UDP)
+		return VERDICT_drop_stray_udp;
+	return is_bare_syn(it) ? VERDICT_drop_snat_syn : stray_tcp(it);
+}
+
+/* A first packet that cannot be served. The client of a TCP service hears it at once. */
+static enum verdict refuse(struct worker *w, const struct policy_service *svc, const struct item *it,
+			   enum verdict for_tcp, enum verdict for_udp)
+{
+	count_add(&w->services[svc->ref.slot].refused, 1);
+	return it->p.proto == PROTO_TCP ? for_tcp : for_udp;
+}
+
+static enum verdict first_packet(struct worker *w, const struct policy *policy, struct item *it,
+				 const struct policy_listener *listener)
+{
+	const struct policy_service *svc = policy->services[listener->service_slot];
+	const struct policy_backend *backend;
+
+	/* It would go no further, so it shall leave nothing behind. */
+	if (it->p.ttl <= 1)
+		return VERDICT_answer_ttl_exceeded;
+	backend = select_backend(&svc->sets[it->p.family == 6][it->p.proto == PROTO_UDP], it->hash);
+	if (!backend)
+		return refuse(w, svc, it, VERDICT_answer_service_down, VERDICT_answer_unreachable);
+	switch (place(w, it, svc, backend)) {
+	case PLACE_OK:
+		if (it->p.proto == PROTO_TCP)
+			tcp_begin(w, it);
+		return VERDICT_NONE;
+	case PLACE_TABLE_FULL:
+		return refuse(w, svc, it, VERDICT_answer_table_full, VERDICT_drop_table_full);
+	default:
+		return refuse(w, svc, it, VERDICT_answer_ports_exhausted, VERDICT_drop_ports_exhausted);
+	}
+}
+
+static enum verdict admit(struct worker *w, const struct policy *policy, struct item *it)
+{
+	struct ipaddr src = packet_src(it->frame, &it->p), dst = packet_dst(it->frame, &it->p);
+	const struct policy_listener *listener;
+
+	/* What we send never comes back in; an answer to it would. */
+	if (is_ours(w, policy, &src))
+		return VERDICT_drop_ip_source;
+	if (snat_index(&w->dp->snat, &dst) >= 0)
+		return to_snat(it);
+	listener = listener_lookup(policy->listeners, &dst, it->p.dport_be, it->p.proto);
+	if (!listener)
+		return VERDICT_drop_not_ours;
+	if (it->p.proto == PROTO_TCP && !is_bare_syn(it))
+		return stray_tcp(it);
+	return first_packet(w, policy, it, listener);
+}
+
+/* No packet of the burst keeps the reference of a flow that ended: the entry may be another flow's at once. */
+static void forget_flow(struct burst *b, flow_ref ended)
+{
+	for (unsigned i = 0; i < b->n; i++)
+		if (b->items[i].ref != FLOW_REF_NONE && (b->items[i].ref ^ ended) <= 1)
+			b->items[i].ref = FLOW_REF_NONE;
+}
+
+/* Two first packets of one flow in a burst: the first one made the flow. */
+static void find_or_admit(struct worker *w, const struct burst *b, struct item *it)
+{
+	if (it->ref == FLOW_REF_NONE)
+		it->ref = flow_find(w, it);
+	if (it->ref == FLOW_REF_NONE)
+		it->verdict = admit(w, b->policy, it);
+}
+
+/*
+ * Packets before `it` whose flow just ended, the only ones there without both flow and verdict. They belonged to it, so
+ * they are strays now, unless they are SYNs themselves.
+ */
+static void settle_forgotten(struct worker *w, struct burst *b, const struct item *it)
+{
+	for (struct item *earlier = b->items; earlier < it; earlier++) {
+		if (earlier->verdict != VERDICT_NONE || earlier->ref != FLOW_REF_NONE)
+			continue;
+		if (is_bare_syn(earlier))
+			find_or_admit(w, b, earlier);
+		else
+			earlier->verdict = admit(w, b->policy, earlier);
+	}
+}
+
+static void admit_item(struct worker *w, struct burst *b, struct item *it)
+{
+	flow_ref old;
+
+	find_or_admit(w, b, it);
+	if (it->ref == FLOW_REF_NONE || it->verdict != VERDICT_NONE || !tcp_is_reborn(w, it))
+		return;
+	old = it->ref;
+	flow_end(w, old, true);
+	forget_flow(b, old);
+	it->verdict = admit(w, b->policy, it);
+	settle_forgotten(w, b, it);
+}
+
+void admit_burst(struct worker *w, struct burst *b)
+{
+	for (unsigned i = 0; i < b->n; i++) {
+		struct item *it = &b->items[i];
+
+		if (it->verdict == VERDICT_NONE && (it->ref == FLOW_REF_NONE || it->p.tcp_flags & TCP_SYN))
+			admit_item(w, b, it);
+	}
+}

@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "answer_limits.h"
+
+#include "bucket.h"
+#include "hash.h"
+#include "memory.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#define SECOND_NS        1000000000ull
+#define STRAY_GRACE_NS   (60 * SECOND_NS)
+#define STRAY_GRACE_RATE 20000
+#define ECHO_RATE        100
+#define LIMITER_WAYS     4
+#define LIMITER_SETS     1024 /* a power of two */
+#define CACHE_LINE       64
+
+/* A source is known by its hash: sharing all 64 bits with another is a matter of 2^32 sources at once. */
+struct limiter_cell {
+	uint64_t tag; /* 0: empty */
+	struct gcra gcra;
+};
+
+struct limiter_set {
+	struct limiter_cell ways[LIMITER_WAYS];
+};
+
+static_assert(sizeof(struct limiter_set) == CACHE_LINE, "a source costs one line");
+
+struct limiter_table {
+	struct limiter_set sets[LIMITER_SETS];
+};
+
+struct limit {
+	struct limiter_table sources; /* first: its lines are those of the memory */
+	struct gcra_rate per_source, in_all;
+	struct gcra total;
+} __attribute__((aligned(CACHE_LINE)));
+
+enum answer_kind {
+	ANSWER_STRAY,
+	ANSWER_REFUSED,
+	ANSWER_ICMP,
+	ANSWER_KINDS,
+};
+
+struct answer_limits {
+	struct limit kinds[ANSWER_KINDS];
+	struct gcra_rate stray_grace; /* instead of in_all, until … */
+	uint64_t grace_end_ns;
+	struct gcra_rate echo_rate;
+	struct gcra echo;
+	const uint8_t *secret;
+};
+
+/* Tokens per second of all workers together. */
+static const struct {
+	uint64_t per_source, in_all;
+} rates[ANSWER_KINDS] = {
+	[ANSWER_STRAY] = {10, 1000},
+	[ANSWER_REFUSED] = {2, 9000},
+	[ANSWER_ICMP] = {10, 1000},
+};
+
+static int share_init(struct gcra_rate *rate, uint64_t in_all, unsigned n_workers)
+{
+	uint64_t per_ns = n_workers * SECOND_NS;
+
+	return gcra_rate_init(rate, in_all, per_ns, gcra_default_burst(in_all, per_ns));
+}
+
+static int limits_init(struct answer_limits *l, unsigned n_workers)
+{
+	int err = n_workers ? share_init(&l->stray_grace, STRAY_GRACE_RATE, n_workers) : -EINVAL;
+
+	if (!err)
+		err = share_init(&l->echo_rate, ECHO_RATE, n_workers);
+	for (int k = 0; k < ANSWER_KINDS && !err; k++) {
+		err = gcra_rate_init(&l->kinds[k].per_source, rates[k].per_source, n_workers * SECOND_NS, 0);
+		if (!err)
+			err = share_init(&l->kinds[k].in_all, rates[k].in_all, n_workers);
+	}
+	return err;
+}
+
+struct answer_limits *answer_limits_create(unsigned n_workers, const uint8_t *secret, uint64_t now_ns)
+{
+	struct answer_limits *l = memory_alloc(sizeof(*l));
+	int err;
+
+	if (!l)
+		return NULL;
+	err = limits_init(l, n_workers);
+	if (err) {
+		memory_free(l);
+		errno = -err;
+		return NULL;
+	}
+	l->grace_end_ns = now_ns + STRAY_GRACE_NS;
+	l->secret = secret;
+	return l;
+}
+
+void answer_limits_destroy(struct answer_limits *l)
+{
+	memory_free(l);
+}
+
+size_t answer_limits_bytes(void)
+{
+	return sizeof(struct answer_limits);
+}
+
+/* Whoever has one address of an IPv6 /64 has them all. */
+static uint64_t source_tag(const struct answer_limits *l, const struct ipaddr *addr)
+{
+	struct ipaddr key = *addr;
+	uint64_t tag;
+
+	if (!ipaddr_is_v4(addr))
+		key.q_be[1] = 0;
+	tag = hash_keyed(key.b, sizeof(key.b), l->secret);
+	return tag ? tag : 1;
+}
+
+static struct limiter_cell *cell_lookup(struct limiter_set *set, uint64_t tag)
+{
+	for (int w = 0; w < LIMITER_WAYS; w++)
+		if (set->ways[w].tag == tag)
+			return &set->ways[w];
+	return NULL;
+}
+
+/* The cell with the most room, now the tag's and idle. */
+static struct limiter_cell *cell_claim(struct limiter_set *set, uint64_t tag, uint64_t now_ns)
+{
+	uint64_t now = now_ns << GCRA_FRACTION_BITS;
+	struct limiter_cell *oldest = NULL;
+	int64_t oldest_ahead = INT64_MAX;
+
+	for (int w = 0; w < LIMITER_WAYS; w++) {
+		struct limiter_cell *cell = &set->ways[w];
+		uint64_t tat = atomic_load_explicit(&cell->gcra.tat, memory_order_relaxed);
+		int64_t ahead = cell->tag ? (int64_t)(tat - now) : INT64_MIN;
+
+		if (!oldest || ahead < oldest_ahead) {
+			oldest = cell;
+			oldest_ahead = ahead;
+		}
+	}
+	oldest->tag = tag;
+	atomic_store_explicit(&oldest->gcra.tat, now, memory_order_relaxed);
+	return oldest;
+}
+
+static bool allow(const struct answer_limits *l, struct limit *limit, const struct gcra_rate *in_all,
+		  const struct ipaddr *addr, uint64_t now_ns)
+{
+	uint64_t tag = source_tag(l, addr);
+	struct limiter_set *set = &limit->sources.sets[tag & (LIMITER_SETS - 1)];
+	struct limiter_cell *cell = cell_lookup(set, tag);
+
+	if (cell && !gcra_test(&cell->gcra, &limit->per_source, now_ns))
+		return false;
+	if (!gcra_test(&limit->total, in_all, now_ns))
+		return false;
+	if (!cell)
+		cell = cell_claim(set, tag, now_ns);
+	gcra_take(&cell->gcra, &limit->per_source, now_ns);
+	gcra_take(&limit->total, in_all, now_ns);
+	return true;
+}
+
+bool answer_limits_stray(struct answer_limits *l, const struct ipaddr *source, uint64_t now_ns)
+{
+	struct limit *limit = &l->kinds[ANSWER_STRAY];
+
+	return allow(l, limit, now_ns < l->grace_end_ns ? &l->stray_grace : &limit->in_all, source, now_ns);
+}
+
+bool answer_limits_refused(struct answer_limits *l, const struct ipaddr *client, uint64_t now_ns)
+{
+	return allow(l, &l->kinds[ANSWER_REFUSED], &l->kinds[ANSWER_REFUSED].in_all, client, now_ns);
+}
+
+bool answer_limits_icmp(struct answer_limits *l, const struct ipaddr *destination, uint64_t now_ns)
+{
+	return allow(l, &l->kinds[ANSWER_ICMP], &l->kinds[ANSWER_ICMP].in_all, destination, now_ns);
+}
+
+bool answer_limits_echo(struct answer_limits *l, uint64_t now_ns)
+{
+	if (!gcra_test(&l->echo, &l->echo_rate, now_ns))
+		return false;
+	gcra_take(&l->echo, &l->echo_rate, now_ns);
+	return true;
+}

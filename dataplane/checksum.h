@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Checksums by difference, RFC 1624 equation 3: HC' = ~(~HC + ~m + m'). All sums are over 16-bit words as they stand in
+ * memory (network byte order): one's complement addition does not care (RFC 1071 2.B).
+ *
+ * What changes is the same for all packets of a flow and direction, so ~m + m' is computed once as a delta and a packet
+ * costs one addition.
+ */
+#pragma once
+
+#include <stdint.h>
+
+/* Adds the change of one word to a delta; deltas begin at 0 and hold 32 767 changes before they must be folded. */
+static inline uint32_t csum_delta16(uint32_t delta, uint16_t from_be, uint16_t to_be)
+{
+	return delta + (uint16_t)~from_be + to_be;
+}
+
+static inline uint32_t csum_delta32(uint32_t delta, uint32_t from_be, uint32_t to_be)
+{
+	delta = csum_delta16(delta, from_be & 0xffff, to_be & 0xffff);
+	return csum_delta16(delta, from_be >> 16, to_be >> 16);
+}
+
+static inline uint16_t csum_delta_fold(uint32_t delta)
+{
+	delta = (delta & 0xffff) + (delta >> 16);
+	return (delta & 0xffff) + (delta >> 16);
+}
+
+static inline uint16_t csum_apply(uint16_t csum_be, uint16_t delta)
+{
+	uint32_t sum = (uint16_t)~csum_be + (uint32_t)delta;
+
+	return ~((sum & 0xffff) + (sum >> 16));
+}
+
+/* UDP: 0 means "none" and stays; a sum that comes to 0 is sent as 0xffff (RFC 768). */
+static inline uint16_t csum_apply_udp(uint16_t csum_be, uint16_t delta)
+{
+	uint16_t sum;
+
+	if (csum_be == 0)
+		return 0;
+	sum = csum_apply(csum_be, delta);
+	return sum ? sum : 0xffff;
+}
+
+/* For what changes with each packet: sequence numbers, timestamps. */
+static inline uint16_t csum_update16(uint16_t csum_be, uint16_t from_be, uint16_t to_be)
+{
+	return csum_apply(csum_be, csum_delta_fold(csum_delta16(0, from_be, to_be)));
+}
+
+static inline uint16_t csum_update32(uint16_t csum_be, uint32_t from_be, uint32_t to_be)
+{
+	return csum_apply(csum_be, csum_delta_fold(csum_delta32(0, from_be, to_be)));
+}

@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * What the stages of one worker share: the worker, the dataplane around it, and the burst that is under way.
+ *
+ * Who writes what: everything in struct worker is its worker's alone, unless its comment names another. Everything in
+ * struct dataplane is fixed at start, unless its comment names a writer.
+ */
+#pragma once
+
+#include "answer_limits.h"
+#include "dataplane.h"
+#include "fib.h"
+#include "flow.h"
+#include "observe.h"
+#include "parse.h"
+#include "policy.h"
+#include "port.h"
+#include "snat.h"
+#include "verdict.h"
+#include "wheel.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdint.h>
+
+struct rte_mbuf;
+struct rte_ring;
+
+#define BURST_MAX 32
+
+/* One packet on its way through the stages. It is on its way while its verdict is VERDICT_NONE. */
+struct item {
+	struct rte_mbuf *m;
+	uint8_t *frame;
+	uint64_t hash; /* of its flow key, TCP and UDP only */
+	flow_ref ref;
+	uint8_t verdict; /* enum verdict */
+	uint8_t out_port;
+	struct packet p;
+};
+
+struct burst {
+	unsigned n;
+	enum rx_class class;
+	bool taken_over; /* from another worker: its owner is known to be us */
+	const struct policy *policy;
+	const struct fib_view *fib;
+	const struct fib_cell *cells; /* of neighbours */
+	uint32_t fib_gen;
+	uint32_t ports_up; /* bit per port: its link is up */
+	struct item items[BURST_MAX];
+};
+
+/* --- counters that are read by others: written by one worker, with relaxed stores --- */
+
+static inline void count_add(uint64_t *counter, uint64_t n)
+{
+	__atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);
+}
+
+struct backend_cell {
+	uint64_t users; /* flows that name the slot: it is not reused before this is 0 */
+	uint64_t new_flows, connects, failures;
+	uint64_t packets[DIRS], bytes[DIRS]; /* rolled up each 64 packets of a flow, and at its end */
+} __attribute__((aligned(64)));
+
+struct service_cell {
+	uint64_t users, new_flows, refused;
+};
+
+/* Frames that wait for the end of the loop. */
+#define TX_BUFFER 128
+
+struct tx_buffer {
+	unsigned n;
+	struct rte_mbuf *m[TX_BUFFER];
+};
+
+/* Notes to decide: neighbours that are wanted. One ring per worker, and a memory of what was asked for lately. */
+#define WANT_MEMORY 64
+
+struct want_memory {
+	struct neighbour_want want;
+	uint64_t asked_ms;
+};
+
+struct flow_command; /* observe.c */
+
+struct worker {
+	/* the packet path's */
+	struct dataplane *dp;
+	unsigned index;
+	struct flow_table flows;
+	struct wheel wheel;
+	struct snat_pool snat;
+	struct answer_limits *limits;
+	struct backend_cell *backends; /* by slot */
+	struct service_cell *services; /* by slot */
+	struct port_queue *tx_queue[DATAPLANE_MAX_PORTS];
+	struct tx_buffer tx[DATAPLANE_MAX_PORTS];
+	struct burst burst;
+
+	/* time */
+	uint64_t now_ns;     /* of this loop, by the clock that was passed in */
+	uint64_t stalled_ns; /* time in which the worker did not run */
+	uint64_t run_ms;     /* now - stalled: what flows age by */
+
+	/* own counters; published at the end of a loop */
+	struct ledger ledger;
+	uint64_t loops, bursts, sleeps, wakeups, expired;
+	uint64_t policy_number, policy_regress;
+	uint64_t published_at_ns;
+
+	struct want_memory wants[WANT_MEMORY];
+	struct rte_ring *notes; /* to decide */
+	bool notes_added;       /* and decide was not told yet */
+
+	/* read by others */
+	struct {
+		uint64_t seq; /* odd: being written */
+		struct ledger ledger;
+		struct worker_report report;
+	} published __attribute__((aligned(64)));
+
+	_Atomic bool asleep; /* read by those who would wake it */
+
+	/* written by others */
+	_Atomic bool stop;
+	_Atomic(struct flow_command *) command; /* by a serve thread */
+	int wake_fd;
+
+	pthread_t thread;
+	bool running;
+	int cpu;
+};
+
+struct dataplane {
+	struct dataplane_config config;
+	struct worker *workers[DATAPLANE_MAX_WORKERS];
+	struct port *ports[DATAPLANE_MAX_PORTS];
+	unsigned n_ports;
+	struct rte_mempool *pool;
+	struct fib *fib;
+	struct snat_addresses snat;
+	struct snat_partition partition;
+	struct policy *policy; /* RCU; written by decide; its readers treat it as const */
+	/* From worker to worker, a ring per class, so that a flood of SYNs cannot fill the way of what is established.
+	 */
+	struct rte_ring *rings[RX_CLASSES][DATAPLANE_MAX_WORKERS][DATAPLANE_MAX_WORKERS];
+	uint32_t ports_up; /* bit per port; written by decide, relaxed */
+	int notes_fd;      /* eventfd: workers left notes */
+	pthread_mutex_t query_lock;
+};
+
+/* CLOCK_MONOTONIC in production; tests pass their own. */
+static inline uint64_t dataplane_now_ns(const struct dataplane *dp)
+{
+	return dp->config.now_ns(dp->config.now_arg);
+}

@@ -1,0 +1,334 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "dataplane.h"
+#include "core.h"
+#include "grace.h"
+#include "memory.h"
+#include "observe_worker.h"
+#include "worker.h"
+
+#include <errno.h>
+#include <rte_errno.h>
+#include <rte_mempool.h>
+#include <rte_ring.h>
+#include <stdio.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#define HANDOVER_RING 1024
+
+#ifdef GRACE_TSAN
+char grace_anchor;
+#endif
+
+static uint64_t monotonic_ns(void *arg)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
+
+/* --- life --- */
+
+static uint32_t share(uint32_t total, unsigned n)
+{
+	return (total + n - 1) / n;
+}
+
+size_t dataplane_memory_plan(const struct dataplane_config *config, unsigned n_queues,
+			     struct memory_part parts[static MEMORY_PARTS_MAX])
+{
+	unsigned n = config->n_workers;
+	size_t i = 0;
+
+	parts[i++] =
+		(struct memory_part){"packets", (uint64_t)config->n_mbufs * port_pool_object_size(config->max_frame)};
+	parts[i++] = (struct memory_part){"flows IPv4", flow_table_bytes(share(config->flows_v4, n), 0) * n};
+	parts[i++] = (struct memory_part){"flows IPv6", flow_table_bytes(0, share(config->flows_v6, n)) * n};
+	parts[i++] = (struct memory_part){"routes and neighbours", fib_bytes(config->n_routes, config->n_neighbours)};
+	parts[i++] = (struct memory_part){"SNAT ports and counters", worker_bytes(config) * n};
+	parts[i++] = (struct memory_part){"rings between workers",
+					  (uint64_t)n * (n - 1) * RX_CLASSES * HANDOVER_RING * sizeof(void *)};
+	parts[i++] = (struct memory_part){"rings of ports", (uint64_t)n_queues * (2048 * 16 * 3 + 4096 * 8 + 2048 * 8)};
+	return i;
+}
+
+static int rings_create(struct dataplane *dp)
+{
+	unsigned n = dp->config.n_workers;
+	char name[RTE_RING_NAMESIZE];
+
+	for (unsigned class = 0; class < RX_CLASSES; class ++)
+		for (unsigned from = 0; from < n; from++)
+			for (unsigned to = 0; to < n; to++) {
+				if (from == to)
+					continue;
+				snprintf(name, sizeof(name), "h%p.%u.%u.%u", (void *)dp, class, from, to);
+				dp->rings[class][from][to] = rte_ring_create(name, HANDOVER_RING, SOCKET_ID_ANY,
+									     RING_F_SP_ENQ | RING_F_SC_DEQ);
+				if (!dp->rings[class][from][to])
+					return -rte_errno;
+			}
+	return 0;
+}
+
+static void snat_init(struct dataplane *dp)
+{
+	dp->snat.n = dp->config.n_snat;
+	for (unsigned i = 0; i < dp->snat.n; i++)
+		dp->snat.addr[i] = dp->config.snat[i];
+	snat_partition_init(&dp->partition, dp->config.n_workers);
+}
+
+static int dataplane_init(struct dataplane *dp)
+{
+	const struct dataplane_config *config = &dp->config;
+	char name[32];
+	int err;
+
+	snat_init(dp);
+	dp->notes_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	if (dp->notes_fd < 0)
+		return -errno;
+	snprintf(name, sizeof(name), "packets%p", (void *)dp);
+	dp->pool = port_pool_create(name, config->n_mbufs, config->max_frame);
+	if (!dp->pool)
+		return -rte_errno;
+	dp->fib = fib_create(config->n_routes, config->n_neighbours, config->secret);
+	if (!dp->fib)
+		return -errno;
+	err = rings_create(dp);
+	for (unsigned i = 0; i < config->n_workers && !err; i++) {
+		dp->workers[i] = worker_create(dp, i);
+		err = dp->workers[i] ? 0 : -errno;
+	}
+	return err;
+}
+
+struct dataplane *dataplane_create(const struct dataplane_config *config)
+{
+	struct dataplane *dp = memory_alloc(sizeof(*dp));
+	int err;
+
+	if (!dp)
+		return NULL;
+	dp->config = *config;
+	if (!dp->config.now_ns)
+		dp->config.now_ns = monotonic_ns;
+	dp->notes_fd = -1;
+	pthread_mutex_init(&dp->query_lock, NULL);
+	err = dataplane_init(dp);
+	if (!err)
+		return dp;
+	dataplane_destroy(dp);
+	errno = -err;
+	return NULL;
+}
+
+/* Packets that wait between workers go back to the pool before it is freed. */
+static void rings_destroy(struct dataplane *dp)
+{
+	struct rte_mbuf *m;
+
+	for (unsigned class = 0; class < RX_CLASSES; class ++)
+		for (unsigned from = 0; from < dp->config.n_workers; from++)
+			for (unsigned to = 0; to < dp->config.n_workers; to++) {
+				struct rte_ring *ring = dp->rings[class][from][to];
+
+				while (ring && rte_ring_sc_dequeue(ring, (void **)&m) == 0)
+					rte_pktmbuf_free(m);
+				rte_ring_free(ring);
+			}
+}
+
+void dataplane_destroy(struct dataplane *dp)
+{
+	if (!dp)
+		return;
+	for (unsigned i = 0; i < dp->config.n_workers; i++)
+		worker_destroy(dp->workers[i]);
+	rings_destroy(dp);
+	for (unsigned i = 0; i < dp->n_ports; i++)
+		dp->ports[i]->ops->close(dp->ports[i]);
+	fib_destroy(dp->fib);
+	rte_mempool_free(dp->pool);
+	if (dp->notes_fd >= 0)
+		close(dp->notes_fd);
+	pthread_mutex_destroy(&dp->query_lock);
+	memory_free(dp);
+}
+
+/* --- ports --- */
+
+int dataplane_add_port(struct dataplane *dp, const struct port_config *config, char *err, size_t err_len)
+{
+	struct port *port;
+
+	if (dp->n_ports == DATAPLANE_MAX_PORTS) {
+		snprintf(err, err_len, "more than %d ports", DATAPLANE_MAX_PORTS);
+		return -ENOSPC;
+	}
+	if (config->n_queues < dp->config.n_workers) {
+		snprintf(err, err_len,
+			 "port %s: %s has %u queues for %u workers; each worker needs a queue of its own: give it more "
+			 "(ethtool -L %s combined %u) or list fewer CPUs in gateway.workers",
+			 config->name, config->device, config->n_queues, dp->config.n_workers, config->device,
+			 dp->config.n_workers);
+		return -EINVAL;
+	}
+	port = config->kind == PORT_XSK ? port_xsk_open(config, dp->pool, err, err_len)
+					: port_eth_open(config, dp->pool, err, err_len);
+	if (!port)
+		return -errno;
+	port->index = dp->n_ports;
+	dp->ports[dp->n_ports++] = port;
+	fib_port_mac(dp->fib, port->index, port->mac);
+	for (unsigned i = 0; i < dp->config.n_workers; i++)
+		dp->workers[i]->tx_queue[port->index] = port->queues[i];
+	return port->index;
+}
+
+int dataplane_port_fd(const struct dataplane *dp, int port, unsigned queue, enum rx_class class)
+{
+	const struct port *p = dp->ports[port];
+
+	return p->ops->fd(p->queues[queue], class);
+}
+
+void dataplane_port_set_heartbeat(struct dataplane *dp, int port, unsigned queue, uint64_t *cell)
+{
+	__atomic_store_n(&dp->ports[port]->heartbeat[queue], cell, __ATOMIC_RELAXED);
+}
+
+void dataplane_port_set_mac(struct dataplane *dp, int port, const uint8_t mac[static 6])
+{
+	fib_port_mac(dp->fib, port, mac);
+}
+
+void dataplane_port_set_link(struct dataplane *dp, int port, bool up, uint32_t mtu)
+{
+	fib_port_mtu(dp->fib, port, mtu);
+	__atomic_store_n(&dp->ports_up, (dp->ports_up & ~(1u << port)) | (uint32_t)up << port, __ATOMIC_RELAXED);
+}
+
+/* --- run --- */
+
+int dataplane_start(struct dataplane *dp)
+{
+	int err = dp->policy ? 0 : -EINVAL;
+
+	for (unsigned i = 0; i < dp->config.n_workers && !err; i++)
+		err = worker_start(dp->workers[i]);
+	if (err)
+		dataplane_stop(dp);
+	return err;
+}
+
+void dataplane_stop(struct dataplane *dp)
+{
+	for (unsigned i = 0; i < dp->config.n_workers; i++)
+		worker_stop(dp->workers[i]);
+}
+
+const struct policy *dataplane_publish(struct dataplane *dp, const struct policy *policy)
+{
+	const struct policy *old = dp->policy;
+
+	grace_publish(dp->policy, (struct policy *)policy);
+	grace_wait();
+	return old;
+}
+
+bool dataplane_backend_unused(const struct dataplane *dp, uint32_t slot)
+{
+	for (unsigned i = 0; i < dp->config.n_workers; i++)
+		if (__atomic_load_n(&dp->workers[i]->backends[slot].users, __ATOMIC_ACQUIRE))
+			return false;
+	return true;
+}
+
+bool dataplane_service_unused(const struct dataplane *dp, uint32_t slot)
+{
+	for (unsigned i = 0; i < dp->config.n_workers; i++)
+		if (__atomic_load_n(&dp->workers[i]->services[slot].users, __ATOMIC_ACQUIRE))
+			return false;
+	return true;
+}
+
+/*
+ * Nobody adds to an unused slot's counters: no policy that a worker can see names it. Others may read them meanwhile,
+ * so they are zeroed word by word.
+ */
+void dataplane_backend_reset(struct dataplane *dp, uint32_t slot)
+{
+	static const struct backend_cell zero;
+
+	for (unsigned i = 0; i < dp->config.n_workers; i++)
+		observe_store_words(&dp->workers[i]->backends[slot], &zero, sizeof(zero));
+}
+
+void dataplane_service_reset(struct dataplane *dp, uint32_t slot)
+{
+	static const struct service_cell zero;
+
+	for (unsigned i = 0; i < dp->config.n_workers; i++)
+		observe_store_words(&dp->workers[i]->services[slot], &zero, sizeof(zero));
+}
+
+/* --- routes and neighbours --- */
+
+size_t dataplane_route_update(struct dataplane *dp, const struct route_change *changes, size_t n)
+{
+	return fib_update(dp->fib, changes, n);
+}
+
+size_t dataplane_route_gateways(const struct dataplane *dp, struct neighbour_want *out, size_t max)
+{
+	return fib_gateways(dp->fib, out, max);
+}
+
+int dataplane_neighbour_update(struct dataplane *dp, int port, const struct ipaddr *addr, enum neighbour_state state,
+			       const uint8_t mac[static 6])
+{
+	return fib_neighbour(dp->fib, port, addr, state, mac);
+}
+
+size_t dataplane_neighbour_wants(struct dataplane *dp, struct neighbour_want *out, size_t max)
+{
+	uint64_t count;
+	size_t n = 0;
+
+	if (read(dp->notes_fd, &count, sizeof(count)) < 0)
+		count = 0; /* nothing new was announced; what did not fit last time may still wait */
+	for (unsigned i = 0; i < dp->config.n_workers && n < max; i++)
+		n += rte_ring_sc_dequeue_burst_elem(dp->workers[i]->notes, &out[n], sizeof(*out), max - n, NULL);
+	return n;
+}
+
+int dataplane_notes_fd(const struct dataplane *dp)
+{
+	return dp->notes_fd;
+}
+
+int dataplane_route_lookup(struct dataplane *dp, const struct ipaddr *addr, int *port, struct ipaddr *gateway)
+{
+	struct neighbour_want want;
+	uint32_t cell;
+	uint16_t mtu;
+
+	switch (fib_lookup(dp->fib, fib_view(dp->fib), addr, 0, &cell, &mtu, &want)) {
+	case FIB_OK:
+		want = fib_want(dp->fib, cell);
+		break;
+	case FIB_NO_NEIGHBOUR:
+		break;
+	case FIB_BLACKHOLE:
+		return -EHOSTUNREACH;
+	default:
+		return -ENETUNREACH;
+	}
+	*port = want.port;
+	*gateway = want.addr;
+	return 0;
+}

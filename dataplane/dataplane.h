@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The start header: how control creates, feeds and stops the dataplane. Everything that changes while it runs goes
+ * through dataplane_publish(), the route functions below, or nothing.
+ *
+ * All functions are for the decide thread unless they say otherwise.
+ */
+#pragma once
+
+#include "ipaddr.h"
+#include "policy.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define DATAPLANE_MAX_WORKERS 16
+#define DATAPLANE_MAX_PORTS   16
+#define DATAPLANE_MAX_QUEUES  64 /* per port */
+#define DATAPLANE_MAX_SNAT    64
+
+enum idle_policy {
+	IDLE_SLEEP, /* poll() when idle */
+	IDLE_SPIN,
+};
+
+struct dataplane_config {
+	unsigned n_workers;
+	int cpus[DATAPLANE_MAX_WORKERS]; /* CPU of each worker; -1: not pinned */
+	enum idle_policy idle;
+	uint32_t flows_v4; /* table sizes, all workers together */
+	uint32_t flows_v6;
+	uint32_t n_mbufs;   /* of the one packet pool */
+	uint32_t max_frame; /* longest frame any port may carry, without FCS */
+	uint32_t n_service_slots;
+	uint32_t n_backend_slots;
+	uint32_t n_routes; /* per family */
+	uint32_t n_neighbours;
+	struct ipaddr snat[DATAPLANE_MAX_SNAT];
+	unsigned n_snat;
+	uint8_t secret[192]; /* of the keyed hashes; random at start, fixed in tests */
+	/* Monotonic nanoseconds, never 0; the dataplane has no clock of its own. NULL: CLOCK_MONOTONIC. */
+	uint64_t (*now_ns)(void *arg);
+	void *now_arg;
+};
+
+/* Bytes that a dataplane of this configuration takes, by part; the sum of `bytes` is the plan's total. */
+struct memory_part {
+	const char *name;
+	uint64_t bytes;
+};
+#define MEMORY_PARTS_MAX 16
+size_t dataplane_memory_plan(const struct dataplane_config *config, unsigned n_queues,
+			     struct memory_part parts[static MEMORY_PARTS_MAX]);
+
+/* Starts DPDK's EAL for this process, once. `huge`: use hugepages; else plain pages. Returns 0 or -errno. */
+int dataplane_eal_init(uint64_t memory_bytes, bool huge);
+
+/* NULL with errno set. */
+struct dataplane *dataplane_create(const struct dataplane_config *config);
+void dataplane_destroy(struct dataplane *dp);
+
+/* --- ports --- */
+
+enum port_kind {
+	PORT_XSK, /* `device` is a netdev */
+	PORT_ETH, /* `device` is a DPDK device: PCI address or "vdev:net_...,args" */
+};
+
+struct port_config {
+	char name[32];
+	char device[64];
+	enum port_kind kind;
+	unsigned n_queues;
+	bool force_copy; /* PORT_XSK: do not ask for zero-copy */
+	bool skb_mode;   /* PORT_XSK: generic XDP */
+};
+
+/*
+ * Opens the port and gives its queues to the workers (queue q to worker q % n_workers). Returns the port's index or
+ * -errno, then with a sentence in `err` that says what is wrong and how to mend it. Before dataplane_start() only.
+ */
+int dataplane_add_port(struct dataplane *dp, const struct port_config *config, char *err, size_t err_len);
+
+enum rx_class {
+	RX_KNOWN, /* everything else */
+	RX_NEW,   /* SYN without ACK, and any SYN for a SNAT address */
+	RX_CLASSES,
+};
+
+/* PORT_XSK: the sockets that the gate's xskmap needs. -1 if there is none. */
+int dataplane_port_fd(const struct dataplane *dp, int port, unsigned queue, enum rx_class class);
+/* The worker that serves a queue stores CLOCK_MONOTONIC ns at `cell` in each loop, relaxed. NULL: nowhere. */
+void dataplane_port_set_heartbeat(struct dataplane *dp, int port, unsigned queue, uint64_t *cell);
+void dataplane_port_set_mac(struct dataplane *dp, int port, const uint8_t mac[static 6]);
+void dataplane_port_set_link(struct dataplane *dp, int port, bool up, uint32_t mtu);
+
+/* --- run --- */
+
+/* The first policy must have been published. Returns 0 or -errno. */
+int dataplane_start(struct dataplane *dp);
+/* Ends the workers and waits for them. */
+void dataplane_stop(struct dataplane *dp);
+
+/*
+ * Makes `policy` the current one and waits until no worker can see the old one, which is returned and may be freed.
+ * The caller keeps ownership of both. Also before dataplane_start().
+ */
+const struct policy *dataplane_publish(struct dataplane *dp, const struct policy *policy);
+
+/* True if no worker holds a flow of that backend / service slot: then, a grace period later, it may be reused. */
+bool dataplane_backend_unused(const struct dataplane *dp, uint32_t slot);
+bool dataplane_service_unused(const struct dataplane *dp, uint32_t slot);
+/* Zeroes the slot's counters for its next owner. The slot must be unused. */
+void dataplane_backend_reset(struct dataplane *dp, uint32_t slot);
+void dataplane_service_reset(struct dataplane *dp, uint32_t slot);
+
+/* --- routes and neighbours: mirrored from the kernel by control/netlink.c --- */
+
+#define ROUTE_MAX_NEXTHOPS 8
+
+enum route_kind {
+	ROUTE_UNICAST,
+	ROUTE_BLACKHOLE, /* also unreachable, prohibit and throw */
+	ROUTE_LOCAL,     /* the host's own; the gateway never sends there */
+};
+
+struct route_nexthop {
+	int port;              /* index of the port; -1: leaves through a netdev that is not ours, no way */
+	bool on_link;          /* the destination itself is the neighbour; `gateway` is not used */
+	struct ipaddr gateway; /* may be of the other family (RFC 5549) */
+	uint16_t weight;       /* >= 1 */
+};
+
+struct route_change {
+	struct ipaddr prefix; /* IPv4: v4-mapped */
+	uint8_t prefix_len;   /* of its own family: 0..32 or 0..128 */
+	bool remove;
+	enum route_kind kind;
+	uint32_t mtu; /* of the route, 0: that of the link */
+	unsigned n_nexthops;
+	struct route_nexthop nexthops[ROUTE_MAX_NEXTHOPS];
+};
+
+/*
+ * Applies a batch to both copies of the FIB, with one swap and grace period in between; returns how many changes could
+ * not be applied because a table was full (each is counted too). Cheap per change, so batch them.
+ */
+size_t dataplane_route_update(struct dataplane *dp, const struct route_change *changes, size_t n);
+
+struct neighbour_want;
+
+/* The distinct gateways of all routes in use, at most `max`; returns how many. */
+size_t dataplane_route_gateways(const struct dataplane *dp, struct neighbour_want *out, size_t max);
+
+enum neighbour_state {
+	NEIGHBOUR_UNRESOLVED, /* also failed */
+	NEIGHBOUR_USABLE,     /* reachable, stale, delay, probe, permanent */
+	NEIGHBOUR_GONE,       /* the kernel deleted it: the cell may be reused */
+};
+
+/* Returns 0 or -ENOSPC (table full). */
+int dataplane_neighbour_update(struct dataplane *dp, int port, const struct ipaddr *addr, enum neighbour_state state,
+			       const uint8_t mac[static 6]);
+
+/* A neighbour that a worker wanted and did not find usable: control asks the kernel to resolve it. */
+struct neighbour_want {
+	int port;
+	struct ipaddr addr;
+};
+
+/* Takes up to `max` notes that workers left; each worker repeats a wish at most once a second. */
+size_t dataplane_neighbour_wants(struct dataplane *dp, struct neighbour_want *out, size_t max);
+/* Readable when there are notes for control. */
+int dataplane_notes_fd(const struct dataplane *dp);
+
+/* Where would a packet to `addr` go now? For explain and tests. Returns 0, -ENETUNREACH or -EHOSTUNREACH. */
+int dataplane_route_lookup(struct dataplane *dp, const struct ipaddr *addr, int *port, struct ipaddr *gateway);

@@ -1,0 +1,300 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "observe.h"
+#include "observe_worker.h"
+#include "steer.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+const char *const made_name[MADE_COUNT] = {
+#define M(name, help) #name,
+	MADE_LIST(M)
+#undef M
+};
+
+/* --- ledger --- */
+
+uint64_t ledger_class(const struct ledger *l, enum verdict_class class)
+{
+	uint64_t sum = 0;
+
+	for (unsigned v = 0; v < VERDICT_COUNT; v++)
+		if (verdict_info[v].class == class)
+			sum += l->verdicts[v];
+	return sum;
+}
+
+int64_t ledger_balance(const struct ledger *l)
+{
+	uint64_t sum = l->inside;
+
+	for (unsigned v = 0; v < VERDICT_COUNT; v++)
+		sum += l->verdicts[v];
+	return (int64_t)(l->rx + l->taken_over - sum);
+}
+
+void ledger_add(struct ledger *sum, const struct ledger *l)
+{
+	sum->rx += l->rx;
+	sum->taken_over += l->taken_over;
+	sum->inside += l->inside;
+	sum->tx += l->tx;
+	sum->tx_failed += l->tx_failed;
+	for (unsigned v = 0; v < VERDICT_COUNT; v++)
+		sum->verdicts[v] += l->verdicts[v];
+	for (unsigned m = 0; m < MADE_COUNT; m++)
+		sum->made[m] += l->made[m];
+}
+
+/* --- words under a sequence count --- */
+
+void observe_store_words(void *to, const void *from, size_t bytes)
+{
+	uint64_t *t = to;
+	const uint64_t *f = from;
+
+	for (size_t i = 0; i < bytes / sizeof(*t); i++)
+		__atomic_store_n(&t[i], f[i], __ATOMIC_RELAXED);
+}
+
+void observe_load_words(void *to, const void *from, size_t bytes)
+{
+	uint64_t *t = to;
+	const uint64_t *f = from;
+
+	for (size_t i = 0; i < bytes / sizeof(*t); i++)
+		t[i] = __atomic_load_n(&f[i], __ATOMIC_RELAXED);
+}
+
+static_assert(sizeof(struct ledger) % 8 == 0, "copied by words");
+static_assert(sizeof(struct worker_report) % 8 == 0, "copied by words");
+
+static void read_published(const struct worker *w, struct ledger *ledger, struct worker_report *report)
+{
+	uint64_t seq;
+
+	do {
+		seq = __atomic_load_n(&w->published.seq, __ATOMIC_ACQUIRE);
+		observe_load_words(ledger, &w->published.ledger, sizeof(*ledger));
+		observe_load_words(report, &w->published.report, sizeof(*report));
+		__atomic_thread_fence(__ATOMIC_ACQUIRE);
+	} while (seq & 1 || seq != __atomic_load_n(&w->published.seq, __ATOMIC_RELAXED));
+}
+
+unsigned dataplane_n_workers(const struct dataplane *dp)
+{
+	return dp->config.n_workers;
+}
+
+void observe_ledger(const struct dataplane *dp, unsigned worker, struct ledger *out)
+{
+	struct worker_report report;
+
+	read_published(dp->workers[worker], out, &report);
+}
+
+void observe_worker(const struct dataplane *dp, unsigned worker, struct worker_report *out)
+{
+	struct ledger ledger;
+
+	read_published(dp->workers[worker], &ledger, out);
+}
+
+size_t observe_ports(const struct dataplane *dp, struct port_report *out, size_t max)
+{
+	size_t n = 0;
+
+	for (unsigned i = 0; i < dp->n_ports; i++) {
+		const struct port *port = dp->ports[i];
+
+		for (unsigned q = 0; q < port->config.n_queues; q++, n++) {
+			if (n >= max)
+				continue;
+			out[n] = (struct port_report){.queue = q};
+			memcpy(out[n].name, port->config.name, sizeof(out[n].name));
+			memcpy(out[n].device, port->config.device, sizeof(out[n].device));
+			port->ops->report(port->queues[q], &out[n]);
+		}
+	}
+	return n;
+}
+
+static uint64_t load(const uint64_t *counter)
+{
+	return __atomic_load_n(counter, __ATOMIC_RELAXED);
+}
+
+void observe_backend(const struct dataplane *dp, uint32_t slot, struct backend_report *out)
+{
+	*out = (struct backend_report){0};
+	for (unsigned i = 0; i < dp->config.n_workers; i++) {
+		const struct backend_cell *c = &dp->workers[i]->backends[slot];
+
+		out->flows += load(&c->users);
+		out->new_flows += load(&c->new_flows);
+		out->connects += load(&c->connects);
+		out->failures += load(&c->failures);
+		out->packets_up += load(&c->packets[DIR_UP]);
+		out->packets_down += load(&c->packets[DIR_DOWN]);
+		out->bytes_up += load(&c->bytes[DIR_UP]);
+		out->bytes_down += load(&c->bytes[DIR_DOWN]);
+	}
+}
+
+void observe_service(const struct dataplane *dp, uint32_t slot, struct service_report *out)
+{
+	*out = (struct service_report){0};
+	for (unsigned i = 0; i < dp->config.n_workers; i++) {
+		const struct service_cell *c = &dp->workers[i]->services[slot];
+
+		out->flows += load(&c->users);
+		out->new_flows += load(&c->new_flows);
+		out->refused += load(&c->refused);
+	}
+}
+
+/* --- flow queries --- */
+
+#define SCAN_PER_LOOP 4096 /* entries looked at per loop */
+
+/*
+ * Owned by the asking thread until it stands in worker->command, by the worker until `done_fd` is written; if the asker
+ * gives up first, it takes the command back by exchange, or waits out the worker that has it.
+ */
+struct flow_command {
+	const struct flow_filter *filter;
+	uint64_t cursor;
+	struct flow_row *rows;
+	int n_rows;
+	int done_fd;
+};
+
+static bool matches(const struct flow_filter *f, const struct flow_addrs *a, const struct flow_track *track)
+{
+	const struct ipaddr *addrs[] = {&a->client, &a->vip, &a->snat, &a->backend};
+	const uint16_t ports_be[] = {a->client_port_be, a->vip_port_be, a->snat_port_be, a->backend_port_be};
+
+	if (f->service_slot != SLOT_NONE && f->service_slot != track->service_slot)
+		return false;
+	if (f->backend_slot != SLOT_NONE && f->backend_slot != track->backend_slot)
+		return false;
+	if (!f->by_addr && !f->by_port)
+		return true;
+	for (unsigned i = 0; i < 4; i++)
+		if ((!f->by_addr || ipaddr_equal(addrs[i], &f->addr)) && (!f->by_port || ports_be[i] == f->port_be))
+			return true;
+	return false;
+}
+
+static void fill_row(const struct worker *w, flow_ref ref, const struct flow_addrs *a, struct flow_row *row)
+{
+	const struct flow_track *track = flow_track(&w->flows, ref);
+	const struct flow_cold *cold = flow_cold(&w->flows, ref);
+	const struct flow_half *up = flow_half(&w->flows, ref), *down = flow_half(&w->flows, flow_ref_other(ref));
+	uint32_t idle_ms = flow_idle_ms(&w->flows, ref, w->run_ms);
+
+	*row = (struct flow_row){
+		.client = a->client,
+		.vip = a->vip,
+		.snat = a->snat,
+		.backend = a->backend,
+		.client_port_be = a->client_port_be,
+		.vip_port_be = a->vip_port_be,
+		.snat_port_be = a->snat_port_be,
+		.backend_port_be = a->backend_port_be,
+		.proto = a->proto,
+		.worker = w->index,
+		.state = flow_state_name[up->state],
+		.service_slot = track->service_slot,
+		.backend_slot = track->backend_slot,
+		.age_ms = (uint32_t)w->run_ms - cold->born_ms,
+		.idle_ms = idle_ms,
+		.expires_ms = track->timeout_ms > idle_ms ? track->timeout_ms - idle_ms : 0,
+		.packets_up = cold->packets[DIR_UP] + up->packets,
+		.packets_down = cold->packets[DIR_DOWN] + down->packets,
+		.bytes_up = cold->bytes[DIR_UP] + up->bytes,
+		.bytes_down = cold->bytes[DIR_DOWN] + down->bytes,
+	};
+}
+
+/* The cursor counts the entries of the IPv4 pool, then those of the IPv6 pool. */
+static void look_at(const struct worker *w, uint64_t entry, struct flow_command *c)
+{
+	uint64_t n_v4 = w->flows.pool4.capacity;
+	flow_ref ref = flow_ref_make(entry >= n_v4, entry >= n_v4 ? entry - n_v4 : entry, DIR_UP);
+	struct flow_addrs addrs;
+
+	if (flow_half(&w->flows, ref)->state == FLOW_FREE)
+		return;
+	flow_addrs(&w->flows, ref, &addrs);
+	if (matches(c->filter, &addrs, flow_track(&w->flows, ref)))
+		fill_row(w, ref, &addrs, &c->rows[c->n_rows++]);
+}
+
+void observe_serve_command(struct worker *w)
+{
+	uint64_t n_entries = (uint64_t)w->flows.pool4.capacity + w->flows.pool6.capacity, one = 1;
+	struct flow_command *c;
+	uint64_t end;
+
+	if (__builtin_expect(!atomic_load_explicit(&w->command, memory_order_relaxed), 1))
+		return;
+	c = atomic_exchange_explicit(&w->command, NULL, memory_order_acq_rel);
+	if (!c)
+		return;
+	end = c->cursor + SCAN_PER_LOOP < n_entries ? c->cursor + SCAN_PER_LOOP : n_entries;
+	while (c->cursor < end && c->n_rows < FLOW_QUERY_ROWS)
+		look_at(w, c->cursor++, c);
+	if (c->cursor >= n_entries)
+		c->cursor = UINT64_MAX;
+	while (write(c->done_fd, &one, sizeof(one)) < 0 && errno == EINTR)
+		;
+}
+
+static int wait_done(int fd, int timeout_ms)
+{
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	int n;
+
+	do
+		n = poll(&p, 1, timeout_ms);
+	while (n < 0 && errno == EINTR);
+	return n > 0 ? 0 : -ETIMEDOUT;
+}
+
+static int ask(struct worker *w, struct flow_command *c, int timeout_ms)
+{
+	atomic_store_explicit(&w->command, c, memory_order_release);
+	worker_wake(w);
+	if (wait_done(c->done_fd, timeout_ms) == 0)
+		return c->n_rows;
+	if (atomic_exchange(&w->command, NULL) == c)
+		return -ETIMEDOUT;
+	/* The worker has it in hand and answers within this very loop, unless it was stopped meanwhile. */
+	wait_done(c->done_fd, -1);
+	return c->n_rows;
+}
+
+int observe_flows(struct dataplane *dp, unsigned worker, const struct flow_filter *filter, uint64_t *cursor,
+		  struct flow_row rows[static FLOW_QUERY_ROWS], int timeout_ms)
+{
+	struct flow_command c = {.filter = filter, .cursor = *cursor, .rows = rows};
+	int n;
+
+	if (worker >= dp->config.n_workers)
+		return -EINVAL;
+	if (*cursor == UINT64_MAX)
+		return 0;
+	c.done_fd = eventfd(0, EFD_CLOEXEC);
+	if (c.done_fd < 0)
+		return -errno;
+	pthread_mutex_lock(&dp->query_lock);
+	n = ask(dp->workers[worker], &c, timeout_ms);
+	pthread_mutex_unlock(&dp->query_lock);
+	close(c.done_fd);
+	if (n >= 0)
+		*cursor = c.cursor;
+	return n;
+}

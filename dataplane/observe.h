@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * What workers report. Each counter is written by one worker alone, with relaxed stores; everybody may read. Nothing
+ * here blocks a worker, and nothing here is a DPDK type.
+ */
+#pragma once
+
+#include "ipaddr.h"
+#include "verdict.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct dataplane;
+
+/* Packets that the gateway made itself, rather than turned around. */
+#define MADE_LIST(M) M(rst_idle, "RST to an endpoint of a flow that ended idle")
+
+enum made {
+#define M(name, help) MADE_##name,
+	MADE_LIST(M)
+#undef M
+		MADE_COUNT
+};
+
+extern const char *const made_name[MADE_COUNT];
+
+/*
+ * One worker's ledger, consistent as of the end of one burst (read under a sequence count). Invariants, always:
+ *   rx + taken_over = sum(verdicts) + inside          tx = forwarded + answered + sum(made) - tx_failed
+ * `inside` is what the worker itself holds back. A packet in a hand-over ring is not part of it: it is the giver's
+ * `handed_over` and becomes `taken_over` when the owner takes it; the sum over workers therefore has
+ * sum(handed_over) - sum(taken_over) = packets in rings.
+ */
+struct ledger {
+	uint64_t rx;
+	uint64_t taken_over;
+	uint64_t inside;
+	uint64_t tx;
+	uint64_t tx_failed; /* of forwarded + answered + made: the device did not take it (its tx_full) */
+	uint64_t verdicts[VERDICT_COUNT];
+	uint64_t made[MADE_COUNT];
+};
+
+/* rx + taken_over - (everything it turned into): 0 unless the gateway lost a packet. */
+int64_t ledger_balance(const struct ledger *l);
+/* Sum of the verdicts of one class. */
+uint64_t ledger_class(const struct ledger *l, enum verdict_class class);
+void ledger_add(struct ledger *sum, const struct ledger *l);
+
+unsigned dataplane_n_workers(const struct dataplane *dp);
+void observe_ledger(const struct dataplane *dp, unsigned worker, struct ledger *out);
+
+struct worker_report {
+	uint64_t loops;
+	uint64_t bursts;
+	uint64_t sleeps;
+	uint64_t wakeups;        /* woken by another worker or by control */
+	uint64_t policy_number;  /* stamp of the last burst */
+	uint64_t policy_regress; /* bursts that saw an older number than the one before: must stay 0 */
+	uint64_t expired;        /* flows ended by the timing wheel */
+	uint32_t flows_v4, flows_v4_max;
+	uint32_t flows_v6, flows_v6_max;
+	uint64_t last_loop_ns; /* monotonic */
+	uint64_t stalled_ns;   /* time in which the worker did not run, ever */
+};
+
+void observe_worker(const struct dataplane *dp, unsigned worker, struct worker_report *out);
+
+/* Per port and queue; what the device lost stands beside the ledger, named. */
+struct port_report {
+	char name[32];
+	char device[64];
+	unsigned queue;
+	uint64_t rx_packets, rx_bytes, tx_packets, tx_bytes;
+	uint64_t lost_known_ring; /* receive ring of established traffic full */
+	uint64_t lost_new_ring;   /* receive ring of SYNs full */
+	uint64_t lost_no_buffer;  /* the kernel had no receive buffer, or a too short one */
+	uint64_t lost_invalid;    /* invalid descriptors, both directions */
+	uint64_t tx_full;
+	uint64_t pool_empty; /* how often the packet pool could not refill the port; it recovers by itself */
+	bool zero_copy;
+};
+
+/* Returns how many rows there are; fills at most `max`. */
+size_t observe_ports(const struct dataplane *dp, struct port_report *out, size_t max);
+
+/* Sums over the workers, per slot. Monotonic except `flows`, which is a level. */
+struct backend_report {
+	uint64_t flows;     /* now */
+	uint64_t new_flows; /* ever, since the slot's generation began */
+	uint64_t connects;  /* handshakes done (TCP) or first replies (UDP) */
+	uint64_t failures;  /* refused or never answered */
+	uint64_t packets_up, packets_down, bytes_up, bytes_down;
+};
+void observe_backend(const struct dataplane *dp, uint32_t slot, struct backend_report *out);
+
+struct service_report {
+	uint64_t flows;
+	uint64_t new_flows;
+	uint64_t refused;
+};
+void observe_service(const struct dataplane *dp, uint32_t slot, struct service_report *out);
+
+/* --- flows: a query is a command to one worker, answered with at most FLOW_QUERY_ROWS rows per loop of it --- */
+
+#define FLOW_QUERY_ROWS 32
+
+struct flow_row {
+	struct ipaddr client, vip, snat, backend;
+	uint16_t client_port_be, vip_port_be, snat_port_be, backend_port_be;
+	uint8_t proto;
+	uint8_t worker;
+	const char *state; /* static text: "syn_sent", "established", … */
+	uint32_t service_slot, backend_slot;
+	uint32_t age_ms, idle_ms, expires_ms;
+	uint64_t packets_up, packets_down, bytes_up, bytes_down;
+};
+
+struct flow_filter {
+	bool by_addr; /* client, VIP, SNAT or backend address equals addr */
+	struct ipaddr addr;
+	bool by_port; /* and the port beside that address equals port_be */
+	uint16_t port_be;
+	uint32_t service_slot; /* SLOT_NONE: any */
+	uint32_t backend_slot; /* SLOT_NONE: any */
+};
+
+/*
+ * Asks `worker` for the rows from `*cursor` (0: the first) on and waits for its answer, at most timeout_ms. Returns the
+ * number of rows (0 .. FLOW_QUERY_ROWS; it may be 0 although there are more) and moves *cursor, to UINT64_MAX after the
+ * last; or -ETIMEDOUT, -EINVAL. One caller at a time per dataplane (it takes a mutex). Called by serve threads only.
+ */
+int observe_flows(struct dataplane *dp, unsigned worker, const struct flow_filter *filter, uint64_t *cursor,
+		  struct flow_row rows[static FLOW_QUERY_ROWS], int timeout_ms);

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "place.h"
+
+static flow_ref add_v4(struct worker *w, const struct item *it, const struct policy_backend *backend, unsigned snat,
+		       uint16_t snat_port_be)
+{
+	const struct flow_key4 up = {
+		.src_be = packet_src4_be(it->frame, &it->p),
+		.dst_be = packet_dst4_be(it->frame, &it->p),
+		.sport_be = it->p.sport_be,
+		.dport_be = it->p.dport_be,
+	};
+	const struct flow_key4 down = {
+		.src_be = ipaddr_v4_be(&backend->addr),
+		.dst_be = ipaddr_v4_be(&w->dp->snat.addr[snat]),
+		.sport_be = backend->port_be,
+		.dport_be = snat_port_be,
+	};
+
+	return flow_add4(&w->flows, &up, &down, it->p.proto);
+}
+
+static flow_ref add_v6(struct worker *w, const struct item *it, const struct policy_backend *backend, unsigned snat,
+		       uint16_t snat_port_be)
+{
+	const struct rte_ipv6_hdr *ip = packet_ip6(it->frame, &it->p);
+	struct flow_key6 up = {.sport_be = it->p.sport_be, .dport_be = it->p.dport_be};
+	struct flow_key6 down = {.sport_be = backend->port_be, .dport_be = snat_port_be};
+
+	memcpy(up.src, ip->src_addr, 16);
+	memcpy(up.dst, ip->dst_addr, 16);
+	memcpy(down.src, backend->addr.b, 16);
+	memcpy(down.dst, w->dp->snat.addr[snat].b, 16);
+	return flow_add6(&w->flows, &up, &down, it->p.proto);
+}
+
+/* Tries the SNAT addresses of the family in turn, from one that the flow's hash names. */
+static bool take_port(struct worker *w, const struct item *it, uint32_t backend_slot, unsigned *snat, uint16_t *port_be)
+{
+	const struct snat_addresses *s = &w->dp->snat;
+	bool v4 = it->p.family == 4;
+
+	for (unsigned i = 0; i < s->n; i++) {
+		*snat = ((uint32_t)it->hash + i) % s->n;
+		if (ipaddr_is_v4(&s->addr[*snat]) != v4)
+			continue;
+		*port_be = snat_take(&w->snat, *snat, backend_slot);
+		if (*port_be)
+			return true;
+	}
+	return false;
+}
+
+/* The entry is made; the rest cannot fail. */
+static void begin(struct worker *w, const struct item *it, const struct policy_service *svc, uint32_t backend_slot,
+		  unsigned snat, uint16_t snat_port_be)
+{
+	struct flow_track *track = flow_track(&w->flows, it->ref);
+
+	track->service_slot = svc->ref.slot;
+	track->backend_slot = backend_slot;
+	track->snat_index = snat;
+	track->snat_port_be = snat_port_be;
+	flow_half(&w->flows, it->ref)->last_ms = w->run_ms;
+	flow_half(&w->flows, flow_ref_other(it->ref))->last_ms = w->run_ms;
+	flow_cold(&w->flows, it->ref)->born_ms = w->run_ms;
+	flow_put_state(&w->flows, it->ref, it->p.proto == PROTO_TCP ? FLOW_SYN_SENT : FLOW_UDP_UNREPLIED);
+	track->timeout_ms = it->p.proto == PROTO_TCP ? svc->timeouts.syn_sent_ms : svc->timeouts.udp_unreplied_ms;
+	wheel_add(&w->wheel, &w->flows, it->ref, w->run_ms);
+	count_add(&w->backends[track->backend_slot].users, 1);
+	count_add(&w->backends[track->backend_slot].new_flows, 1);
+	count_add(&w->services[track->service_slot].users, 1);
+	count_add(&w->services[track->service_slot].new_flows, 1);
+}
+
+enum place_result place(struct worker *w, struct item *it, const struct policy_service *svc,
+			const struct policy_backend *backend)
+{
+	bool v6 = it->p.family == 6;
+	uint16_t port_be;
+	unsigned snat;
+
+	if (!flow_room(&w->flows, v6))
+		return PLACE_TABLE_FULL;
+	if (!take_port(w, it, backend->ref.slot, &snat, &port_be))
+		return PLACE_PORTS_EXHAUSTED;
+	it->ref = v6 ? add_v6(w, it, backend, snat, port_be) : add_v4(w, it, backend, snat, port_be);
+	if (it->ref == FLOW_REF_NONE) {
+		snat_give_back(&w->snat, snat, backend->ref.slot, port_be);
+		return PLACE_TABLE_FULL;
+	}
+	begin(w, it, svc, backend->ref.slot, snat, port_be);
+	return PLACE_OK;
+}
+
+void flow_roll_up(struct worker *w, flow_ref ref)
+{
+	struct backend_cell *cell = &w->backends[flow_track(&w->flows, ref)->backend_slot];
+	struct flow_cold *cold = flow_cold(&w->flows, ref);
+
+	for (enum flow_dir dir = DIR_UP; dir < DIRS; dir++) {
+		struct flow_half *half = flow_half(&w->flows, (ref & ~UINT32_C(1)) | dir);
+
+		count_add(&cell->packets[dir], half->packets);
+		count_add(&cell->bytes[dir], half->bytes);
+		cold->packets[dir] += half->packets;
+		cold->bytes[dir] += half->bytes;
+		half->packets = 0;
+		half->bytes = 0;
+	}
+}
+
+/* Last, and with release: when decide reads 0 users, this worker is through with the slot. */
+static void leave_slot(uint64_t *users)
+{
+	__atomic_store_n(users, *users - 1, __ATOMIC_RELEASE);
+}
+
+void flow_end(struct worker *w, flow_ref ref, bool wheel)
+{
+	struct flow_track *track = flow_track(&w->flows, ref);
+
+	flow_roll_up(w, ref);
+	if (wheel)
+		wheel_del(&w->wheel, &w->flows, ref & ~UINT32_C(1));
+	snat_give_back(&w->snat, track->snat_index, track->backend_slot, track->snat_port_be);
+	leave_slot(&w->services[track->service_slot].users);
+	leave_slot(&w->backends[track->backend_slot].users);
+	flow_del(&w->flows, ref);
+}

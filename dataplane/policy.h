@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * What control publishes to the workers: an immutable snapshot.
+ *
+ * Ownership: control builds every part, publishes the snapshot with dataplane_publish(), and frees the old one after
+ * that call returned (it waits for a grace period). Parts are shared by reference between snapshots: what did not
+ * change is not rebuilt. Workers only read; they reach a snapshot through one pointer that they load once per burst.
+ * Flows never keep a pointer into it: they keep slots.
+ */
+#pragma once
+
+#include "ipaddr.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define SLOT_NONE     UINT32_MAX
+
+/* Written over freed parts in test builds, so that a reader of freed memory is seen at once. */
+#define POLICY_POISON 0xdb
+
+/*
+ * A slot names a service or a backend for as long as any flow may point at it. `generation` changes when the slot is
+ * given to another one.
+ */
+struct slot_ref {
+	uint32_t slot;
+	uint32_t generation;
+};
+
+struct policy_backend {
+	struct ipaddr addr;
+	struct slot_ref ref;
+	uint16_t port_be;
+	uint16_t weight; /* 1..1000, already scaled; 0 never gets here */
+};
+
+/* The backends of one service for one family and protocol, with their Maglev table. */
+struct policy_set {
+	uint32_t n_backends;
+	uint32_t table_size;   /* prime: 2039, 16381 or 65537; 0 if there is no backend */
+	const uint16_t *table; /* table[hash % table_size] = index into backends[] */
+	const struct policy_backend *backends;
+};
+
+/* All times in milliseconds. */
+struct policy_timeouts {
+	uint32_t syn_sent_ms;
+	uint32_t syn_recv_ms;
+	uint32_t established_ms;
+	uint32_t fin_wait_ms;
+	uint32_t last_ack_ms;
+	uint32_t time_wait_ms;
+	uint32_t closed_ms;
+	uint32_t udp_unreplied_ms;
+	uint32_t udp_replied_ms;
+};
+
+enum { SET_V4 = 0, SET_V6 = 1, SET_FAMILIES = 2 };
+enum { SET_TCP = 0, SET_UDP = 1, SET_PROTOS = 2 };
+
+struct policy_service {
+	struct slot_ref ref;
+	struct policy_timeouts timeouts;
+	struct policy_set sets[SET_FAMILIES][SET_PROTOS];
+};
+
+struct policy_listener {
+	struct ipaddr addr;
+	uint32_t service_slot;
+	uint16_t port_be;
+	uint8_t proto;
+};
+
+/* Opaque, immutable, open-addressed. */
+struct listener_table;
+
+struct policy {
+	uint64_t number; /* 1, 2, 3 …: bursts are stamped with it */
+	const struct listener_table *listeners;
+	uint32_t n_services;                          /* slots, not services in use */
+	const struct policy_service *const *services; /* by slot; NULL: free */
+};
+
+/*
+ * Makes a table of `n` listeners; later duplicates of (addr, port, proto) are refused with EEXIST.
+ * Returns NULL with errno set. Free with listener_table_destroy() (NULL is fine).
+ */
+struct listener_table *listener_table_create(const struct policy_listener *listeners, size_t n);
+void listener_table_destroy(struct listener_table *table);
+
+/* NULL if there is none. */
+const struct policy_listener *listener_lookup(const struct listener_table *table, const struct ipaddr *addr,
+					      uint16_t port_be, uint8_t proto);
+/* True if any listener has this address, whatever its port: then echo requests to it are ours. */
+bool listener_has_address(const struct listener_table *table, const struct ipaddr *addr);
+
+/*
+ * Maglev (Eisenbud et al., NSDI 2016) with weights. Permutations come from the text "address:port" with a fixed seed,
+ * and backends are taken in the order of address and port whatever the order given, so that equal sets give equal
+ * tables on every gateway and after every restart.
+ */
+
+/*
+ * 2039 for one backend, 16381 for up to 80, 65537 for more; 0 for none. When one of N leaves, less than 1.5 % of the
+ * places of the others move as long as the size stays; 100 x N places would not do for N < 21, where up to 3 % moved.
+ */
+uint32_t maglev_table_size(uint32_t n);
+
+/*
+ * Fills table[0 .. size-1] with indices into backends[]. Returns 0, -EINVAL (n = 0, n > 65535, all weights 0, size not
+ * one of the above), or -ENOMEM.
+ */
+int maglev_build(const struct policy_backend *backends, uint32_t n, uint16_t *table, uint32_t size);

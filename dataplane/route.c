@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "route.h"
+#include "hash.h"
+
+#include <rte_ether.h>
+#include <rte_mbuf.h>
+#include <rte_ring.h>
+#include <unistd.h>
+
+/* By value, in a ring of elements of its size. */
+static void want(struct worker *w, const struct neighbour_want *want)
+{
+	uint64_t hash = hash_keyed(want->addr.b, sizeof(want->addr.b), w->dp->config.secret) + want->port;
+	struct want_memory *memory = &w->wants[hash % WANT_MEMORY];
+
+	if (memory->asked_ms && memory->want.port == want->port && ipaddr_equal(&memory->want.addr, &want->addr) &&
+	    w->run_ms - memory->asked_ms < 1000)
+		return;
+	if (rte_ring_sp_enqueue_elem(w->notes, (void *)want, sizeof(*want)))
+		return;
+	*memory = (struct want_memory){.want = *want, .asked_ms = w->run_ms ? w->run_ms : 1};
+	w->notes_added = true;
+}
+
+void route_announce_wants(struct worker *w)
+{
+	uint64_t one = 1;
+
+	if (!w->notes_added)
+		return;
+	w->notes_added = false;
+	if (write(w->dp->notes_fd, &one, sizeof(one)) < 0)
+		return; /* full counter: decide is told already */
+}
+
+static enum verdict refuse(struct worker *w, enum fib_result result, const struct neighbour_want *wanted)
+{
+	switch (result) {
+	case FIB_NO_ROUTE:
+		return VERDICT_drop_no_route;
+	case FIB_BLACKHOLE:
+		return VERDICT_drop_route_blackhole;
+	default:
+		want(w, wanted);
+		return VERDICT_drop_neighbour;
+	}
+}
+
+enum verdict route_hop_unusable(struct worker *w, uint32_t cell, const struct fib_hop *hop)
+{
+	struct neighbour_want wanted = fib_want(w->dp->fib, cell);
+
+	if (hop->usable)
+		return VERDICT_drop_link_down;
+	want(w, &wanted);
+	return VERDICT_drop_neighbour;
+}
+
+enum verdict route_address(struct worker *w, const struct burst *b, const struct ipaddr *addr, uint64_t hash,
+			   struct fib_hop *hop, uint16_t *mtu)
+{
+	struct neighbour_want wanted;
+	uint32_t cell;
+	enum fib_result result = fib_lookup(w->dp->fib, b->fib, addr, hash, &cell, mtu, &wanted);
+
+	return result == FIB_OK ? route_use_cell(w, b, cell, hop) : refuse(w, result, &wanted);
+}
+
+static struct ipaddr out_address(const struct flow_table *t, flow_ref ref)
+{
+	return flow_ref_is_v6(ref) ? ipaddr_v6(flow_half6(t, ref)->out.dst) : ipaddr_v4(flow_half4(t, ref)->out.dst_be);
+}
+
+enum verdict route_flow_again(struct worker *w, const struct burst *b, flow_ref ref, struct flow_half *half,
+			      uint64_t hash)
+{
+	struct ipaddr dst = out_address(&w->flows, ref);
+	struct neighbour_want wanted;
+	enum fib_result result = fib_lookup(w->dp->fib, b->fib, &dst, hash, &half->neighbour, &half->mtu, &wanted);
+
+	if (result != FIB_OK)
+		return refuse(w, result, &wanted);
+	half->route_gen = b->fib_gen;
+	return VERDICT_NONE;
+}
+
+void route_strip(struct item *it)
+{
+	unsigned tag_len = it->p.l3_off - RTE_ETHER_HDR_LEN;
+
+	it->frame += tag_len;
+	rte_pktmbuf_adj(it->m, tag_len);
+	it->p.l3_off -= tag_len;
+	it->p.l4_off -= tag_len;
+	it->p.payload_off -= tag_len;
+	it->m->data_len = it->m->pkt_len = RTE_ETHER_HDR_LEN + it->p.ip_len;
+}

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* TCP segments without data or options that the gateway makes itself. */
+#pragma once
+
+#include "core.h"
+
+#include <rte_tcp.h>
+
+struct segment_made {
+	uint16_t sport_be, dport_be;
+	uint32_t seq, ack; /* host order */
+	uint8_t flags;
+};
+
+/* Write IP and TCP header with checksums at `ip`; return the packet's length. TTL 64, DF, Not-ECT. */
+uint16_t segment_write4(void *ip, uint32_t src_be, uint32_t dst_be, const struct segment_made *s);
+uint16_t segment_write6(void *ip, const uint8_t src[16], const uint8_t dst[16], const struct segment_made *s);
+
+/*
+ * Sends a segment to the receiver of the flow's direction `ref`, in the name of its sender. Counted as made; nothing
+ * happens if there is no buffer or no way.
+ */
+void segment_send(struct worker *w, const struct burst *b, flow_ref ref, uint32_t seq, uint32_t ack, uint8_t flags,
+		  enum made kind);

@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "tcp.h"
+
+#include <rte_tcp.h>
+
+const struct policy_timeouts policy_timeouts_default = {
+	.syn_sent_ms = 15000,
+	.syn_recv_ms = 60000,
+	.established_ms = 7440000,
+	.fin_wait_ms = 240000,
+	.last_ack_ms = 60000,
+	.time_wait_ms = 60000,
+	.closed_ms = 10000,
+	.udp_unreplied_ms = 30000,
+	.udp_replied_ms = 300000,
+};
+
+const struct policy_timeouts *flow_timeouts(const struct policy *policy, const struct flow_track *track)
+{
+	const struct policy_service *svc =
+		track->service_slot < policy->n_services ? policy->services[track->service_slot] : NULL;
+
+	return svc ? &svc->timeouts : &policy_timeouts_default;
+}
+
+static uint32_t state_timeout_ms(const struct policy_timeouts *t, enum flow_state state)
+{
+	switch (state) {
+	case FLOW_SYN_SENT:
+		return t->syn_sent_ms;
+	case FLOW_SYN_RECV:
+		return t->syn_recv_ms;
+	case FLOW_ESTABLISHED:
+		return t->established_ms;
+	case FLOW_FIN_WAIT:
+		return t->fin_wait_ms;
+	case FLOW_LAST_ACK:
+		return t->last_ack_ms;
+	case FLOW_TIME_WAIT:
+		return t->time_wait_ms;
+	case FLOW_UDP_UNREPLIED:
+		return t->udp_unreplied_ms;
+	case FLOW_UDP_REPLIED:
+		return t->udp_replied_ms;
+	default:
+		return t->closed_ms;
+	}
+}
+
+void flow_set_state(struct worker *w, flow_ref ref, enum flow_state state, const struct policy *policy)
+{
+	struct flow_track *track = flow_track(&w->flows, ref);
+	uint32_t before_ms = track->timeout_ms;
+
+	flow_put_state(&w->flows, ref, state);
+	track->timeout_ms = state_timeout_ms(flow_timeouts(policy, track), state);
+	/* A longer timeout is noticed when the old slot comes; a shorter one must not wait for it. */
+	if (track->timeout_ms < before_ms)
+		wheel_move(&w->wheel, &w->flows, ref & ~UINT32_C(1), w->run_ms);
+}
+
+struct segment {
+	uint32_t seq, ack, end; /* host order; end: seq + what it occupies */
+	uint8_t flags;
+};
+
+static struct segment read_segment(const struct item *it)
+{
+	const struct rte_tcp_hdr *tcp = (const void *)(it->frame + it->p.l4_off);
+	struct segment s = {
+		.seq = ntohl(tcp->sent_seq),
+		.ack = ntohl(tcp->recv_ack),
+		.flags = it->p.tcp_flags,
+	};
+
+	s.end = s.seq + it->p.payload_len + !!(s.flags & TCP_SYN) + !!(s.flags & TCP_FIN);
+	return s;
+}
+
+static void note_sequence(struct flow_half *half, const struct segment *s)
+{
+	if ((int32_t)(s->end - half->end) > 0)
+		half->end = s->end;
+	if (s->flags & TCP_ACK && (int32_t)(s->ack - half->ack) > 0)
+		half->ack = s->ack;
+}
+
+void tcp_begin(struct worker *w, const struct item *it)
+{
+	struct segment s = read_segment(it);
+
+	flow_cold(&w->flows, it->ref)->isn = s.seq;
+	flow_half(&w->flows, it->ref & ~UINT32_C(1))->end = s.end;
+}
+
+bool tcp_is_reborn(const struct worker *w, const struct item *it)
+{
+	enum flow_state state = flow_half(&w->flows, it->ref)->state;
+	struct segment s;
+
+	if ((it->p.tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN || flow_ref_dir(it->ref) != DIR_UP)
+		return false;
+	/* Refused or reset: also one that tries again with the number it had, as Windows does. */
+	if (state == FLOW_CLOSED)
+		return true;
+	if (state != FLOW_TIME_WAIT && state != FLOW_LAST_ACK)
+		return false;
+	s = read_segment(it);
+	return s.seq != flow_cold(&w->flows, it->ref)->isn;
+}
+
+/* From ISN + 1 to behind the data of the SYN (RFC 7413: any part of it may be acknowledged). */
+static bool in_syn(const struct worker *w, flow_ref ref, uint32_t seq)
+{
+	uint32_t first = flow_cold(&w->flows, ref)->isn + 1;
+
+	return seq - first <= flow_half(&w->flows, ref & ~UINT32_C(1))->end - first;
+}
+
+/*
+ * A RST ends the flow if its receiver will take it: RFC 5961 3.2 wants exactly the next expected number. One that
+ * merely lies in the window makes the receiver ask back; the answer to that will match.
+ */
+static bool rst_is_valid(const struct worker *w, flow_ref ref, const struct segment *s)
+{
+	const struct flow_half *half = flow_half(&w->flows, ref), *back = flow_half(&w->flows, flow_ref_other(ref));
+	enum flow_dir dir = flow_ref_dir(ref);
+
+	if (half->state == FLOW_SYN_SENT)
+		return in_syn(w, ref, dir == DIR_UP ? s->seq : s->ack) && (dir == DIR_UP || s->flags & TCP_ACK);
+	return s->seq == back->ack || s->seq == half->end;
+}
+
+static void on_rst(struct worker *w, const struct item *it, const struct segment *s, const struct policy *policy)
+{
+	struct flow_half *half = flow_half(&w->flows, it->ref);
+
+	if (half->state == FLOW_CLOSED || !rst_is_valid(w, it->ref, s))
+		return;
+	if (half->state == FLOW_SYN_SENT && flow_ref_dir(it->ref) == DIR_DOWN)
+		count_add(&w->backends[flow_track(&w->flows, it->ref)->backend_slot].failures, 1);
+	half->last_ms = w->run_ms;
+	flow_set_state(w, it->ref, FLOW_CLOSED, policy);
+}
+
+/*
+ * A client's SYN while nothing answered: one with another number takes the first one's place. A SYN that reopens a flow
+ * whose end came in the same burst finds it still in its old life: it begins the new one in place.
+ */
+static void on_syn(struct worker *w, const struct item *it, const struct policy *policy)
+{
+	if (tcp_is_reborn(w, it)) {
+		flow_track(&w->flows, it->ref)->fin_seen = 0;
+		flow_half(&w->flows, it->ref)->last_ms = w->run_ms;
+		flow_set_state(w, it->ref, FLOW_SYN_SENT, policy);
+	}
+	if (flow_ref_dir(it->ref) == DIR_UP && flow_half(&w->flows, it->ref)->state == FLOW_SYN_SENT)
+		tcp_begin(w, it);
+}
+
+static void on_syn_ack(struct worker *w, const struct item *it, const struct segment *s, const struct policy *policy)
+{
+	struct flow_half *down = flow_half(&w->flows, it->ref);
+
+	if (flow_ref_dir(it->ref) != DIR_DOWN || down->state != FLOW_SYN_SENT || !in_syn(w, it->ref, s->ack))
+		return;
+	down->end = s->end;
+	down->ack = s->ack;
+	flow_half(&w->flows, flow_ref_other(it->ref))->ack = s->seq;
+	count_add(&w->backends[flow_track(&w->flows, it->ref)->backend_slot].connects, 1);
+	flow_set_state(w, it->ref, FLOW_SYN_RECV, policy);
+}
+
+static void on_fin(struct worker *w, const struct item *it, const struct policy *policy)
+{
+	struct flow_track *track = flow_track(&w->flows, it->ref);
+
+	enum flow_state state = flow_half(&w->flows, it->ref)->state;
+
+	track->fin_seen |= 1 << flow_ref_dir(it->ref);
+	if (state == FLOW_TIME_WAIT || state == FLOW_CLOSED)
+		return;
+	flow_set_state(w, it->ref, track->fin_seen == 3 ? FLOW_LAST_ACK : FLOW_FIN_WAIT, policy);
+}
+
+/* Both sides sent FIN, and each has acknowledged all that the other one sent. */
+static bool is_over(const struct flow_half *half, const struct flow_half *back)
+{
+	return half->ack == back->end && back->ack == half->end;
+}
+
+void tcp_track(struct worker *w, const struct item *it, const struct policy *policy)
+{
+	struct flow_half *half = flow_half(&w->flows, it->ref);
+	struct segment s = read_segment(it);
+
+	if (s.flags & TCP_RST) {
+		on_rst(w, it, &s, policy);
+		return;
+	}
+	if (s.flags & TCP_SYN) {
+		/* Beyond the handshake it is out of any window: whoever forges one shall not keep the flow alive. */
+		if (half->state == FLOW_SYN_SENT || half->state == FLOW_SYN_RECV)
+			half->last_ms = w->run_ms;
+		if (s.flags & TCP_ACK)
+			on_syn_ack(w, it, &s, policy);
+		else
+			on_syn(w, it, policy);
+		return;
+	}
+	/* Left over from an earlier connection of these ports: it says nothing about this one. */
+	if (__builtin_expect(half->state == FLOW_SYN_SENT, 0))
+		return;
+	half->last_ms = w->run_ms;
+	note_sequence(half, &s);
+	if (s.flags & TCP_FIN)
+		on_fin(w, it, policy);
+	else if (half->state == FLOW_SYN_RECV && flow_ref_dir(it->ref) == DIR_UP)
+		flow_set_state(w, it->ref, FLOW_ESTABLISHED, policy);
+	else if (half->state == FLOW_LAST_ACK && is_over(half, flow_half(&w->flows, flow_ref_other(it->ref))))
+		flow_set_state(w, it->ref, FLOW_TIME_WAIT, policy);
+}

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The one list of verdicts. Every packet that a worker takes in ends with exactly one of them; the counters, the
+ * ledger, the API and the manual are made from this list, so a new reason needs no second edit to be seen.
+ *
+ * The law that the ledger keeps, per worker and at the end of each burst:
+ *
+ *   rx + taken_over = forwarded + answered + shed + absorbed + punted + dropped{reason} + handed_over + inside
+ */
+#pragma once
+
+#include <stdint.h>
+
+/* Which term of the ledger a verdict belongs to. */
+enum verdict_class {
+	CLASS_FORWARDED,   /* left through a port, translated */
+	CLASS_ANSWERED,    /* turned into its own answer, which left through a port */
+	CLASS_SHED,        /* refused on purpose by a cure */
+	CLASS_ABSORBED,    /* consumed: the gateway itself was its true receiver */
+	CLASS_PUNTED,      /* given to the kernel */
+	CLASS_DROPPED,     /* could not be served; the verdict is the reason */
+	CLASS_HANDED_OVER, /* given to the worker that owns its flow */
+};
+
+/* Which of the five cures a refusal belongs to, or the gateway itself. */
+enum cause {
+	CAUSE_NONE,
+	CAUSE_GATEWAY,
+	CAUSE_WALL,
+	CAUSE_NAMES,
+	CAUSE_SILENCE,
+	CAUSE_PATH,
+	CAUSE_STORM,
+};
+
+/* VERDICT(name, class, cause, what an operator should read) */
+#define VERDICT_LIST(V)                                                                                                \
+	V(forwarded, FORWARDED, NONE, "translated and sent on")                                                        \
+	V(handed_over, HANDED_OVER, NONE, "given to the worker that owns the flow")                                    \
+	/* answered */                                                                                                 \
+	V(answer_stray_rst, ANSWERED, SILENCE, "mid-flow TCP packet of an unknown flow, answered with RST")            \
+	V(answer_service_down, ANSWERED, NAMES, "SYN to a service without a usable backend, answered with RST")        \
+	V(answer_table_full, ANSWERED, GATEWAY, "SYN that found the flow table full, answered with RST")               \
+	V(answer_ports_exhausted, ANSWERED, GATEWAY,                                                                   \
+	  "SYN that found no free SNAT port towards its backend, answered with RST")                                   \
+	V(answer_echo, ANSWERED, NONE, "echo request to a VIP or a SNAT address, answered")                            \
+	V(answer_ttl_exceeded, ANSWERED, NONE, "TTL or hop limit ran out, answered with time exceeded")                \
+	V(answer_unreachable, ANSWERED, NAMES,                                                                         \
+	  "UDP to a service without a usable backend, answered with port unreachable")                                 \
+	V(answer_too_big, ANSWERED, PATH, "longer than the egress MTU, answered with the MTU that fits")               \
+	/* shed: silent refusals */                                                                                    \
+	V(shed_stray_limit, SHED, SILENCE, "mid-flow packet of an unknown flow, over the RST limits")                  \
+	V(shed_refused_limit, SHED, GATEWAY, "SYN that could not be served, over the RST limits")                      \
+	V(shed_icmp_limit, SHED, PATH, "answer suppressed by the limits on ICMP that the gateway makes")               \
+	/* dropped: malformed, in the order in which the bytes are read */                                             \
+	V(drop_truncated, DROPPED, GATEWAY, "shorter than its headers or its length fields say")                       \
+	V(drop_not_ip, DROPPED, GATEWAY, "neither IPv4 nor IPv6")                                                      \
+	V(drop_ip_version, DROPPED, GATEWAY, "version field does not match the EtherType")                             \
+	V(drop_ip_header, DROPPED, GATEWAY, "IP header length impossible")                                             \
+	V(drop_ip_checksum, DROPPED, GATEWAY, "IPv4 header checksum wrong")                                            \
+	V(drop_ip_source, DROPPED, GATEWAY, "source address that no host may have, or one of ours")                    \
+	V(drop_source_route, DROPPED, GATEWAY, "source-routed: LSRR, SSRR or a routing header with a way to go")       \
+	V(drop_ip_options, DROPPED, GATEWAY, "malformed IPv4 options or too many IPv6 extension headers")              \
+	V(drop_fragment, DROPPED, GATEWAY, "IP fragment: the gateway translates whole packets")                        \
+	V(drop_protocol, DROPPED, GATEWAY, "transport protocol that the gateway does not translate")                   \
+	V(drop_l4_header, DROPPED, GATEWAY, "TCP, UDP or ICMP header impossible or cut off")                           \
+	V(drop_tcp_flags, DROPPED, GATEWAY, "TCP flags that no stack sends together")                                  \
+	V(drop_udp6_zero_checksum, DROPPED, GATEWAY, "UDP over IPv6 without checksum (RFC 8200 8.1)")                  \
+	/* dropped: meaningless here */                                                                                \
+	V(drop_not_ours, DROPPED, GATEWAY, "for no listener and no SNAT address")                                      \
+	V(drop_stray_rst, DROPPED, SILENCE, "RST of an unknown flow: never answered")                                  \
+	V(drop_stray_udp, DROPPED, GATEWAY, "UDP to a SNAT address that belongs to no flow")                           \
+	V(drop_snat_syn, DROPPED, GATEWAY, "SYN towards a SNAT address: upstreams do not open towards the gateway")    \
+	V(drop_icmp_unwanted, DROPPED, GATEWAY, "ICMP that the gateway does not use")                                  \
+	V(drop_icmp_checksum, DROPPED, GATEWAY, "ICMP checksum wrong")                                                 \
+	V(drop_icmp_quote, DROPPED, GATEWAY, "ICMP error whose quote is cut short, malformed or contradicts itself")   \
+	V(drop_icmp_no_flow, DROPPED, GATEWAY, "ICMP error about a packet of no flow")                                 \
+	V(drop_icmp_sequence, DROPPED, GATEWAY, "ICMP error that quotes data which is not under way: forged or late")  \
+	/* dropped: no way to serve */                                                                                 \
+	V(drop_unanswerable, DROPPED, GATEWAY,                                                                         \
+	  "could not be served, and such a packet is not to be answered (multicast, ICMP errors)")                     \
+	V(drop_table_full, DROPPED, GATEWAY, "flow table full (UDP)")                                                  \
+	V(drop_ports_exhausted, DROPPED, GATEWAY, "no free SNAT port towards that backend (UDP)")                      \
+	V(drop_no_route, DROPPED, GATEWAY, "no route to the next address")                                             \
+	V(drop_route_blackhole, DROPPED, GATEWAY, "the route says blackhole, unreachable or prohibit")                 \
+	V(drop_neighbour, DROPPED, GATEWAY, "next hop not resolved yet or failed")                                     \
+	V(drop_link_down, DROPPED, GATEWAY, "egress link is down")                                                     \
+	V(drop_too_big, DROPPED, PATH, "longer than the egress MTU: it would have to be fragmented")                   \
+	V(drop_handover_full, DROPPED, GATEWAY, "ring to the owning worker full")
+
+enum verdict {
+#define V(name, class, cause, help) VERDICT_##name,
+	VERDICT_LIST(V)
+#undef V
+		VERDICT_COUNT,
+	/* Not yet decided; never counted. */
+	VERDICT_NONE = 0xff,
+};
+
+struct verdict_info {
+	const char *name; /* "drop_truncated" */
+	const char *help;
+	enum verdict_class class;
+	enum cause cause;
+};
+
+/* Indexed by enum verdict. */
+extern const struct verdict_info verdict_info[VERDICT_COUNT];
+
+/* "gateway", "wall", …; "none" for CAUSE_NONE. */
+const char *cause_name(enum cause cause);
+
+/* "forwarded", "answered", … */
+const char *verdict_class_name(enum verdict_class class);
