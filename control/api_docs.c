@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "api_docs.h"
+
+#include "clock.h"
+#include "json_row.h"
+#include "observe.h"
+#include "view.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+/* Seconds, to the millisecond: more digits would pretend to more than a scrape can know. */
+static double seconds(uint64_t ns)
+{
+	return (double)(ns / 1000000) / 1e3;
+}
+
+static double seconds_between(uint64_t from_ns, uint64_t to_ns)
+{
+	return to_ns > from_ns ? seconds(to_ns - from_ns) : 0;
+}
+
+const char *api_state_text(const struct view *view)
+{
+	static const char *const text[] = {
+		[GATEWAY_STARTING] = "starting",
+		[GATEWAY_READY] = "ready",
+		[GATEWAY_DRAINING] = "draining",
+	};
+	return text[view ? view->state : GATEWAY_STARTING];
+}
+
+const char *api_life_text(const struct view_backend *b)
+{
+	static const char *const text[] = {
+		[LIFE_NEW] = "new",
+		[LIFE_ACTIVE] = "active",
+		[LIFE_DRAINING] = "draining",
+		[LIFE_GONE] = "gone",
+	};
+	return text[b->life];
+}
+
+uint64_t api_pinned(const struct view_backend *b, const struct backend_report *r)
+{
+	return b->life == LIFE_DRAINING || b->life == LIFE_GONE ? r->flows : 0;
+}
+
+struct port_report *api_ports(const struct api_source *src, size_t *n)
+{
+	size_t max = observe_ports(src->dp, NULL, 0);
+	struct port_report *ports = max ? calloc(max, sizeof(*ports)) : NULL;
+
+	*n = 0;
+	if (ports) {
+		size_t filled = observe_ports(src->dp, ports, max);
+
+		*n = filled < max ? filled : max;
+	}
+	return ports;
+}
+
+static const struct json_field worker_fields[] = {
+	JSON_FIELD(worker_report, loops),         JSON_FIELD(worker_report, bursts),
+	JSON_FIELD(worker_report, sleeps),        JSON_FIELD(worker_report, wakeups),
+	JSON_FIELD(worker_report, policy_number), JSON_FIELD(worker_report, policy_regress),
+	JSON_FIELD(worker_report, expired),       JSON_FIELD(worker_report, flows_v4),
+	JSON_FIELD(worker_report, flows_v4_max),  JSON_FIELD(worker_report, flows_v6),
+	JSON_FIELD(worker_report, flows_v6_max),  JSON_FIELD(worker_report, stalled_ns),
+};
+
+static json_t *status_workers(const struct api_source *src)
+{
+	json_t *rows = json_array();
+
+	for (unsigned w = 0; w < dataplane_n_workers(src->dp); w++) {
+		struct worker_report r;
+		json_t *row;
+
+		observe_worker(src->dp, w, &r);
+		row = JSON_ROW(worker_fields, &r);
+		json_object_set_new(row, "worker", json_integer(w));
+		json_object_set_new(row, "last_loop_s",
+				    json_real(seconds_between(r.last_loop_ns, clock_monotonic_ns())));
+		json_array_append_new(rows, row);
+	}
+	return rows;
+}
+
+static const struct json_field port_fields[] = {
+	JSON_FIELD(port_report, name),
+	JSON_FIELD(port_report, device),
+	JSON_FIELD(port_report, queue),
+	JSON_FIELD(port_report, zero_copy),
+	JSON_FIELD(port_report, rx_packets),
+	JSON_FIELD(port_report, rx_bytes),
+	JSON_FIELD(port_report, tx_packets),
+	JSON_FIELD(port_report, tx_bytes),
+	JSON_FIELD(port_report, lost_known_ring),
+	JSON_FIELD(port_report, lost_new_ring),
+	JSON_FIELD(port_report, lost_no_buffer),
+	JSON_FIELD(port_report, lost_invalid),
+	JSON_FIELD(port_report, tx_full),
+	JSON_FIELD(port_report, pool_empty),
+};
+
+static json_t *status_ports(const struct api_source *src)
+{
+	json_t *rows = json_array();
+	size_t n;
+	struct port_report *ports = api_ports(src, &n);
+
+	for (size_t i = 0; i < n; i++)
+		json_array_append_new(rows, JSON_ROW(port_fields, &ports[i]));
+	free(ports);
+	return rows;
+}
+
+/* A row per port, a column per exit of its gate. */
+static json_t *status_gates(const struct view *view)
+{
+	json_t *rows = json_array();
+
+	for (size_t i = 0; view && i < view->n_gates; i++) {
+		const struct view_gate *g = &view->gates[i];
+		json_t *row = json_pack("{s:s}", "port", g->port);
+
+		for (size_t c = 0; c < g->n_counters; c++)
+			json_object_set_new(row, g->counters[c].name, json_integer((json_int_t)g->counters[c].packets));
+		json_array_append_new(rows, row);
+	}
+	return rows;
+}
+
+struct status_row {
+	const char *state;
+	const char *version;
+	double uptime_s;
+	uint64_t policy_number;
+	double policy_age_s; /* since it was published; null before the first */
+	uint64_t publish_took_us;
+};
+
+static const struct json_field status_fields[] = {
+	JSON_FIELD(status_row, state),        JSON_FIELD(status_row, version),
+	JSON_FIELD(status_row, uptime_s),     JSON_FIELD(status_row, policy_number),
+	JSON_FIELD(status_row, policy_age_s), JSON_FIELD(status_row, publish_took_us),
+};
+
+unsigned api_doc_status(const struct api_source *src, const struct view *view, const struct api_query *query,
+			json_t **doc, char err[static API_QUERY_ERR])
+{
+	uint64_t now_ns = clock_monotonic_ns();
+	struct status_row row = {
+		.state = api_state_text(view),
+		.version = src->version,
+		.uptime_s = seconds_between(src->started_ns, now_ns),
+		.policy_number = view ? view->policy_number : 0,
+		.policy_age_s = view && view->published_ns ? seconds_between(view->published_ns, now_ns) : NAN,
+		.publish_took_us = view ? view->publish_took_ns / 1000 : 0,
+	};
+
+	*doc = JSON_ROW(status_fields, &row);
+	json_object_set_new(*doc, "workers", status_workers(src));
+	json_object_set_new(*doc, "ports", status_ports(src));
+	json_object_set_new(*doc, "gates", status_gates(view));
+	return 200;
+}
+
+unsigned api_doc_ready(const struct api_source *src, const struct view *view, const struct api_query *query,
+		       json_t **doc, char err[static API_QUERY_ERR])
+{
+	*doc = json_pack("{s:s}", "state", api_state_text(view));
+	return view && view->state == GATEWAY_READY ? 200 : 503;
+}
+
+struct service_row {
+	const char *name, *listen;
+	uint64_t flows, new_flows, refused;
+	uint32_t backends;
+	const char *down_reason;
+};
+
+static const struct json_field service_fields[] = {
+	JSON_FIELD(service_row, name),  JSON_FIELD_LIST(service_row, listen), JSON_FIELD(service_row, backends),
+	JSON_FIELD(service_row, flows), JSON_FIELD(service_row, new_flows),   JSON_FIELD(service_row, refused),
+	JSON_FIELD_NULL("held"),        JSON_FIELD_NULL("retries"),           JSON_FIELD(service_row, down_reason),
+};
+
+unsigned api_doc_services(const struct api_source *src, const struct view *view, const struct api_query *query,
+			  json_t **doc, char err[static API_QUERY_ERR])
+{
+	json_t *rows = json_array();
+
+	for (size_t i = 0; view && i < view->n_services; i++) {
+		const struct view_service *s = &view->services[i];
+		struct service_report r;
+		struct service_row row = {
+			.name = s->name,
+			.listen = s->listen,
+			.backends = s->n_backends,
+			.down_reason = *s->down_reason ? s->down_reason : NULL,
+		};
+
+		observe_service(src->dp, s->slot, &r);
+		row.flows = r.flows;
+		row.new_flows = r.new_flows;
+		row.refused = r.refused;
+		json_array_append_new(rows, JSON_ROW(service_fields, &row));
+	}
+	*doc = json_pack("{s:o}", "services", rows);
+	return 200;
+}
+
+struct backend_row {
+	const char *id, *services, *life;
+	uint32_t weight;
+	uint64_t flows, new_flows, connects, failures, pinned;
+	uint64_t packets_up, packets_down, bytes_up, bytes_down;
+	double ttl_left;
+};
+
+static const struct json_field backend_fields[] = {
+	JSON_FIELD(backend_row, id),         JSON_FIELD_LIST(backend_row, services), JSON_FIELD(backend_row, life),
+	JSON_FIELD_NULL("breaker"),          JSON_FIELD(backend_row, weight),        JSON_FIELD(backend_row, flows),
+	JSON_FIELD(backend_row, new_flows),  JSON_FIELD(backend_row, connects),      JSON_FIELD(backend_row, failures),
+	JSON_FIELD_NULL("resteered"),        JSON_FIELD(backend_row, pinned),        JSON_FIELD(backend_row, ttl_left),
+	JSON_FIELD(backend_row, packets_up), JSON_FIELD(backend_row, packets_down),  JSON_FIELD(backend_row, bytes_up),
+	JSON_FIELD(backend_row, bytes_down),
+};
+
+static json_t *backend_json(const struct api_source *src, const struct view_backend *b, uint64_t now_ns)
+{
+	struct backend_report r;
+	struct backend_row row = {.id = b->id, .services = b->services, .life = api_life_text(b), .weight = b->weight};
+
+	observe_backend(src->dp, b->slot, &r);
+	row.flows = r.flows;
+	row.new_flows = r.new_flows;
+	row.connects = r.connects;
+	row.failures = r.failures;
+	row.pinned = api_pinned(b, &r);
+	row.packets_up = r.packets_up;
+	row.packets_down = r.packets_down;
+	row.bytes_up = r.bytes_up;
+	row.bytes_down = r.bytes_down;
+	row.ttl_left = b->expires_ns ? seconds_between(now_ns, b->expires_ns) : NAN;
+	return JSON_ROW(backend_fields, &row);
+}
+
+unsigned api_doc_backends(const struct api_source *src, const struct view *view, const struct api_query *query,
+			  json_t **doc, char err[static API_QUERY_ERR])
+{
+	uint64_t now_ns = clock_monotonic_ns();
+	json_t *rows = json_array();
+
+	for (size_t i = 0; view && i < view->n_backends; i++)
+		json_array_append_new(rows, backend_json(src, &view->backends[i], now_ns));
+	*doc = json_pack("{s:o}", "backends", rows);
+	return 200;
+}
+
+struct name_row {
+	const char *name;
+	uint8_t family;
+	const char *state;
+	uint32_t addresses;
+	double ttl_s, next_query_s;
+	uint64_t queries, failures;
+	const char *last_error; /* null: the last answer was good */
+};
+
+static const struct json_field name_fields[] = {
+	JSON_FIELD(name_row, name),      JSON_FIELD(name_row, family),   JSON_FIELD(name_row, state),
+	JSON_FIELD(name_row, addresses), JSON_FIELD(name_row, ttl_s),    JSON_FIELD(name_row, next_query_s),
+	JSON_FIELD(name_row, queries),   JSON_FIELD(name_row, failures), JSON_FIELD(name_row, last_error),
+};
+
+unsigned api_doc_names(const struct api_source *src, const struct view *view, const struct api_query *query,
+		       json_t **doc, char err[static API_QUERY_ERR])
+{
+	uint64_t now_ns = clock_monotonic_ns();
+	json_t *rows = json_array();
+
+	for (size_t i = 0; view && i < view->n_names; i++) {
+		const struct view_name *n = &view->names[i];
+		struct name_row row = {
+			.name = n->name,
+			.family = n->family,
+			.state = n->state,
+			.addresses = n->n_addresses,
+			.ttl_s = seconds(n->ttl_ns),
+			.next_query_s = seconds_between(now_ns, n->next_query_ns),
+			.queries = n->queries,
+			.failures = n->failures,
+			.last_error = *n->last_error ? n->last_error : NULL,
+		};
+
+		json_array_append_new(rows, JSON_ROW(name_fields, &row));
+	}
+	*doc = json_pack("{s:o}", "names", rows);
+	return 200;
+}

@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "build.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#define NS_PER_MS 1000000
+
+static bool listens(const struct config_service *svc, unsigned family, unsigned proto)
+{
+	for (size_t i = 0; i < svc->n_listen; i++)
+		if (ipaddr_is_v4(&svc->listen[i].addr) == (family == SET_V4) &&
+		    (svc->listen[i].proto == PROTO_TCP) == (proto == SET_TCP))
+			return true;
+	return false;
+}
+
+static uint8_t proto_number(unsigned proto)
+{
+	return proto == SET_TCP ? PROTO_TCP : PROTO_UDP;
+}
+
+static bool of_family(const struct build_backend *b, unsigned family)
+{
+	return ipaddr_is_v4(&b->addr) == (family == SET_V4);
+}
+
+static uint32_t count_family(const struct build_input *in, unsigned family)
+{
+	uint32_t n = 0;
+
+	for (size_t i = 0; i < in->n_backends; i++)
+		n += of_family(&in->backends[i], family);
+	return n;
+}
+
+static int set_fill(struct policy_set *set, struct policy_backend *backends, const struct build_input *in,
+		    unsigned family, uint8_t proto, struct slots *slots)
+{
+	for (size_t i = 0; i < in->n_backends; i++) {
+		const struct build_backend *b = &in->backends[i];
+		struct policy_backend *to = &backends[set->n_backends];
+		int err;
+
+		if (!of_family(b, family))
+			continue;
+		*to = (struct policy_backend){.addr = b->addr, .port_be = b->port_be, .weight = b->weight};
+		err = slots_get(slots, proto, &b->addr, b->port_be, &to->ref);
+		if (err)
+			return err;
+		set->n_backends++;
+	}
+	return 0;
+}
+
+static int set_build(struct policy_set *set, const struct build_input *in, unsigned family, unsigned proto,
+		     struct slots *slots)
+{
+	uint32_t n = count_family(in, family);
+	struct policy_backend *backends;
+	uint16_t *table;
+	int err;
+
+	*set = (struct policy_set){0};
+	if (n == 0)
+		return 0;
+	backends = calloc(n, sizeof(*backends));
+	set->backends = backends;
+	set->table_size = maglev_table_size(n);
+	table = malloc(set->table_size * sizeof(*table));
+	set->table = table;
+	err = backends && table ? 0 : -ENOMEM;
+	if (!err)
+		err = set_fill(set, backends, in, family, proto_number(proto), slots);
+	if (!err)
+		err = maglev_build(backends, n, table, set->table_size);
+	return err;
+}
+
+static uint32_t slots_lacking(const struct build_input *in, unsigned family, unsigned proto, const struct slots *slots)
+{
+	uint32_t n = 0;
+
+	for (size_t i = 0; i < in->n_backends; i++) {
+		const struct build_backend *b = &in->backends[i];
+
+		n += of_family(b, family) && !slots_has(slots, proto_number(proto), &b->addr, b->port_be);
+	}
+	return n;
+}
+
+/* Asked before any is taken: what is taken in vain lingers until the next reap, and others would lack it. */
+static bool slots_suffice(const struct build_input *in, const struct slots *slots)
+{
+	uint32_t n = 0;
+
+	for (unsigned family = 0; family < SET_FAMILIES; family++)
+		for (unsigned proto = 0; proto < SET_PROTOS; proto++)
+			if (listens(in->service, family, proto))
+				n += slots_lacking(in, family, proto, slots);
+	return n <= slots_free(slots);
+}
+
+static struct policy_timeouts timeouts_of(const struct config_service *svc)
+{
+	return (struct policy_timeouts){
+		.syn_sent_ms = 15000,
+		.syn_recv_ms = 60000,
+		.established_ms = svc->idle_tcp_ns / NS_PER_MS,
+		.fin_wait_ms = 240000,
+		.last_ack_ms = 60000,
+		.time_wait_ms = 60000,
+		.closed_ms = 10000,
+		.udp_unreplied_ms = 30000,
+		.udp_replied_ms = svc->idle_udp_ns / NS_PER_MS,
+	};
+}
+
+struct policy_service *build_service(const struct build_input *in, struct slots *slots)
+{
+	struct policy_service *svc;
+	int err = 0;
+
+	if (!slots_suffice(in, slots)) {
+		errno = ENOSPC;
+		return NULL;
+	}
+	svc = calloc(1, sizeof(*svc));
+	if (!svc)
+		return NULL;
+	svc->ref = in->ref;
+	svc->timeouts = timeouts_of(in->service);
+	for (unsigned family = 0; family < SET_FAMILIES && !err; family++)
+		for (unsigned proto = 0; proto < SET_PROTOS && !err; proto++)
+			if (listens(in->service, family, proto))
+				err = set_build(&svc->sets[family][proto], in, family, proto, slots);
+	if (!err)
+		return svc;
+	build_service_free(svc, slots, false);
+	errno = -err;
+	return NULL;
+}
+
+static void set_free(struct policy_set *set, struct slots *slots, bool poison)
+{
+	for (uint32_t i = 0; i < set->n_backends; i++)
+		slots_put(slots, set->backends[i].ref.slot);
+	if (poison && set->n_backends) {
+		memset((void *)set->backends, POLICY_POISON, set->n_backends * sizeof(*set->backends));
+		memset((void *)set->table, POLICY_POISON, set->table_size * sizeof(*set->table));
+	}
+	free((void *)set->backends);
+	free((void *)set->table);
+}
+
+void build_service_free(struct policy_service *svc, struct slots *slots, bool poison)
+{
+	if (!svc)
+		return;
+	for (unsigned family = 0; family < SET_FAMILIES; family++)
+		for (unsigned proto = 0; proto < SET_PROTOS; proto++)
+			set_free(&svc->sets[family][proto], slots, poison);
+	if (poison)
+		memset(svc, POLICY_POISON, sizeof(*svc));
+	free(svc);
+}
+
+struct listener_table *build_listeners(const struct config_service *services, const struct slot_ref *refs, size_t n)
+{
+	struct policy_listener *all;
+	struct listener_table *table;
+	size_t n_all = 0;
+
+	for (size_t i = 0; i < n; i++)
+		n_all += services[i].n_listen;
+	all = calloc(n_all ? n_all : 1, sizeof(*all));
+	if (!all)
+		return NULL;
+	n_all = 0;
+	for (size_t i = 0; i < n; i++)
+		for (size_t j = 0; j < services[i].n_listen; j++) {
+			const struct config_listen *l = &services[i].listen[j];
+
+			all[n_all++] = (struct policy_listener){l->addr, refs[i].slot, l->port_be, l->proto};
+		}
+	table = listener_table_create(all, n_all);
+	free(all);
+	return table;
+}
+
+struct policy *build_policy(uint64_t number, const struct listener_table *listeners,
+			    struct policy_service *const *parts, uint32_t n_slots)
+{
+	struct policy *policy = malloc(sizeof(*policy) + n_slots * sizeof(*parts));
+	const struct policy_service **services;
+
+	if (!policy)
+		return NULL;
+	services = (const struct policy_service **)(policy + 1);
+	memcpy(services, parts, n_slots * sizeof(*parts));
+	*policy = (struct policy){
+		.number = number,
+		.listeners = listeners,
+		.n_services = n_slots,
+		.services = services,
+	};
+	return policy;
+}

@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The schema: every key of the file, in the order in which it is printed. */
+#include "config_schema.h"
+
+#define NS_PER_MS                 1000000ull
+#define NS_PER_S                  1000000000ull
+#define MINUTE_NS                 (60 * NS_PER_S)
+#define DAY_NS                    (24 * 60 * MINUTE_NS)
+
+#define MEMBER_SIZE(type, member) sizeof(((type *)0)->member)
+#define FIELD(type, member)       .offset = offsetof(struct type, member), .size = MEMBER_SIZE(struct type, member)
+#define COUNT(type, member)                                                                                            \
+	.count_offset = offsetof(struct type, member), .count_size = MEMBER_SIZE(struct type, member)
+#define MAP(table) (&(const struct config_map){table, sizeof(table) / sizeof((table)[0])})
+
+static const char *const idle_choices[] = {[IDLE_SLEEP] = "sleep", [IDLE_SPIN] = "spin", NULL};
+static const char *const on_fail_choices[] = {[ON_FAIL_DROP] = "drop", [ON_FAIL_PASS] = "pass", NULL};
+static const char *const mode_choices[] = {
+	[MODE_ENFORCE] = "enforce", [MODE_SHADOW] = "shadow", [MODE_OFF] = "off", NULL};
+static const char *const source_choices[] = {[SOURCE_SNAT] = "snat", [SOURCE_CLIENT] = "client", NULL};
+static const char *const clamp_choices[] = {[CLAMP_AUTO] = "auto", [CLAMP_OFF] = "off", NULL};
+
+static const struct config_key port_keys[] = {
+	{"name", TYPE_NAME, KEY_REQUIRED, FIELD(config_port, name), .example = "wan|lan",
+	 .help = "what messages and metrics call it"},
+	{"device", TYPE_DEVICE, KEY_REQUIRED, FIELD(config_port, device), .example = "eth1|eth2",
+	 .help = "a netdev is served through AF_XDP, a PCI address (0000:03:00.0) by DPDK's poll-mode driver, and "
+		 "\"vdev:net_...\" names any DPDK virtual device"},
+	{"queues", TYPE_NUMBER, 0, FIELD(config_port, queues), .min = 1, .max = DATAPLANE_MAX_QUEUES,
+	 .zero_word = "all", .fallback = "all", .help = "receive queues to serve"},
+	{"force_copy", TYPE_SWITCH, 0, FIELD(config_port, force_copy), .fallback = "off",
+	 .help = "netdev only: do not ask the driver for zero-copy"},
+	{"skb_mode", TYPE_SWITCH, 0, FIELD(config_port, skb_mode), .fallback = "off",
+	 .help = "netdev only: generic XDP, for drivers without their own"},
+};
+
+static const struct config_key api_keys[] = {
+	{"socket", TYPE_PATH, 0, FIELD(config, api_socket), .zero_word = "off", .fallback = "/run/spillway/api.sock",
+	 .help = "Unix socket of the whole API"},
+	{"http", TYPE_ENDPOINT, KEY_LOOPBACK, FIELD(config, api_http), .zero_word = "off", .fallback = "127.0.0.1:9090",
+	 .help = "read-only API and metrics on loopback TCP"},
+};
+
+static const struct config_list worker_list = {
+	.item = {NULL, TYPE_NUMBER, 0, .size = sizeof(int), .max = 1023, .example = "1"},
+	COUNT(config, n_workers),
+	.min_items = 1,
+	.max_items = DATAPLANE_MAX_WORKERS,
+	.examples = 1};
+
+static const struct config_list port_list = {
+	.item = {NULL, TYPE_MAP, 0, .size = sizeof(struct config_port), .map = MAP(port_keys)},
+	COUNT(config, n_ports),
+	.min_items = 1,
+	.max_items = DATAPLANE_MAX_PORTS,
+	.examples = 2};
+
+static const struct config_list snat_list = {
+	.item = {NULL, TYPE_ADDRESS, 0, .size = sizeof(struct ipaddr), .example = "198.18.101.10|2001:db8:101::10"},
+	COUNT(config, n_snat),
+	.max_items = DATAPLANE_MAX_SNAT,
+	.examples = 2};
+
+static const struct config_key gateway_keys[] = {
+	{"workers", TYPE_LIST, 0, FIELD(config, workers), .derived = "CPU 1 where there is one, else CPU 0",
+	 .list = &worker_list, .help = "CPUs, one poll-mode worker each"},
+	{"idle", TYPE_ENUM, 0, FIELD(config, idle), .choices = idle_choices, .fallback = "sleep",
+	 .help = "what a worker without packets does: sleep in poll(), or spin on a CPU of its own"},
+	{"flows", TYPE_NUMBER, 0, FIELD(config, flows), .min = 1024, .max = 64000000, .fallback = "1000000",
+	 .help = "size of the IPv4 flow table; when it is full, new flows are refused and old ones stay"},
+	{"flows_ipv6", TYPE_NUMBER, 0, FIELD(config, flows_ipv6), .min = 1024, .max = 64000000, .zero_word = "auto",
+	 .fallback = "auto", .derived = "an eighth of `flows`", .help = "size of the IPv6 flow table"},
+	{"memory", TYPE_SIZE, 0, FIELD(config, memory_bytes), .min = 64ull << 20, .max = 1ull << 40, .fallback = "512M",
+	 .help = "the memory plan may not exceed this; hugepages where they are reserved, plain pages otherwise"},
+	{"routes", TYPE_NUMBER, 0, FIELD(config, routes), .min = 16, .max = 4000000, .fallback = "100k",
+	 .help = "room for the kernel's routes, per family"},
+	{"packets", TYPE_NUMBER, 0, FIELD(config, packets), .min = 1024, .max = 4000000, .zero_word = "auto",
+	 .fallback = "auto", .derived = "chosen from ports, queues and workers", .help = "buffers of the packet pool"},
+	{"ports", TYPE_LIST, KEY_REQUIRED, FIELD(config, ports), .list = &port_list,
+	 .help = "where packets come and go; one is enough (one-armed)"},
+	{"snat", TYPE_LIST, 0, FIELD(config, snat), .list = &snat_list,
+	 .help = "source addresses towards the upstreams, Spillway's alone: /32 or /128, secondary, preferred_lft 0"},
+	{"on_death", TYPE_ENUM, 0, FIELD(config, on_death), .choices = on_fail_choices, .fallback = "drop",
+	 .help = "packets to listeners while no gateway runs: drop them, so that clients retry, or pass them to the "
+		 "host"},
+	{"on_hang", TYPE_ENUM, 0, FIELD(config, on_hang), .choices = on_fail_choices, .fallback = "drop",
+	 .help = "the same while the gateway runs but has not moved for 3 s"},
+	{"api", TYPE_MAP, 0, .map = MAP(api_keys), .help = "the HTTP API"},
+	{"state_dir", TYPE_PATH, KEY_NO_EFFECT, FIELD(config, state_dir), .fallback = "/var/lib/spillway",
+	 .help = "what outlives a restart is kept here"},
+};
+
+static const struct config_list dns_server_list = {.item = {NULL, TYPE_ENDPOINT, 0,
+							    .size = MEMBER_SIZE(struct config, dns_servers[0]),
+							    .default_port = 53, .example = "198.18.3.53:53"},
+						   COUNT(config, n_dns_servers),
+						   .max_items = CONFIG_MAX_DNS_SERVERS,
+						   .examples = 1};
+
+static const struct config_key dns_keys[] = {
+	{"servers", TYPE_LIST, 0, FIELD(config, dns_servers), .list = &dns_server_list,
+	 .derived = "those of /etc/resolv.conf", .help = "asked in this order"},
+	{"min_ttl", TYPE_DURATION, 0, FIELD(config, dns_min_ttl_ns), .min = NS_PER_S, .max = DAY_NS, .fallback = "1s",
+	 .help = "shorter TTLs count as this"},
+	{"max_ttl", TYPE_DURATION, 0, FIELD(config, dns_max_ttl_ns), .min = NS_PER_S, .max = 7 * DAY_NS,
+	 .fallback = "5m", .help = "longer TTLs count as this"},
+	{"stale", TYPE_DURATION, 0, FIELD(config, dns_stale_ns), .max = 30 * DAY_NS, .fallback = "24h",
+	 .help = "how long the last good addresses serve while DNS fails (RFC 8767)"},
+};
+
+#define CURE(cure, effect, words)                                                                                      \
+	{                                                                                                              \
+#cure, TYPE_ENUM, effect, FIELD(config, cure), .choices = mode_choices, .fallback = "enforce",         \
+							       .help = words                                           \
+	}
+static const struct config_key cure_keys[] = {
+	CURE(wall, KEY_NO_EFFECT, "dead upstreams: circuit breaker per backend"),
+	CURE(names, 0, "DNS moved: each record's own TTL"),
+	CURE(silence, 0, "connections that a middlebox forgot"),
+	CURE(path, KEY_NO_EFFECT, "path MTU black holes"),
+	CURE(storm, KEY_NO_EFFECT, "synchronized retries"),
+};
+
+static const struct config_list listen_list = {.item = {NULL, TYPE_LISTEN, 0, .size = sizeof(struct config_listen),
+							.position = offsetof(struct config_listen, line),
+							.example = "198.18.100.1:80/tcp|[2001:db8:100::1]:80/tcp"},
+					       COUNT(config_service, n_listen),
+					       .min_items = 1,
+					       .max_items = CONFIG_MAX_LISTEN,
+					       .dynamic = true,
+					       .examples = 2};
+
+static const struct config_key backend_keys[] = {
+	{"dns", TYPE_HOSTNAME, KEY_ONE_OF, FIELD(config_backend, name), .example = "shop.lab.test|",
+	 .help = "every A and AAAA record of this name is a backend"},
+	{"address", TYPE_ADDRESS, KEY_ONE_OF, FIELD(config_backend, addr), .example = "|198.18.3.21",
+	 .help = "one backend, instead of `dns`"},
+	{"srv", TYPE_HOSTNAME, KEY_ONE_OF | KEY_UNSUPPORTED, FIELD(config_backend, name),
+	 .help = "SRV records: not supported yet"},
+	{"port", TYPE_PORT, KEY_REQUIRED, FIELD(config_backend, port_be), .min = 1, .max = 65535, .example = "8080",
+	 .help = "TCP or UDP port there"},
+	{"weight", TYPE_NUMBER, 0, FIELD(config_backend, weight), .min = 1, .max = 1000, .fallback = "1",
+	 .example = "|2", .help = "share of new flows, relative to the other backends"},
+};
+
+static const struct config_list backend_list = {.item = {NULL, TYPE_MAP, 0, .size = sizeof(struct config_backend),
+							 .position = offsetof(struct config_backend, line),
+							 .map = MAP(backend_keys)},
+						COUNT(config_service, n_backends),
+						.min_items = 1,
+						.max_items = CONFIG_MAX_BACKENDS,
+						.dynamic = true,
+						.examples = 2};
+
+static const struct config_key idle_keys[] = {
+	{"tcp", TYPE_DURATION, 0, FIELD(config_service, idle_tcp_ns), .min = NS_PER_S, .max = 30 * DAY_NS,
+	 .fallback = "2h4m", .help = "an idle connection ends after this, with RST to both sides (RFC 5382 REQ-5)"},
+	{"probe", TYPE_DURATION, KEY_NO_EFFECT, FIELD(config_service, idle_probe_ns), .min = NS_PER_S, .max = DAY_NS,
+	 .zero_word = "off", .fallback = "3m", .help = "an idle connection is probed on both sides after this"},
+	{"udp", TYPE_DURATION, 0, FIELD(config_service, idle_udp_ns), .min = NS_PER_S, .max = DAY_NS, .fallback = "5m",
+	 .help = "an answered UDP flow ends after this idle time (RFC 4787 REQ-5)"},
+};
+
+static const struct config_key path_keys[] = {
+	{"clamp", TYPE_ENUM, 0, FIELD(config_service, path_clamp), .choices = clamp_choices, .fallback = "auto",
+	 .help = "lower the MSS to the learned path MTU"},
+	{"blackhole", TYPE_SWITCH, 0, FIELD(config_service, path_blackhole), .fallback = "on",
+	 .help = "find paths that swallow big packets and say nothing"},
+};
+
+static const struct config_key breaker_keys[] = {
+	{"consecutive", TYPE_NUMBER, 0, FIELD(config_service, breaker_consecutive), .min = 1, .max = 1000,
+	 .fallback = "5", .help = "failures in a row that open it"},
+	{"window", TYPE_DURATION, 0, FIELD(config_service, breaker_window_ns), .min = NS_PER_S, .max = 5 * MINUTE_NS,
+	 .fallback = "10s", .help = "over which `ratio` is taken"},
+	{"ratio", TYPE_SHARE, 0, FIELD(config_service, breaker_ratio_ppm), .min = 10000, .max = 1000000,
+	 .fallback = "50%", .help = "share of failures that opens it"},
+};
+
+static const struct config_key storm_keys[] = {
+	{"client_timeout", TYPE_DURATION, 0, FIELD(config_service, storm_client_timeout_ns), .min = 10 * NS_PER_MS,
+	 .max = 10 * MINUTE_NS, .fallback = "1s", .help = "after this a client gives up and tries again"},
+	{"retry_budget", TYPE_SHARE, 0, FIELD(config_service, storm_retry_budget_ppm), .max = 1000000,
+	 .fallback = "20%", .help = "retries admitted under congestion, relative to first attempts"},
+	{"hold", TYPE_DURATION, 0, FIELD(config_service, storm_hold_ns), .min = NS_PER_MS, .max = 2800 * NS_PER_MS,
+	 .zero_word = "off", .fallback = "900ms",
+	 .help = "a new connection may wait this long before it is refused; clients notice from 1 s on (RFC 6298)"},
+	{"rate", TYPE_RATE, 0, FIELD(config_service, storm_rate_per_s), .min = 1, .max = 100000000, .zero_word = "off",
+	 .fallback = "off", .help = "cap on new flows of the service"},
+	{"client_rate", TYPE_RATE, 0, FIELD(config_service, storm_client_rate_per_s), .min = 1, .max = 100000000,
+	 .zero_word = "off", .fallback = "off", .help = "cap on new flows of one client"},
+	{"prefix_rate", TYPE_RATE, 0, FIELD(config_service, storm_prefix_rate_per_s), .min = 1, .max = 100000000,
+	 .zero_word = "off", .fallback = "off", .help = "cap on new flows of one /24 or /48"},
+};
+
+static const struct config_key service_keys[] = {
+	{"name", TYPE_NAME, KEY_REQUIRED, FIELD(config_service, name), .example = "shop",
+	 .help = "what messages, metrics and the API call it"},
+	{"listen", TYPE_LIST, KEY_REQUIRED, FIELD(config_service, listen), .list = &listen_list,
+	 .help = "addresses that clients connect to"},
+	{"source", TYPE_ENUM, 0, FIELD(config_service, source), .choices = source_choices, .fallback = "snat",
+	 .help = "whose address the upstream sees: a SNAT address; or the client's own, which is not supported yet"},
+	{"backends", TYPE_LIST, KEY_REQUIRED, FIELD(config_service, backends), .list = &backend_list,
+	 .help = "the upstreams"},
+	{"drain", TYPE_DURATION, KEY_NO_EFFECT, FIELD(config_service, drain_ns), .min = NS_PER_S, .max = 7 * DAY_NS,
+	 .zero_word = "off", .fallback = "off",
+	 .help = "flows of a backend that left end after this; off: whenever they end by themselves"},
+	{"idle", TYPE_MAP, 0, .map = MAP(idle_keys), .help = "idle times"},
+	{"path", TYPE_MAP, KEY_NO_EFFECT, .map = MAP(path_keys), .help = "path MTU"},
+	{"breaker", TYPE_MAP, KEY_NO_EFFECT, .map = MAP(breaker_keys), .help = "circuit breaker of each backend"},
+	{"storm", TYPE_MAP, KEY_NO_EFFECT, .map = MAP(storm_keys), .help = "retries and overload"},
+};
+
+static const struct config_list service_list = {.item = {NULL, TYPE_MAP, 0, .size = sizeof(struct config_service),
+							 .position = offsetof(struct config_service, line),
+							 .map = MAP(service_keys)},
+						COUNT(config, n_services),
+						.min_items = 1,
+						.max_items = CONFIG_MAX_SERVICES,
+						.dynamic = true,
+						.examples = 1};
+
+static const struct config_key root_keys[] = {
+	{"gateway", TYPE_MAP, KEY_REQUIRED | KEY_FIXED, .map = MAP(gateway_keys), .help = "the gateway itself"},
+	{"dns", TYPE_MAP, KEY_FIXED, .map = MAP(dns_keys), .help = "how names of backends are resolved"},
+	{"cures", TYPE_MAP, KEY_FIXED, .map = MAP(cure_keys),
+	 .help = "enforce: act; shadow: count what would be done; off: do not even measure"},
+	{"services", TYPE_LIST, KEY_REQUIRED, FIELD(config, services), .list = &service_list, .help = "what is served"},
+};
+
+const struct config_map config_root = {root_keys, sizeof(root_keys) / sizeof(root_keys[0])};
+
+size_t config_list_count(const struct config_list *list, const void *base)
+{
+	const char *count = (const char *)base + list->count_offset;
+
+	return list->count_size == sizeof(size_t) ? *(const size_t *)count : *(const unsigned *)count;
+}
+
+const char *config_list_items(const struct config_key *key, const void *base)
+{
+	const char *field = (const char *)base + key->offset;
+
+	return key->list->dynamic ? *(const char *const *)field : field;
+}

@@ -1,0 +1,451 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "ctl.h"
+
+#include <errno.h>
+#include <libgen.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define N_COLUMNS(columns) (sizeof(columns) / sizeof((columns)[0]))
+
+static enum ctl_exit usage(const char *what)
+{
+	fprintf(stderr, "spillwayctl: %s (see spillwayctl --help)\n", what);
+	return EXIT_USAGE;
+}
+
+/* The whole of a command that shows one list. */
+static enum ctl_exit show_list(const struct ctl *ctl, const char *path, const char *key, const struct column *columns,
+			       size_t n_columns)
+{
+	enum ctl_exit result;
+	json_t *doc;
+
+	if (ctl->n_args > 0)
+		return usage("this command takes no argument");
+	result = client_request(ctl, "GET", path, &doc);
+	if (result == EXIT_OK && !ctl->json)
+		table_print(stdout, columns, n_columns, json_object_get(doc, key));
+	json_decref(doc);
+	return result;
+}
+
+static const struct column service_columns[] = {
+	{"name", "NAME", COLUMN_TEXT},           {"listen", "LISTEN", COLUMN_TEXT},
+	{"backends", "BACKENDS", COLUMN_NUMBER}, {"flows", "FLOWS", COLUMN_NUMBER},
+	{"new_flows", "NEW", COLUMN_NUMBER},     {"refused", "REFUSED", COLUMN_NUMBER},
+	{"held", "HELD", COLUMN_NUMBER},         {"retries", "RETRIES", COLUMN_NUMBER},
+	{"down_reason", "DOWN", COLUMN_TEXT},
+};
+
+enum ctl_exit command_services(const struct ctl *ctl)
+{
+	return show_list(ctl, "/v1/services", "services", service_columns, N_COLUMNS(service_columns));
+}
+
+static const struct column backend_columns[] = {
+	{"id", "BACKEND", COLUMN_TEXT},
+	{"services", "SERVICES", COLUMN_TEXT},
+	{"life", "LIFE", COLUMN_TEXT},
+	{"breaker", "BREAKER", COLUMN_TEXT},
+	{"weight", "WEIGHT", COLUMN_NUMBER},
+	{"flows", "FLOWS", COLUMN_NUMBER},
+	{"connects", "CONNECTS", COLUMN_NUMBER},
+	{"failures", "FAILURES", COLUMN_NUMBER},
+	{"resteered", "RESTEERED", COLUMN_NUMBER},
+	{"pinned", "PINNED", COLUMN_NUMBER},
+	{"ttl_left", "TTL", COLUMN_SECONDS},
+};
+
+enum ctl_exit command_backends(const struct ctl *ctl)
+{
+	return show_list(ctl, "/v1/backends", "backends", backend_columns, N_COLUMNS(backend_columns));
+}
+
+static const struct column name_columns[] = {
+	{"name", "NAME", COLUMN_TEXT},
+	{"family", "IPv", COLUMN_NUMBER},
+	{"state", "STATE", COLUMN_TEXT},
+	{"addresses", "ADDRESSES", COLUMN_NUMBER},
+	{"ttl_s", "TTL", COLUMN_SECONDS},
+	{"next_query_s", "NEXT", COLUMN_SECONDS},
+	{"queries", "QUERIES", COLUMN_NUMBER},
+	{"failures", "FAILURES", COLUMN_NUMBER},
+	{"last_error", "LAST ERROR", COLUMN_TEXT},
+};
+
+enum ctl_exit command_names(const struct ctl *ctl)
+{
+	return show_list(ctl, "/v1/names", "names", name_columns, N_COLUMNS(name_columns));
+}
+
+/* --- status --- */
+
+static const struct column worker_columns[] = {
+	{"worker", "WORKER", COLUMN_NUMBER},
+	{"flows_v4", "FLOWS4", COLUMN_NUMBER},
+	{"flows_v4_max", "OF", COLUMN_NUMBER},
+	{"flows_v6", "FLOWS6", COLUMN_NUMBER},
+	{"flows_v6_max", "OF", COLUMN_NUMBER},
+	{"policy_number", "POLICY", COLUMN_NUMBER},
+	{"loops", "LOOPS", COLUMN_NUMBER},
+	{"bursts", "BURSTS", COLUMN_NUMBER},
+	{"sleeps", "SLEEPS", COLUMN_NUMBER},
+	{"expired", "EXPIRED", COLUMN_NUMBER},
+	{"last_loop_s", "LAST LOOP", COLUMN_SECONDS},
+};
+
+static const struct column port_columns[] = {
+	{"name", "PORT", COLUMN_TEXT},
+	{"device", "DEVICE", COLUMN_TEXT},
+	{"queue", "QUEUE", COLUMN_NUMBER},
+	{"zero_copy", "ZERO-COPY", COLUMN_TEXT},
+	{"rx_packets", "RX", COLUMN_NUMBER},
+	{"tx_packets", "TX", COLUMN_NUMBER},
+	{"lost_known_ring", "LOST KNOWN", COLUMN_NUMBER},
+	{"lost_new_ring", "LOST NEW", COLUMN_NUMBER},
+	{"lost_no_buffer", "NO BUFFER", COLUMN_NUMBER},
+	{"lost_invalid", "INVALID", COLUMN_NUMBER},
+	{"tx_full", "TX FULL", COLUMN_NUMBER},
+};
+
+#define GATES_SHOWN 16
+
+static const char *gate_label(const char *key)
+{
+	return strncmp(key, "gate_", 5) == 0 ? key + 5 : key;
+}
+
+/* Ports are the columns here: there are few of them, and many ways out of a gate. Those never taken are left out. */
+static void print_gates(const json_t *gates)
+{
+	struct column columns[1 + GATES_SHOWN] = {{"exit", "GATE", COLUMN_TEXT}};
+	size_t n = json_array_size(gates) < GATES_SHOWN ? json_array_size(gates) : GATES_SHOWN;
+	json_t *rows = json_array(), *first = json_array_get(gates, 0), *unused;
+	const char *key;
+
+	for (size_t g = 0; g < n; g++) {
+		const char *port = json_string_value(json_object_get(json_array_get(gates, g), "port"));
+
+		columns[1 + g] = (struct column){port ? port : "?", port ? port : "?", COLUMN_NUMBER};
+	}
+	json_object_foreach(first, key, unused)
+	{
+		json_t *row = json_pack("{s:s}", "exit", gate_label(key));
+		json_int_t sum = 0;
+
+		for (size_t g = 0; g < n; g++) {
+			json_t *count = json_object_get(json_array_get(gates, g), key);
+
+			sum += json_integer_value(count);
+			json_object_set(row, columns[1 + g].key, count);
+		}
+		if (sum > 0)
+			json_array_append(rows, row);
+		json_decref(row);
+	}
+	table_print(stdout, columns, 1 + n, rows);
+	json_decref(rows);
+}
+
+static void print_status(const json_t *doc)
+{
+	char cell[CELL_STRLEN];
+
+	printf("state    %s\n", cell_format(COLUMN_TEXT, json_object_get(doc, "state"), cell));
+	printf("version  %s\n", cell_format(COLUMN_TEXT, json_object_get(doc, "version"), cell));
+	printf("uptime   %s\n", cell_format(COLUMN_SECONDS, json_object_get(doc, "uptime_s"), cell));
+	printf("policy   %s", cell_format(COLUMN_NUMBER, json_object_get(doc, "policy_number"), cell));
+	printf(", published %s ago", cell_format(COLUMN_SECONDS, json_object_get(doc, "policy_age_s"), cell));
+	printf(" in %s us\n\n", cell_format(COLUMN_NUMBER, json_object_get(doc, "publish_took_us"), cell));
+	table_print(stdout, worker_columns, N_COLUMNS(worker_columns), json_object_get(doc, "workers"));
+	putchar('\n');
+	table_print(stdout, port_columns, N_COLUMNS(port_columns), json_object_get(doc, "ports"));
+	if (json_array_size(json_object_get(doc, "gates")) > 0) {
+		putchar('\n');
+		print_gates(json_object_get(doc, "gates"));
+	}
+}
+
+enum ctl_exit command_status(const struct ctl *ctl)
+{
+	enum ctl_exit result;
+	const char *state;
+	json_t *doc;
+
+	if (ctl->n_args > 0)
+		return usage("status takes no argument");
+	result = client_request(ctl, "GET", "/v1/status", &doc);
+	if (result != EXIT_OK)
+		return result;
+	if (!ctl->json)
+		print_status(doc);
+	state = json_string_value(json_object_get(doc, "state"));
+	result = state && strcmp(state, "ready") == 0 ? EXIT_OK : EXIT_REFUSED;
+	json_decref(doc);
+	return result;
+}
+
+/* --- flows --- */
+
+#define FLOWS_DEFAULT  1000
+#define FLOWS_PAGE_MAX 1000
+
+static const struct column flow_columns[] = {
+	{"proto", "PROTO", COLUMN_TEXT},     {"client", "CLIENT", COLUMN_TEXT},
+	{"vip", "VIP", COLUMN_TEXT},         {"snat", "SNAT", COLUMN_TEXT},
+	{"backend", "BACKEND", COLUMN_TEXT}, {"service", "SERVICE", COLUMN_TEXT},
+	{"state", "STATE", COLUMN_TEXT},     {"age_s", "AGE", COLUMN_SECONDS},
+	{"idle_s", "IDLE", COLUMN_SECONDS},  {"expires_s", "EXPIRES", COLUMN_SECONDS},
+	{"bytes_up", "UP", COLUMN_BYTES},    {"bytes_down", "DOWN", COLUMN_BYTES},
+};
+
+struct flow_query {
+	char text[1024]; /* "&address=…": all but limit and cursor */
+	char cursor[128];
+	unsigned long limit;
+};
+
+static bool query_add(struct flow_query *q, const char *key, const char *value)
+{
+	char *escaped = client_escape(value);
+	size_t len = strlen(q->text);
+	int n = snprintf(q->text + len, sizeof(q->text) - len, "&%s=%s", key, escaped ? escaped : "");
+	bool fits = escaped && n > 0 && (size_t)n < sizeof(q->text) - len;
+
+	free(escaped);
+	return fits;
+}
+
+/* "198.18.2.7", "198.18.2.7:34567", "2001:db8::7", "[2001:db8::7]:34567" */
+static bool query_add_endpoint(struct flow_query *q, const char *arg)
+{
+	char text[128], *address = text, *port = NULL, *colon;
+
+	if ((size_t)snprintf(text, sizeof(text), "%s", arg) >= sizeof(text))
+		return false;
+	colon = strrchr(text, ':');
+	if (*text == '[') {
+		char *end = strchr(text, ']');
+
+		if (!end || (end[1] != '\0' && end[1] != ':'))
+			return false;
+		port = end[1] ? end + 2 : NULL;
+		*end = '\0';
+		address++;
+	} else if (colon && strchr(text, ':') == colon) {
+		*colon = '\0';
+		port = colon + 1;
+	}
+	return query_add(q, "address", address) && (!port || query_add(q, "port", port));
+}
+
+static bool query_add_argument(struct flow_query *q, const char *arg)
+{
+	const char *equals = strchr(arg, '=');
+	char key[32], *end;
+
+	if (!equals)
+		return query_add_endpoint(q, arg);
+	if ((size_t)(equals - arg) >= sizeof(key))
+		return false;
+	snprintf(key, sizeof(key), "%.*s", (int)(equals - arg), arg);
+	if (strcmp(key, "cursor") == 0)
+		return (size_t)snprintf(q->cursor, sizeof(q->cursor), "%s", equals + 1) < sizeof(q->cursor);
+	if (strcmp(key, "limit") != 0)
+		return (strcmp(key, "service") == 0 || strcmp(key, "backend") == 0) && query_add(q, key, equals + 1);
+	errno = 0;
+	q->limit = strtoul(equals + 1, &end, 10);
+	return equals[1] >= '1' && equals[1] <= '9' && !*end && errno == 0;
+}
+
+/* One page; sets q->cursor to the next one, "" after the last. */
+static enum ctl_exit flow_page(const struct ctl *ctl, struct flow_query *q, unsigned long n_max, json_t *rows)
+{
+	char *cursor = client_escape(q->cursor), path[1400];
+	enum ctl_exit result;
+	json_t *doc;
+
+	snprintf(path, sizeof(path), "/v1/flows?limit=%lu%s%s%s", n_max < FLOWS_PAGE_MAX ? n_max : FLOWS_PAGE_MAX,
+		 q->text, *q->cursor ? "&cursor=" : "", cursor ? cursor : "");
+	free(cursor);
+	result = client_request(ctl, "GET", path, &doc);
+	if (result == EXIT_OK) {
+		const char *next = json_string_value(json_object_get(doc, "next"));
+
+		json_array_extend(rows, json_object_get(doc, "flows"));
+		snprintf(q->cursor, sizeof(q->cursor), "%s", next ? next : "");
+	}
+	json_decref(doc);
+	return result;
+}
+
+enum ctl_exit command_flows(const struct ctl *ctl)
+{
+	struct flow_query q = {.limit = FLOWS_DEFAULT};
+	enum ctl_exit result;
+	json_t *rows;
+
+	for (int i = 0; i < ctl->n_args; i++)
+		if (!query_add_argument(&q, ctl->args[i]))
+			return usage("expected flows [ADDRESS[:PORT]] [service=NAME] [backend=ID] [limit=N]");
+	rows = json_array();
+	do
+		result = flow_page(ctl, &q, q.limit - json_array_size(rows), rows);
+	while (result == EXIT_OK && !ctl->json && *q.cursor && json_array_size(rows) < q.limit);
+	if (result == EXIT_OK && !ctl->json) {
+		table_print(stdout, flow_columns, N_COLUMNS(flow_columns), rows);
+		if (*q.cursor)
+			fprintf(stderr, "There may be more: go on with cursor=%s\n", q.cursor);
+	}
+	json_decref(rows);
+	return result;
+}
+
+/* --- ledger --- */
+
+static const char *const ledger_terms[] = {"rx",       "taken_over", "forwarded", "answered",    "shed",
+					   "absorbed", "punted",     "dropped",   "handed_over", "inside",
+					   "tx",       "made",       "tx_failed", "balance",     "tx_balance"};
+
+#define WORKERS_SHOWN 16
+
+/* The API has a row per worker; people compare terms, so the terms are the rows here. */
+static void print_terms(const json_t *doc)
+{
+	struct column columns[2 + WORKERS_SHOWN] = {{"term", "", COLUMN_TEXT}, {"sum", "ALL", COLUMN_NUMBER}};
+	const json_t *workers = json_object_get(doc, "workers");
+	size_t n_workers = json_array_size(workers);
+	char keys[WORKERS_SHOWN][16];
+	json_t *rows = json_array();
+
+	n_workers = n_workers < WORKERS_SHOWN ? n_workers : WORKERS_SHOWN;
+	for (size_t w = 0; w < n_workers; w++) {
+		snprintf(keys[w], sizeof(keys[w]), "WORKER %zu", w);
+		columns[2 + w] = (struct column){keys[w], keys[w], COLUMN_NUMBER};
+	}
+	for (size_t t = 0; t < N_COLUMNS(ledger_terms); t++) {
+		json_t *row = json_pack("{s:s,s:O?}", "term", ledger_terms[t], "sum",
+					json_object_get(json_object_get(doc, "sum"), ledger_terms[t]));
+
+		for (size_t w = 0; w < n_workers; w++)
+			json_object_set(row, keys[w], json_object_get(json_array_get(workers, w), ledger_terms[t]));
+		json_array_append_new(rows, row);
+	}
+	table_print(stdout, columns, 2 + n_workers, rows);
+	json_decref(rows);
+}
+
+static int by_count(const void *a, const void *b)
+{
+	json_int_t x = json_integer_value(json_object_get(*(json_t *const *)a, "count"));
+	json_int_t y = json_integer_value(json_object_get(*(json_t *const *)b, "count"));
+
+	return (x < y) - (x > y);
+}
+
+/* Most first; what never happened is left out. */
+static json_t *sorted_counts(json_t *counts, const json_t *about)
+{
+	size_t n = 0, max = json_object_size(counts);
+	json_t **rows = calloc(max ? max : 1, sizeof(json_t *)), *sorted = json_array(), *count;
+	const char *name;
+
+	if (!rows)
+		return sorted;
+	json_object_foreach(counts, name, count)
+	{
+		const json_t *info = json_object_get(about, name);
+
+		if (json_integer_value(count) != 0 && n < max)
+			rows[n++] = json_pack("{s:s,s:O,s:O?,s:O?,s:O?}", "name", name, "count", count, "class",
+					      json_object_get(info, "class"), "cause", json_object_get(info, "cause"),
+					      "help", json_object_get(info, "help"));
+	}
+	qsort(rows, n, sizeof(json_t *), by_count);
+	for (size_t i = 0; i < n; i++)
+		json_array_append_new(sorted, rows[i]);
+	free(rows);
+	return sorted;
+}
+
+static const struct column reason_columns[] = {
+	{"count", "PACKETS", COLUMN_NUMBER}, {"name", "REASON", COLUMN_TEXT}, {"class", "CLASS", COLUMN_TEXT},
+	{"cause", "CAUSE", COLUMN_TEXT},     {"help", "WHAT", COLUMN_TEXT},
+};
+
+static const struct column made_columns[] = {{"count", "PACKETS", COLUMN_NUMBER}, {"name", "MADE", COLUMN_TEXT}};
+static const struct column lost_columns[] = {{"count", "PACKETS", COLUMN_NUMBER},
+					     {"name", "LOST BY DEVICES", COLUMN_TEXT}};
+
+static void print_counts(const json_t *doc, const char *key, const struct column *columns, size_t n_columns)
+{
+	json_t *rows = sorted_counts(json_object_get(doc, key), json_object_get(doc, "about"));
+
+	if (json_array_size(rows) > 0) {
+		putchar('\n');
+		table_print(stdout, columns, n_columns, rows);
+	}
+	json_decref(rows);
+}
+
+enum ctl_exit command_ledger(const struct ctl *ctl)
+{
+	enum ctl_exit result;
+	char cell[CELL_STRLEN];
+	json_t *doc;
+
+	if (ctl->n_args > 0)
+		return usage("ledger takes no argument");
+	result = client_request(ctl, "GET", "/v1/ledger", &doc);
+	if (result == EXIT_OK && !ctl->json) {
+		print_terms(doc);
+		print_counts(doc, "reasons", reason_columns, N_COLUMNS(reason_columns));
+		print_counts(doc, "made", made_columns, N_COLUMNS(made_columns));
+		print_counts(doc, "lost", lost_columns, N_COLUMNS(lost_columns));
+		printf("\nin rings %s\n", cell_format(COLUMN_NUMBER, json_object_get(doc, "in_rings"), cell));
+		printf("balance %s\n", cell_format(COLUMN_NUMBER, json_object_get(doc, "balance"), cell));
+	}
+	json_decref(doc);
+	return result;
+}
+
+/* --- reload, check --- */
+
+enum ctl_exit command_reload(const struct ctl *ctl)
+{
+	char cell[CELL_STRLEN];
+	enum ctl_exit result;
+	json_t *doc, *value;
+	const char *key;
+
+	if (ctl->n_args > 0)
+		return usage("reload takes no argument");
+	result = client_request(ctl, "POST", "/v1/reload", &doc);
+	if (result == EXIT_OK && !ctl->json) {
+		printf("reloaded\n");
+		json_object_foreach(doc, key, value)
+		{
+			printf("%s  %s\n", key, cell_format(COLUMN_TEXT, value, cell));
+		}
+	}
+	json_decref(doc);
+	return result;
+}
+
+enum ctl_exit command_check(const struct ctl *ctl)
+{
+	char beside[PATH_MAX + 16] = "", self[PATH_MAX + 1] = "";
+	char *argv[] = {"spillway", "--check", ctl->n_args == 1 ? ctl->args[0] : NULL, NULL};
+
+	if (ctl->n_args != 1)
+		return usage("expected check FILE");
+	if (readlink("/proc/self/exe", self, PATH_MAX) > 0)
+		snprintf(beside, sizeof(beside), "%s/spillway", dirname(self));
+	execv(beside, argv);
+	execvp("spillway", argv);
+	fprintf(stderr, "spillwayctl: no program 'spillway' beside this one or in PATH: %s\n", strerror(errno));
+	return EXIT_UNREACHABLE;
+}

@@ -1,0 +1,759 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "gateway.h"
+#include "api.h"
+#include "clock.h"
+#include "dataplane.h"
+#include "gate.h"
+#include "guard.h"
+#include "instance.h"
+#include "memory_plan.h"
+#include "names.h"
+#include "netlink.h"
+#include "services.h"
+#include "view.h"
+
+#include <errno.h>
+#include <event2/event.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#define ERR_LEN          512
+#define TICK_MS          250           /* slots, views */
+#define RETRY_NS         5000000000ULL /* what could not be published is tried again after this */
+#define PUBLISH_EVERY_NS 1000000000ULL /* a set that changes all the time is published this often */
+#define FIRST_ANSWER_NS  3000000000ULL /* how long a start waits for DNS before it serves what it has */
+#define HANG_NS          3000000000ULL
+#define WANTS_AT_ONCE    64
+
+struct gateway_port {
+	int index;
+	unsigned n_queues;
+	struct gate *gate; /* NULL: a port of DPDK's own */
+};
+
+struct gateway {
+	struct config *config;
+	const char *config_path;
+	struct event_base *base;
+	struct dataplane *dp;
+	struct gateway_port ports[DATAPLANE_MAX_PORTS];
+	unsigned n_ports;
+	struct netlink *netlink;
+	struct names *names;
+	struct services *services;
+	struct api *api;
+	int command_fd;
+	int instance_fd;
+	uint64_t started_ns, last_publish_ns;
+	enum gateway_state state;
+	bool guarded;
+	bool guard_was_there; /* before the start: a start that fails leaves it */
+	bool stopping;        /* a signal said so, perhaps before gateway_run() */
+	int publish_error;    /* of the last publish: each is said once */
+	size_t n_starved;
+	struct event *tick, *publish, *notes, *commands, *sigterm, *sigint;
+};
+
+__attribute__((format(printf, 1, 2))) static void say(const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	fputs("spillway: ", stderr);
+	vfprintf(stderr, format, args);
+	fputc('\n', stderr);
+	va_end(args);
+}
+
+/* --- publishing --- */
+
+static int view_gates(const struct gateway *gw, struct view *view)
+{
+	view->gates = calloc(gw->n_ports + 1, sizeof(*view->gates));
+	if (!view->gates)
+		return -ENOMEM;
+	for (unsigned i = 0; i < gw->n_ports; i++) {
+		struct view_gate *g = &view->gates[view->n_gates];
+
+		if (!gw->ports[i].gate)
+			continue;
+		snprintf(g->port, sizeof(g->port), "%s", gw->config->ports[i].name);
+		g->n_counters = gate_counters(gw->ports[i].gate, g->counters, GATE_MAX_COUNTERS);
+		view->n_gates++;
+	}
+	return 0;
+}
+
+static void publish_view(struct gateway *gw)
+{
+	struct view *view = calloc(1, sizeof(*view));
+
+	if (!view)
+		return;
+	view->refs = 1;
+	view->state = gw->state;
+	if (services_view(gw->services, view) || view_gates(gw, view)) {
+		view_free(view);
+		return;
+	}
+	view_publish(view);
+}
+
+static void keep_resolved(struct gateway *gw)
+{
+	size_t n = services_addresses(gw->services, NULL, 0);
+	struct ipaddr *addrs = calloc(n + 1, sizeof(*addrs));
+
+	if (!addrs)
+		return;
+	n = services_addresses(gw->services, addrs, n);
+	netlink_keep_resolved(gw->netlink, addrs, n);
+	free(addrs);
+}
+
+static void say_starved(struct gateway *gw)
+{
+	size_t n = services_starved(gw->services);
+
+	if (n > gw->n_starved)
+		say("no free slots for the backends of %zu services: they stay as they were", n);
+	else if (n < gw->n_starved)
+		say("backends of %zu services have slots again", gw->n_starved - n);
+	gw->n_starved = n;
+}
+
+static int publish_now(struct gateway *gw)
+{
+	int err = services_publish(gw->services);
+
+	gw->last_publish_ns = clock_monotonic_ns();
+	if (err && err != gw->publish_error)
+		say("cannot publish: %s; the last policy stays", strerror(-err));
+	gw->publish_error = err;
+	if (err)
+		return err;
+	say_starved(gw);
+	if (gw->netlink)
+		keep_resolved(gw);
+	return 0;
+}
+
+static void on_publish(evutil_socket_t fd, short what, void *arg)
+{
+	struct gateway *gw = arg;
+
+	if (services_dirty(gw->services))
+		publish_now(gw);
+}
+
+/* Soon, but not more often than once in PUBLISH_EVERY_NS. */
+static void publish_soon(struct gateway *gw)
+{
+	uint64_t now_ns = clock_monotonic_ns(), due_ns = gw->last_publish_ns + PUBLISH_EVERY_NS;
+	uint64_t wait_us = due_ns > now_ns ? (due_ns - now_ns) / 1000 : 1000;
+	struct timeval tv = {.tv_sec = wait_us / 1000000, .tv_usec = wait_us % 1000000};
+
+	if (!event_pending(gw->publish, EV_TIMEOUT, NULL))
+		event_add(gw->publish, &tv);
+}
+
+static void on_name(void *arg, const struct name_view *view)
+{
+	struct gateway *gw = arg;
+
+	services_name_changed(gw->services, view);
+	if (services_dirty(gw->services) && gw->state != GATEWAY_STARTING)
+		publish_soon(gw);
+}
+
+/* --- events of the loop --- */
+
+static void on_tick(evutil_socket_t fd, short what, void *arg)
+{
+	struct gateway *gw = arg;
+
+	services_reap(gw->services);
+	publish_view(gw);
+	if (gw->state == GATEWAY_READY && services_dirty(gw->services) &&
+	    clock_monotonic_ns() - gw->last_publish_ns > RETRY_NS)
+		publish_soon(gw);
+}
+
+static void on_notes(evutil_socket_t fd, short what, void *arg)
+{
+	struct gateway *gw = arg;
+	struct neighbour_want wants[WANTS_AT_ONCE];
+	size_t n;
+
+	do {
+		n = dataplane_neighbour_wants(gw->dp, wants, WANTS_AT_ONCE);
+		for (size_t i = 0; i < n; i++)
+			netlink_resolve(gw->netlink, wants[i].port, &wants[i].addr);
+	} while (n == WANTS_AT_ONCE);
+}
+
+static void on_link(void *arg, int port, bool present, bool up, uint32_t mtu)
+{
+	struct gateway *gw = arg;
+
+	say("port %s: link %s", gw->config->ports[port].name, !present ? "gone" : up ? "up" : "down");
+}
+
+static void on_signal(evutil_socket_t fd, short what, void *arg)
+{
+	struct gateway *gw = arg;
+
+	gw->stopping = true;
+	event_base_loopbreak(gw->base);
+}
+
+/* --- gates and guard --- */
+
+static size_t count_listeners(const struct config *config)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < config->n_services; i++)
+		n += config->services[i].n_listen;
+	return n;
+}
+
+static int gates_set_listeners(struct gateway *gw, const struct config *config)
+{
+	size_t n = 0;
+	struct gate_listener *l = calloc(count_listeners(config) + 1, sizeof(*l));
+	int err = l ? 0 : -ENOMEM;
+
+	for (size_t i = 0; !err && i < config->n_services; i++)
+		for (size_t j = 0; j < config->services[i].n_listen; j++) {
+			const struct config_listen *c = &config->services[i].listen[j];
+
+			l[n++] = (struct gate_listener){c->addr, c->port_be, c->proto};
+		}
+	for (unsigned i = 0; i < gw->n_ports && !err; i++)
+		if (gw->ports[i].gate)
+			err = gate_set_listeners(gw->ports[i].gate, l, n);
+	if (err)
+		say("cannot tell the gates of all listeners: %s", strerror(-err));
+	free(l);
+	return err;
+}
+
+static int guard(struct gateway *gw, const struct config *config)
+{
+	size_t n = 0;
+	struct guard_listener *l = calloc(count_listeners(config) + 1, sizeof(*l));
+	char text[ERR_LEN] = "out of memory";
+	int err = l ? 0 : -ENOMEM;
+
+	for (size_t i = 0; !err && i < config->n_services; i++)
+		for (size_t j = 0; j < config->services[i].n_listen; j++) {
+			const struct config_listen *c = &config->services[i].listen[j];
+
+			l[n++] = (struct guard_listener){c->addr, c->port_be, c->proto};
+		}
+	if (!err)
+		err = guard_install(l, n, config->snat, config->n_snat, config->on_death == ON_FAIL_PASS, text,
+				    sizeof(text));
+	if (err)
+		say("%s", text);
+	else
+		gw->guarded = true;
+	free(l);
+	return err;
+}
+
+/* --- commands --- */
+
+/* Into an array of JSON strings; a message that quotes bytes which are no UTF-8 is in the log alone. */
+static void collect(void *arg, const char *message)
+{
+	json_t *text = json_string(message);
+
+	say("%s", message);
+	json_array_append_new(arg, text ? text : json_string("a message that is no UTF-8: see the log"));
+}
+
+static void set_config_text(struct gateway *gw)
+{
+	char *text = NULL;
+	size_t len = 0;
+	FILE *f = open_memstream(&text, &len);
+
+	if (!f)
+		return;
+	config_print(gw->config, f);
+	if (fclose(f) == 0)
+		api_set_config_text(gw->api, text);
+	free(text);
+}
+
+static void refuse(struct api_command *c, int status, const char *why)
+{
+	c->status = status;
+	c->answer = json_pack("{s:s}", "error", why);
+}
+
+/* NULL if refused; then `c` is answered and nothing has changed. */
+static struct config *load_again(struct gateway *gw, struct api_command *c)
+{
+	json_t *problems = json_array();
+	struct config *config = config_load(gw->config_path, collect, problems);
+
+	if (!config) {
+		refuse(c, 400, "the file is refused, the last configuration stays");
+		json_object_set(c->answer, "problems", problems);
+	} else if (!config_same_gateway(config, gw->config)) {
+		refuse(c, 409, "the gateway, dns and cures sections cannot change while it runs: restart it");
+		config_free(config);
+		config = NULL;
+	}
+	json_decref(problems);
+	return config;
+}
+
+/* What publishes nothing changes nothing: then the old configuration is back, with all that DNS said of it. */
+static int take_over(struct gateway *gw, struct config *config, struct api_command *c)
+{
+	int err = services_configure(gw->services, config, gw->names);
+
+	if (err) {
+		refuse(c, 409, "more services than there are slots; restart with the new file");
+		return err;
+	}
+	err = publish_now(gw);
+	if (err) {
+		services_revert(gw->services);
+		refuse(c, 500, "it could not be published, the last configuration stays: see the log");
+	}
+	return err;
+}
+
+/*
+ * Everything is checked before anything changes. The policy is first: it knows a new listener before the gate sends
+ * packets for it, and the gate sends those of an old one until the policy has refused them.
+ */
+static void reload(struct gateway *gw, struct api_command *c)
+{
+	struct config *config = load_again(gw, c);
+	bool done;
+
+	if (!config)
+		return;
+	if (take_over(gw, config, c)) {
+		config_free(config);
+		return;
+	}
+	config_free(gw->config);
+	gw->config = config;
+	done = !guard(gw, config);
+	done = !gates_set_listeners(gw, config) && done;
+	set_config_text(gw);
+	publish_view(gw);
+	if (done) {
+		c->status = 200;
+		c->answer = json_pack("{s:I}", "services", (json_int_t)config->n_services);
+	} else {
+		refuse(c, 500, "loaded, but not all of it could be put to work: see the log, and restart");
+	}
+	say("reloaded by uid %u%s", c->uid, done ? "" : ", in part only");
+}
+
+static void on_commands(evutil_socket_t fd, short what, void *arg)
+{
+	struct gateway *gw = arg;
+	struct api_command *c;
+	uint64_t count;
+
+	if (read(gw->command_fd, &count, sizeof(count)) < 0 && errno != EAGAIN)
+		return;
+	while ((c = api_command_take(gw->api))) {
+		if (strcmp(c->path, "/v1/reload") == 0)
+			reload(gw, c);
+		else
+			refuse(c, 404, "no such command");
+		api_command_done(gw->api, c);
+	}
+}
+
+/* --- start --- */
+
+static int start_dataplane(struct gateway *gw)
+{
+	struct dataplane_config config = {0};
+	unsigned n_queues = 0;
+	char err[ERR_LEN];
+	int rc;
+
+	for (unsigned i = 0; i < gw->config->n_ports; i++) {
+		rc = memory_plan_queues(&gw->config->ports[i], err, sizeof(err));
+		if (rc < 0) {
+			say("%s", err);
+			return rc;
+		}
+		gw->ports[i].n_queues = rc;
+		n_queues += rc;
+	}
+	config_to_dataplane(gw->config, n_queues, &config);
+	config.max_frame = memory_plan_max_frame(gw->config);
+	if (getrandom(config.secret, sizeof(config.secret), 0) != sizeof(config.secret))
+		return -EIO;
+	rc = memory_plan_check(gw->config, &config, n_queues, stderr);
+	if (rc)
+		return rc;
+	rc = memory_plan_start(&config, n_queues);
+	if (rc) {
+		say("cannot get memory for packets and tables: %s (did another process take hugepages just now?)",
+		    strerror(-rc));
+		return rc;
+	}
+	gw->dp = dataplane_create(&config);
+	if (!gw->dp) {
+		rc = -errno;
+		say("cannot create the dataplane: %s", strerror(-rc));
+		return rc;
+	}
+	gw->services = services_create(gw->dp, &(struct services_config){
+						       .n_service_slots = config.n_service_slots,
+						       .n_backend_slots = config.n_backend_slots,
+						       .poison = getenv("SPILLWAY_POISON") != NULL,
+					       });
+	return gw->services ? 0 : -errno;
+}
+
+static int start_gate(struct gateway *gw, const struct config_port *port, struct gateway_port *gp)
+{
+	char err[ERR_LEN];
+	struct gate_config config = {
+		.device = port->device,
+		.n_queues = gp->n_queues,
+		.max_frame = memory_plan_max_frame(gw->config),
+		.mode = port->skb_mode ? GATE_SKB : GATE_NATIVE,
+		.on_hang = gw->config->on_hang == ON_FAIL_PASS ? GATE_PASS : GATE_DROP,
+		.hang_ns = HANG_NS,
+		.max_listeners = CONFIG_MAX_LISTEN_IN_ALL,
+		.max_snat = DATAPLANE_MAX_SNAT,
+	};
+	int rc = gate_check_device(&config, err, sizeof(err));
+
+	if (rc == 0) {
+		gp->gate = gate_open(&config, err, sizeof(err));
+		rc = gp->gate ? 0 : -errno;
+	}
+	if (rc)
+		say("port %s: %s", port->name, err);
+	else if (gate_device_is_veth(port->device))
+		say("port %s: %s is a veth: its peer must not leave checksums to it (ethtool -K PEER tx off tso off gso off)",
+		    port->name, port->device);
+	return rc;
+}
+
+static int wire_gate(struct gateway *gw, struct gateway_port *gp)
+{
+	int rc = 0;
+
+	for (unsigned q = 0; q < gp->n_queues && !rc; q++) {
+		dataplane_port_set_heartbeat(gw->dp, gp->index, q, gate_heartbeat(gp->gate, q));
+		rc = gate_set_socket(gp->gate, q, GATE_KNOWN, dataplane_port_fd(gw->dp, gp->index, q, RX_KNOWN));
+		if (!rc)
+			rc = gate_set_socket(gp->gate, q, GATE_NEW, dataplane_port_fd(gw->dp, gp->index, q, RX_NEW));
+	}
+	return rc ? rc : gate_set_snat(gp->gate, gw->config->snat, gw->config->n_snat);
+}
+
+static int start_port(struct gateway *gw, unsigned i)
+{
+	const struct config_port *port = &gw->config->ports[i];
+	struct gateway_port *gp = &gw->ports[i];
+	struct port_config config = {
+		.kind = port->kind,
+		.n_queues = gp->n_queues,
+		.force_copy = port->force_copy,
+		.skb_mode = port->skb_mode,
+	};
+	char err[ERR_LEN];
+	int rc;
+
+	snprintf(config.name, sizeof(config.name), "%s", port->name);
+	snprintf(config.device, sizeof(config.device), "%s", port->device);
+	if (port->kind == PORT_XSK) {
+		rc = start_gate(gw, port, gp);
+		if (rc)
+			return rc;
+	}
+	gp->index = dataplane_add_port(gw->dp, &config, err, sizeof(err));
+	if (gp->index < 0) {
+		say("port %s: %s", port->name, err);
+		return gp->index;
+	}
+	gw->n_ports = i + 1;
+	if (!gp->gate)
+		say("port %s: a DPDK port has no way to the kernel yet: no route or neighbour leads out through it",
+		    port->name);
+	rc = gp->gate ? wire_gate(gw, gp) : 0;
+	if (rc)
+		say("port %s: cannot fill the gate's maps: %s", port->name, strerror(-rc));
+	return rc;
+}
+
+static int start_netlink(struct gateway *gw)
+{
+	struct netlink_port ports[DATAPLANE_MAX_PORTS];
+	size_t n = 0;
+	int rc;
+
+	for (unsigned i = 0; i < gw->n_ports; i++)
+		if (gw->ports[i].gate)
+			ports[n++] = (struct netlink_port){gw->ports[i].index, gw->config->ports[i].device};
+	gw->netlink = netlink_create(gw->base, gw->dp, ports, n, on_link, gw);
+	rc = gw->netlink ? 0 : -errno;
+	if (rc)
+		say("cannot follow the kernel's routes: %s", strerror(-rc));
+	return rc;
+}
+
+static int start_names(struct gateway *gw)
+{
+	char servers[CONFIG_MAX_DNS_SERVERS * 65] = "";
+	struct names_config config = {
+		.servers_csv = gw->config->n_dns_servers ? servers : NULL,
+		.min_ttl_ns = gw->config->dns_min_ttl_ns,
+		.max_ttl_ns = gw->config->dns_max_ttl_ns,
+		.stale_ns = gw->config->dns_stale_ns,
+	};
+	int rc;
+
+	for (unsigned i = 0; i < gw->config->n_dns_servers; i++) {
+		strcat(servers, i ? "," : "");
+		strcat(servers, gw->config->dns_servers[i]);
+	}
+	gw->names = names_create(gw->base, &config, on_name, gw);
+	if (!gw->names) {
+		rc = -errno;
+		say("cannot start the resolver: %s", strerror(-rc));
+		return rc;
+	}
+	rc = services_configure(gw->services, gw->config, gw->names);
+	if (rc)
+		say("more services than there are slots");
+	return rc;
+}
+
+/* Serving begins with the answers that came in time; the others change the policy when they come. */
+static void wait_for_names(struct gateway *gw)
+{
+	uint64_t until_ns = clock_monotonic_ns() + FIRST_ANSWER_NS;
+	struct timeval tick = {.tv_usec = 10000};
+
+	while (!gw->stopping && !services_resolved(gw->services) && clock_monotonic_ns() < until_ns) {
+		event_base_loopexit(gw->base, &tick);
+		event_base_dispatch(gw->base);
+	}
+	if (!services_resolved(gw->services))
+		say("some names are not resolved yet; their services refuse until they are");
+}
+
+static int start_api(struct gateway *gw)
+{
+	char err[ERR_LEN];
+	struct api_config config = {
+		.socket_path = gw->config->api_socket,
+		.http = gw->config->api_http,
+		.version = SPILLWAY_VERSION,
+		.started_ns = gw->started_ns,
+		.notify_fd = gw->command_fd,
+	};
+
+	gw->api = api_start(&config, gw->dp, err, sizeof(err));
+	if (!gw->api) {
+		say("%s", err);
+		return -EIO;
+	}
+	set_config_text(gw);
+	return 0;
+}
+
+static int attach_gates(struct gateway *gw)
+{
+	char err[ERR_LEN];
+
+	for (unsigned i = 0; i < gw->n_ports; i++) {
+		if (!gw->ports[i].gate)
+			continue;
+		if (gate_attach(gw->ports[i].gate, err, sizeof(err))) {
+			say("port %s: %s", gw->config->ports[i].name, err);
+			return -EIO;
+		}
+	}
+	return 0;
+}
+
+/* From the beginning to the end: a signal during the start or the stop must not leave half of either behind. */
+static int start_signals(struct gateway *gw)
+{
+	gw->sigterm = evsignal_new(gw->base, SIGTERM, on_signal, gw);
+	gw->sigint = evsignal_new(gw->base, SIGINT, on_signal, gw);
+	if (!gw->sigterm || !gw->sigint)
+		return -ENOMEM;
+	event_add(gw->sigterm, NULL);
+	event_add(gw->sigint, NULL);
+	return 0;
+}
+
+static int start_events(struct gateway *gw)
+{
+	struct timeval tick = {.tv_usec = TICK_MS * 1000};
+
+	gw->tick = event_new(gw->base, -1, EV_PERSIST, on_tick, gw);
+	gw->publish = event_new(gw->base, -1, 0, on_publish, gw);
+	gw->notes = event_new(gw->base, dataplane_notes_fd(gw->dp), EV_READ | EV_PERSIST, on_notes, gw);
+	gw->commands = event_new(gw->base, gw->command_fd, EV_READ | EV_PERSIST, on_commands, gw);
+	if (!gw->tick || !gw->publish || !gw->notes || !gw->commands)
+		return -ENOMEM;
+	event_add(gw->tick, &tick);
+	event_add(gw->notes, NULL);
+	event_add(gw->commands, NULL);
+	return 0;
+}
+
+static int start_instance(struct gateway *gw)
+{
+	char err[ERR_LEN];
+
+	gw->instance_fd = instance_claim(err, sizeof(err));
+	if (gw->instance_fd < 0)
+		say("%s", err);
+	return gw->instance_fd < 0 ? gw->instance_fd : 0;
+}
+
+/*
+ * The guard comes before everything that could let a packet reach the kernel, the gates last: until then clients hear
+ * nothing, and try again.
+ */
+static int start_all(struct gateway *gw)
+{
+	int rc = start_signals(gw);
+
+	if (!rc)
+		rc = start_instance(gw);
+	if (!rc)
+		rc = start_dataplane(gw);
+	for (unsigned i = 0; i < gw->config->n_ports && !rc; i++)
+		rc = start_port(gw, i);
+	if (!rc) {
+		gw->guard_was_there = guard_installed();
+		rc = guard(gw, gw->config);
+	}
+	if (!rc)
+		rc = gates_set_listeners(gw, gw->config);
+	if (!rc)
+		rc = start_netlink(gw);
+	if (!rc)
+		rc = start_names(gw);
+	if (!rc)
+		rc = start_events(gw);
+	if (rc)
+		return rc;
+	wait_for_names(gw);
+	rc = publish_now(gw);
+	if (!rc)
+		rc = dataplane_start(gw->dp);
+	if (!rc)
+		publish_view(gw);
+	if (!rc)
+		rc = start_api(gw);
+	if (!rc)
+		rc = attach_gates(gw);
+	return rc;
+}
+
+struct gateway *gateway_start(struct config *config, const char *config_path)
+{
+	struct gateway *gw = calloc(1, sizeof(*gw));
+	int rc;
+
+	if (!gw) {
+		config_free(config);
+		return NULL;
+	}
+	gw->config = config;
+	gw->instance_fd = -1;
+	gw->started_ns = clock_monotonic_ns();
+	gw->config_path = config_path;
+	gw->command_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	gw->base = event_base_new();
+	rc = gw->command_fd >= 0 && gw->base ? start_all(gw) : -ENOMEM;
+	if (rc) {
+		/* What failed has said more. */
+		say("not started: %s", strerror(-rc));
+		gateway_stop(gw);
+		return NULL;
+	}
+	gw->state = GATEWAY_READY;
+	publish_view(gw);
+	say("ready");
+	return gw;
+}
+
+void gateway_run(struct gateway *gw)
+{
+	/* A break that came while the start ran its loop is over with it. */
+	if (!gw->stopping)
+		event_base_dispatch(gw->base);
+}
+
+static void free_event(struct event *event)
+{
+	if (event)
+		event_free(event);
+}
+
+/*
+ * Nothing new comes in, then the workers end, then the kernel may answer for our addresses again. After a start that
+ * failed it may not, if a gateway that died had left the guard.
+ */
+void gateway_stop(struct gateway *gw)
+{
+	bool remove_guard;
+
+	if (!gw)
+		return;
+	remove_guard = gw->guarded && (gw->state != GATEWAY_STARTING || !gw->guard_was_there);
+	gw->state = GATEWAY_DRAINING;
+	api_stop(gw->api);
+	view_publish(NULL);
+	for (unsigned i = 0; i < gw->config->n_ports; i++)
+		if (gw->ports[i].gate)
+			gate_detach(gw->ports[i].gate);
+	if (gw->dp)
+		dataplane_stop(gw->dp);
+	/* Before the descriptors that they watch are closed. */
+	free_event(gw->tick);
+	free_event(gw->publish);
+	free_event(gw->notes);
+	free_event(gw->commands);
+	/* Only now: workers beat in the gates' memory. */
+	for (unsigned i = 0; i < gw->config->n_ports; i++)
+		gate_close(gw->ports[i].gate);
+	names_destroy(gw->names);
+	netlink_destroy(gw->netlink);
+	services_destroy(gw->services);
+	dataplane_destroy(gw->dp);
+	if (remove_guard)
+		guard_remove();
+	free_event(gw->sigterm);
+	free_event(gw->sigint);
+	if (gw->base)
+		event_base_free(gw->base);
+	if (gw->command_fd >= 0)
+		close(gw->command_fd);
+	if (gw->instance_fd >= 0)
+		close(gw->instance_fd);
+	config_free(gw->config);
+	free(gw);
+}

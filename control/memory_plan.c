@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "memory_plan.h"
+#include "gate.h"
+
+#include <errno.h>
+#include <net/if.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define MIB         (1024.0 * 1024)
+/* What DPDK's allocator needs beside the sum of the parts: headers, alignment, its own tables. */
+#define SLACK_BYTES (48ULL << 20)
+
+int memory_plan_queues(const struct config_port *port, char *err, size_t err_len)
+{
+	int n;
+
+	if (port->kind == PORT_ETH)
+		return port->queues ? port->queues : 1;
+	n = gate_device_queues(port->device);
+	if (n < 0)
+		snprintf(err, err_len, "port %s: no network device %s here (ip link shows what there is)", port->name,
+			 port->device);
+	else if (port->queues && (int)port->queues != n)
+		n = port->queues;
+	return n;
+}
+
+static uint32_t device_mtu(const char *device)
+{
+	struct ifreq req = {0};
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), rc;
+
+	if (fd < 0)
+		return 0;
+	snprintf(req.ifr_name, sizeof(req.ifr_name), "%s", device);
+	rc = ioctl(fd, SIOCGIFMTU, &req);
+	close(fd);
+	return rc ? 0 : req.ifr_mtu;
+}
+
+uint32_t memory_plan_max_frame(const struct config *config)
+{
+	uint32_t mtu = 1500;
+
+	for (unsigned i = 0; i < config->n_ports; i++)
+		if (config->ports[i].kind == PORT_XSK && device_mtu(config->ports[i].device) > mtu)
+			mtu = device_mtu(config->ports[i].device);
+	/* Beyond what a socket can carry the gate's own check has the better words. */
+	return (mtu < 3400 ? mtu : 3400) + 14 + 4;
+}
+
+static uint64_t total_bytes(const struct memory_part *parts, size_t n)
+{
+	uint64_t total = 0;
+
+	for (size_t i = 0; i < n; i++)
+		total += parts[i].bytes;
+	return total;
+}
+
+int memory_plan_check(const struct config *config, const struct dataplane_config *dataplane, unsigned n_queues,
+		      FILE *out)
+{
+	struct memory_part parts[MEMORY_PARTS_MAX];
+	size_t n = dataplane_memory_plan(dataplane, n_queues, parts);
+	uint64_t total = total_bytes(parts, n);
+
+	fprintf(out, "memory plan:\n");
+	for (size_t i = 0; i < n; i++)
+		fprintf(out, "  %-26s %8.1f MiB\n", parts[i].name, parts[i].bytes / MIB);
+	fprintf(out, "  %-26s %8.1f MiB of %.1f MiB (gateway.memory)\n", "in all", total / MIB,
+		config->memory_bytes / MIB);
+	if (total <= config->memory_bytes)
+		return 0;
+	fprintf(out, "gateway.memory: the plan needs %.0f MiB: raise it, or lower gateway.flows or gateway.routes\n",
+		total / MIB);
+	return -ENOMEM;
+}
+
+static uint64_t free_hugepage_bytes(void)
+{
+	unsigned long long pages = 0, reserved = 0, kib = 0;
+	char line[128];
+	FILE *f = fopen("/proc/meminfo", "re");
+
+	if (!f)
+		return 0;
+	while (fgets(line, sizeof(line), f)) {
+		sscanf(line, "HugePages_Free: %llu", &pages);
+		/* Free, but promised to a process that has not touched them yet. */
+		sscanf(line, "HugePages_Rsvd: %llu", &reserved);
+		sscanf(line, "Hugepagesize: %llu", &kib);
+	}
+	fclose(f);
+	return (pages > reserved ? pages - reserved : 0) * kib * 1024;
+}
+
+int memory_plan_start(const struct dataplane_config *dataplane, unsigned n_queues)
+{
+	struct memory_part parts[MEMORY_PARTS_MAX];
+	size_t n = dataplane_memory_plan(dataplane, n_queues, parts);
+	uint64_t bytes = total_bytes(parts, n) + total_bytes(parts, n) / 16 + SLACK_BYTES;
+
+	return dataplane_eal_init(bytes, free_hugepage_bytes() >= bytes);
+}

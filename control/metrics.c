@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The Prometheus text format, version 0.0.4. The number of series is bounded by the configuration: no label comes from
+ * a client's packet.
+ */
+#include "api_docs.h"
+#include "observe.h"
+#include "view.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+/* A label value: backslash, quote and newline are escaped. */
+static void put_label(FILE *out, const char *name, const char *value)
+{
+	fprintf(out, "%s=\"", name);
+	for (; *value; value++) {
+		if (*value == '\\' || *value == '"')
+			fputc('\\', out);
+		fputs(*value == '\n' ? "\\n" : (char[]){*value, '\0'}, out);
+	}
+	fputc('"', out);
+}
+
+static void put_family(FILE *out, const char *name, const char *type, const char *help)
+{
+	fprintf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+static void put_single(FILE *out, const char *name, const char *type, const char *help, uint64_t value)
+{
+	put_family(out, name, type, help);
+	fprintf(out, "%s %llu\n", name, (unsigned long long)value);
+}
+
+/* A family per verdict, so that each carries its own help; the labels let a query add them up by class or cause. */
+static void put_verdicts(FILE *out, const struct ledger *sum)
+{
+	for (int v = 0; v < VERDICT_COUNT; v++) {
+		const struct verdict_info *info = &verdict_info[v];
+		char name[96];
+
+		snprintf(name, sizeof(name), "spillway_verdict_%s_packets_total", info->name);
+		put_family(out, name, "counter", info->help);
+		fprintf(out, "%s{class=\"%s\",cause=\"%s\"} %llu\n", name, verdict_class_name(info->class),
+			cause_name(info->cause), (unsigned long long)sum->verdicts[v]);
+	}
+}
+
+static void put_ledger(FILE *out, const struct ledger *sum)
+{
+	put_single(out, "spillway_rx_packets_total", "counter", "packets taken in from ports", sum->rx);
+	put_single(out, "spillway_taken_over_packets_total", "counter", "packets taken over from other workers",
+		   sum->taken_over);
+	put_single(out, "spillway_tx_packets_total", "counter", "packets that left through ports", sum->tx);
+	put_single(out, "spillway_tx_failed_packets_total", "counter", "packets that a device did not take",
+		   sum->tx_failed);
+	put_single(out, "spillway_inside_packets", "gauge", "packets held by workers now", sum->inside);
+	put_family(out, "spillway_ledger_balance_packets", "gauge", "packets that went missing unnamed: must be 0");
+	fprintf(out, "spillway_ledger_balance_packets %lld\n", (long long)ledger_balance(sum));
+	put_family(out, "spillway_made_packets_total", "counter", "packets that the gateway made itself, by kind");
+	for (int i = 0; i < MADE_COUNT; i++)
+		fprintf(out, "spillway_made_packets_total{kind=\"%s\"} %llu\n", made_name[i],
+			(unsigned long long)sum->made[i]);
+}
+
+struct metric {
+	const char *name, *type, *help;
+	size_t offset; /* of a uint64_t in the report */
+};
+
+static uint64_t metric_value(const struct metric *m, const void *report)
+{
+	return *(const uint64_t *)((const char *)report + m->offset);
+}
+
+struct backend_sample {
+	struct backend_report report;
+	uint64_t pinned;
+};
+
+static const struct metric backend_metrics[] = {
+	{"spillway_backend_flows", "gauge", "flows to the backend now", offsetof(struct backend_sample, report.flows)},
+	{"spillway_backend_new_flows_total", "counter", "flows begun",
+	 offsetof(struct backend_sample, report.new_flows)},
+	{"spillway_backend_connects_total", "counter", "handshakes done (TCP) or first replies (UDP)",
+	 offsetof(struct backend_sample, report.connects)},
+	{"spillway_backend_failures_total", "counter", "attempts that the backend refused or never answered",
+	 offsetof(struct backend_sample, report.failures)},
+	{"spillway_backend_pinned_flows", "gauge", "flows to the backend although it is no longer named",
+	 offsetof(struct backend_sample, pinned)},
+};
+
+static void put_backends(FILE *out, const struct api_source *src, const struct view *view)
+{
+	for (size_t m = 0; m < sizeof(backend_metrics) / sizeof(backend_metrics[0]); m++) {
+		const struct metric *metric = &backend_metrics[m];
+
+		put_family(out, metric->name, metric->type, metric->help);
+		for (size_t i = 0; view && i < view->n_backends; i++) {
+			struct backend_sample sample;
+
+			observe_backend(src->dp, view->backends[i].slot, &sample.report);
+			sample.pinned = api_pinned(&view->backends[i], &sample.report);
+			fprintf(out, "%s{", metric->name);
+			put_label(out, "backend", view->backends[i].id);
+			fprintf(out, "} %llu\n", (unsigned long long)metric_value(metric, &sample));
+		}
+	}
+}
+
+static const struct metric service_metrics[] = {
+	{"spillway_service_flows", "gauge", "flows of the service now", offsetof(struct service_report, flows)},
+	{"spillway_service_new_flows_total", "counter", "flows begun", offsetof(struct service_report, new_flows)},
+	{"spillway_service_refused_total", "counter", "new flows refused", offsetof(struct service_report, refused)},
+};
+
+static void put_services(FILE *out, const struct api_source *src, const struct view *view)
+{
+	for (size_t m = 0; m < sizeof(service_metrics) / sizeof(service_metrics[0]); m++) {
+		const struct metric *metric = &service_metrics[m];
+
+		put_family(out, metric->name, metric->type, metric->help);
+		for (size_t i = 0; view && i < view->n_services; i++) {
+			struct service_report r;
+
+			observe_service(src->dp, view->services[i].slot, &r);
+			fprintf(out, "%s{", metric->name);
+			put_label(out, "service", view->services[i].name);
+			fprintf(out, "} %llu\n", (unsigned long long)metric_value(metric, &r));
+		}
+	}
+}
+
+static void put_lost(FILE *out, const struct port_report *port, const char *reason, uint64_t packets)
+{
+	fputs("spillway_port_lost_packets_total{", out);
+	put_label(out, "port", port->name);
+	fprintf(out, ",queue=\"%u\",reason=\"%s\"} %llu\n", port->queue, reason, (unsigned long long)packets);
+}
+
+static void put_ports(FILE *out, const struct api_source *src)
+{
+	size_t n;
+	struct port_report *ports = api_ports(src, &n);
+
+	put_family(out, "spillway_port_lost_packets_total", "counter", "packets that the device lost, by reason");
+	for (size_t i = 0; i < n; i++) {
+		put_lost(out, &ports[i], "known_ring", ports[i].lost_known_ring);
+		put_lost(out, &ports[i], "new_ring", ports[i].lost_new_ring);
+		put_lost(out, &ports[i], "no_buffer", ports[i].lost_no_buffer);
+		put_lost(out, &ports[i], "invalid", ports[i].lost_invalid);
+		put_lost(out, &ports[i], "tx_full", ports[i].tx_full);
+	}
+	free(ports);
+}
+
+/* A family per exit of the program; all gates have the same. */
+static void put_gates(FILE *out, const struct view *view)
+{
+	size_t n = view && view->n_gates ? view->gates[0].n_counters : 0;
+
+	for (size_t c = 0; c < n; c++) {
+		char name[96];
+
+		snprintf(name, sizeof(name), "spillway_%s_packets_total", view->gates[0].counters[c].name);
+		put_family(out, name, "counter", view->gates[0].counters[c].help);
+		for (size_t i = 0; i < view->n_gates; i++) {
+			fprintf(out, "%s{", name);
+			put_label(out, "port", view->gates[i].port);
+			fprintf(out, "} %llu\n", (unsigned long long)view->gates[i].counters[c].packets);
+		}
+	}
+}
+
+char *api_metrics(const struct api_source *src, const struct view *view, size_t *len)
+{
+	char *text = NULL;
+	FILE *out = open_memstream(&text, len);
+	struct ledger sum;
+
+	if (!out)
+		return NULL;
+	put_single(out, "spillway_ready", "gauge", "1 if the gateway is ready", view && view->state == GATEWAY_READY);
+	api_ledger_sum(src, &sum);
+	put_ledger(out, &sum);
+	put_verdicts(out, &sum);
+	put_backends(out, src, view);
+	put_services(out, src, view);
+	put_ports(out, src);
+	put_gates(out, view);
+	if (fclose(out) != 0) {
+		free(text);
+		return NULL;
+	}
+	return text;
+}

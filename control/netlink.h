@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Linux owns addresses, neighbours and routes; this mirrors them into the dataplane (libmnl). Runs in the decide thread
+ * on its libevent base, in the network namespace of the thread that created it.
+ *
+ * Mirrored are the main tables of IPv4 and IPv6. Of the routes to a prefix the dataplane gets the one that the kernel
+ * would use: lowest metric, not dead. Next hop objects are resolved; a leg that leaves through no port is left out
+ * while another leaves through one. Policy rules, other tables, and routes for one TOS or one source prefix are not
+ * mirrored.
+ *
+ * Only differences reach the dataplane, also when the kernel is asked for everything again: because events were lost,
+ * or because it changes routes without a message (IPv4 routes of a link that goes down or of a removed source address).
+ * Route changes are gathered for 20 ms or to 1024; neighbours and links are told at once. A netdev that is deleted and
+ * made again under its name is the same port.
+ */
+#pragma once
+
+#include "ipaddr.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct dataplane;
+struct event_base;
+struct netlink;
+
+struct netlink_port {
+	int port;           /* index in the dataplane */
+	const char *device; /* netdev */
+};
+
+struct netlink_report {
+	uint64_t routes_v4, routes_v6; /* prefixes that the dataplane was told */
+	uint64_t neighbours;           /* of the ports, resolved or not */
+	uint64_t changes, resyncs;     /* changes: told the dataplane; resyncs: ENOBUFS, everything dumped again */
+	uint64_t refused;              /* times that one did not fit the dataplane's tables, or the mirror's */
+	uint64_t last_sync_ns;         /* how long the last full dump took */
+};
+
+/* A link of a port changed: for events. May be NULL. Also called for each port while netlink_create() runs. */
+typedef void netlink_link_fn(void *arg, int port, bool present, bool up, uint32_t mtu);
+
+/*
+ * Subscribes, dumps everything once (blocking, so that it is complete on return) and follows from then on. A port whose
+ * netdev does not exist yet is bound when it appears. NULL with errno set.
+ */
+struct netlink *netlink_create(struct event_base *base, struct dataplane *dp, const struct netlink_port *ports,
+			       size_t n_ports, netlink_link_fn *link_changed, void *arg);
+void netlink_destroy(struct netlink *nl);
+
+/*
+ * Next hops in use are kept resolved by the kernel (NTF_EXT_MANAGED; where it is not known, NTF_USE every 10 s): the
+ * gateways of the routes to these addresses, or the addresses themselves if on link; found again whenever routes
+ * change. Replaces the set of before. What the operator made permanent is left alone. Returns 0, -ENOMEM or -E2BIG.
+ */
+int netlink_keep_resolved(struct netlink *nl, const struct ipaddr *addrs, size_t n);
+/* Asks the kernel once to resolve (port, addr). */
+void netlink_resolve(struct netlink *nl, int port, const struct ipaddr *addr);
+
+void netlink_report(const struct netlink *nl, struct netlink_report *out);
+
+/* True if `addr` is a local address of the host; *only_one: it is the only address of its family on its link. */
+bool netlink_is_local(const struct netlink *nl, const struct ipaddr *addr, bool *only_one);

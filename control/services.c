@@ -1,0 +1,786 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "services.h"
+#include "build.h"
+#include "clock.h"
+#include "hash.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define NAME_CHAINS 4096
+
+/* What DNS last said of one name and family. */
+struct known_name {
+	struct known_name *next; /* of all */
+	struct known_name *next_in_chain;
+	char name[256];
+	uint8_t family;
+	unsigned uses;
+	enum name_state state;
+	struct name_address *addresses;
+	size_t n_addresses;
+	uint64_t ttl_ns, next_query_ns, queries, failures;
+	char last_error[64];
+};
+
+struct service {
+	char name[64];
+	struct slot_ref ref;
+	const struct config_service *config; /* NULL: not configured (any more) */
+	struct policy_service *part;         /* published */
+	bool in_use;                         /* the slot is taken; without config: until its last flow ended */
+	bool dirty;                          /* the part has to be built anew */
+	bool wanted;                         /* within services_configure(): the new file names it */
+	bool starved;                        /* no slots for what it should have: it stays as it is, and dirty */
+};
+
+struct services {
+	struct dataplane *dp;
+	struct services_config config;
+	struct slots *backends;
+	struct service *services; /* by slot */
+	struct known_name *names;
+	struct known_name *chains[NAME_CHAINS]; /* the same by hash: a file may have 65536 backends with names */
+	struct names *resolver;
+	const struct config *current;
+	const struct config *replaced;    /* by `current`, which is not published yet; its names are watched, too */
+	struct listener_table *listeners; /* published */
+	struct policy *policy;            /* published */
+	bool listeners_dirty;
+	uint64_t publish_took_ns, published_ns;
+};
+
+struct services *services_create(struct dataplane *dp, const struct services_config *config)
+{
+	struct services *s = calloc(1, sizeof(*s));
+
+	if (!s)
+		return NULL;
+	s->dp = dp;
+	s->config = *config;
+	s->backends = slots_create(config->n_backend_slots);
+	s->services = calloc(config->n_service_slots, sizeof(*s->services));
+	if (s->backends && s->services)
+		return s;
+	services_destroy(s);
+	errno = ENOMEM;
+	return NULL;
+}
+
+void services_destroy(struct services *s)
+{
+	struct known_name *next;
+
+	if (!s)
+		return;
+	for (uint32_t i = 0; s->services && i < s->config.n_service_slots; i++)
+		build_service_free(s->services[i].part, s->backends, false);
+	for (struct known_name *k = s->names; k; k = next) {
+		next = k->next;
+		free(k->addresses);
+		free(k);
+	}
+	listener_table_destroy(s->listeners);
+	free(s->policy);
+	slots_destroy(s->backends);
+	free(s->services);
+	free(s);
+}
+
+/* --- names --- */
+
+static size_t chain_of(const char *name, uint8_t family)
+{
+	return hash_public(name, strlen(name), family) % NAME_CHAINS;
+}
+
+static struct known_name *known_find(const struct services *s, const char *name, uint8_t family)
+{
+	for (struct known_name *k = s->chains[chain_of(name, family)]; k; k = k->next_in_chain)
+		if (k->family == family && strcmp(k->name, name) == 0)
+			return k;
+	return NULL;
+}
+
+static struct known_name *known_create(struct services *s, const char *name, uint8_t family)
+{
+	struct known_name *k = calloc(1, sizeof(*k)), **chain = &s->chains[chain_of(name, family)];
+
+	if (!k)
+		return NULL;
+	snprintf(k->name, sizeof(k->name), "%s", name);
+	k->family = family;
+	k->next = s->names;
+	s->names = k;
+	k->next_in_chain = *chain;
+	*chain = k;
+	return k;
+}
+
+static void known_free(struct services *s, struct known_name *k)
+{
+	struct known_name **at = &s->names;
+
+	while (*at != k)
+		at = &(*at)->next;
+	*at = k->next;
+	at = &s->chains[chain_of(k->name, k->family)];
+	while (*at != k)
+		at = &(*at)->next_in_chain;
+	*at = k->next_in_chain;
+	free(k->addresses);
+	free(k);
+}
+
+/* A name that cannot be watched has no addresses, and says why where names are shown. */
+static void watch(struct services *s, const char *name, uint8_t family)
+{
+	struct known_name *k = known_find(s, name, family);
+	int err;
+
+	if (!k)
+		k = known_create(s, name, family);
+	if (!k || k->uses++)
+		return;
+	err = names_watch(s->resolver, name, family);
+	if (!err)
+		return;
+	k->failures = 1;
+	snprintf(k->last_error, sizeof(k->last_error), "cannot be asked for: %s", strerror(-err));
+}
+
+static void unwatch(struct services *s, const char *name, uint8_t family)
+{
+	struct known_name *k = known_find(s, name, family);
+
+	if (!k || --k->uses)
+		return;
+	names_unwatch(s->resolver, name, family);
+	known_free(s, k);
+}
+
+static bool listens_on(const struct config_service *svc, uint8_t family)
+{
+	for (size_t i = 0; i < svc->n_listen; i++)
+		if (ipaddr_is_v4(&svc->listen[i].addr) == (family == 4))
+			return true;
+	return false;
+}
+
+static void for_each_name(struct services *s, const struct config *config,
+			  void (*fn)(struct services *s, const char *name, uint8_t family))
+{
+	for (size_t i = 0; config && i < config->n_services; i++) {
+		const struct config_service *svc = &config->services[i];
+
+		for (size_t j = 0; j < svc->n_backends; j++) {
+			if (svc->backends[j].kind != BACKEND_DNS)
+				continue;
+			if (listens_on(svc, 4))
+				fn(s, svc->backends[j].name, 4);
+			if (listens_on(svc, 6))
+				fn(s, svc->backends[j].name, 6);
+		}
+	}
+}
+
+static bool uses_name(const struct config_service *svc, const char *name)
+{
+	for (size_t i = 0; i < svc->n_backends; i++)
+		if (svc->backends[i].kind == BACKEND_DNS && strcmp(svc->backends[i].name, name) == 0)
+			return true;
+	return false;
+}
+
+static bool same_set(const struct known_name *k, const struct name_view *view)
+{
+	if (k->n_addresses != view->n_addresses)
+		return false;
+	for (size_t i = 0; i < k->n_addresses; i++)
+		if (!ipaddr_equal(&k->addresses[i].addr, &view->addresses[i].addr))
+			return false;
+	return true;
+}
+
+static void mark_users(struct services *s, const char *name)
+{
+	for (uint32_t i = 0; i < s->config.n_service_slots; i++)
+		if (s->services[i].config && uses_name(s->services[i].config, name))
+			s->services[i].dirty = true;
+}
+
+void services_name_changed(struct services *s, const struct name_view *view)
+{
+	struct known_name *k = known_find(s, view->name, view->family);
+	size_t bytes = view->n_addresses * sizeof(*view->addresses);
+	struct name_address *copy;
+
+	if (!k)
+		return;
+	copy = malloc(bytes ? bytes : 1);
+	if (!copy)
+		return;
+	if (!same_set(k, view))
+		mark_users(s, view->name);
+	/* A name without an answer yet has no array. */
+	if (bytes)
+		memcpy(copy, view->addresses, bytes);
+	free(k->addresses);
+	k->addresses = copy;
+	k->n_addresses = view->n_addresses;
+	k->state = view->state;
+	k->ttl_ns = view->ttl_ns;
+	k->next_query_ns = view->next_query_ns;
+	k->queries = view->queries;
+	k->failures = view->failures;
+	snprintf(k->last_error, sizeof(k->last_error), "%s", view->last_error ? view->last_error : "");
+}
+
+bool services_resolved(const struct services *s)
+{
+	for (const struct known_name *k = s->names; k; k = k->next)
+		if (k->state == NAME_INIT && !k->failures)
+			return false;
+	return true;
+}
+
+/* --- configuration --- */
+
+static struct service *service_by_name(struct services *s, const char *name)
+{
+	for (uint32_t i = 0; i < s->config.n_service_slots; i++)
+		if (s->services[i].in_use && strcmp(s->services[i].name, name) == 0)
+			return &s->services[i];
+	return NULL;
+}
+
+static struct service *service_claim(struct services *s, const char *name)
+{
+	for (uint32_t i = 0; i < s->config.n_service_slots; i++) {
+		struct service *svc = &s->services[i];
+
+		if (svc->in_use)
+			continue;
+		svc->in_use = true;
+		svc->ref = (struct slot_ref){.slot = i, .generation = svc->ref.generation + 1};
+		snprintf(svc->name, sizeof(svc->name), "%s", name);
+		return svc;
+	}
+	return NULL;
+}
+
+static uint32_t free_slots(const struct services *s)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < s->config.n_service_slots; i++)
+		n += !s->services[i].in_use;
+	return n;
+}
+
+static uint32_t slots_wanted(struct services *s, const struct config *config)
+{
+	uint32_t n = 0;
+
+	for (size_t i = 0; i < config->n_services; i++)
+		n += service_by_name(s, config->services[i].name) == NULL;
+	return n;
+}
+
+/* There are slots enough. */
+static void take_services(struct services *s, const struct config *config)
+{
+	for (uint32_t i = 0; i < s->config.n_service_slots; i++)
+		s->services[i].wanted = false;
+	for (size_t i = 0; i < config->n_services; i++) {
+		struct service *svc = service_by_name(s, config->services[i].name);
+
+		if (!svc)
+			svc = service_claim(s, config->services[i].name);
+		/* What could not be built last time is still dirty. */
+		if (!svc->part || !svc->config || !config_same_service(svc->config, &config->services[i]))
+			svc->dirty = true;
+		svc->config = &config->services[i];
+		svc->wanted = true;
+	}
+	for (uint32_t i = 0; i < s->config.n_service_slots; i++)
+		if (!s->services[i].wanted)
+			s->services[i].config = NULL;
+	if (!s->current || !config_same_listeners(s->current, config))
+		s->listeners_dirty = true;
+	s->current = config;
+}
+
+int services_configure(struct services *s, const struct config *config, struct names *names)
+{
+	if (s->replaced)
+		return -EBUSY;
+	if (slots_wanted(s, config) > free_slots(s))
+		return -ENOSPC;
+	s->resolver = names;
+	s->replaced = s->current;
+	take_services(s, config);
+	/* Those of the old one are let go when it is: a name that both use is not asked for again. */
+	for_each_name(s, config, watch);
+	return 0;
+}
+
+void services_revert(struct services *s)
+{
+	const struct config *refused = s->current;
+
+	if (!s->replaced)
+		return;
+	/* Its services have their slots still: only services_reap() takes them. */
+	take_services(s, s->replaced);
+	s->replaced = NULL;
+	for_each_name(s, refused, unwatch);
+}
+
+/* --- building --- */
+
+struct gathered {
+	struct build_backend *backends;
+	size_t n, max;
+};
+
+static int gather(struct gathered *g, const struct ipaddr *addr, const struct config_backend *b, uint64_t expires_ns)
+{
+	for (size_t i = 0; i < g->n; i++)
+		if (g->backends[i].port_be == b->port_be && ipaddr_equal(&g->backends[i].addr, addr)) {
+			if (expires_ns > g->backends[i].expires_ns && g->backends[i].expires_ns)
+				g->backends[i].expires_ns = expires_ns;
+			return 0;
+		}
+	if (g->n == g->max) {
+		size_t max = g->max ? 2 * g->max : 16;
+		struct build_backend *more = realloc(g->backends, max * sizeof(*more));
+
+		if (!more)
+			return -ENOMEM;
+		g->backends = more;
+		g->max = max;
+	}
+	g->backends[g->n++] = (struct build_backend){*addr, b->port_be, b->weight, expires_ns};
+	return 0;
+}
+
+static int gather_name(const struct services *s, struct gathered *g, const struct config_backend *b, uint8_t family)
+{
+	const struct known_name *k = known_find(s, b->name, family);
+	int err = 0;
+
+	for (size_t i = 0; k && i < k->n_addresses && !err; i++)
+		err = gather(g, &k->addresses[i].addr, b, k->addresses[i].expires_ns);
+	return err;
+}
+
+static int gather_all(const struct services *s, const struct config_service *svc, struct gathered *g)
+{
+	int err = 0;
+
+	for (size_t i = 0; i < svc->n_backends && !err; i++) {
+		const struct config_backend *b = &svc->backends[i];
+
+		if (b->kind == BACKEND_ADDRESS) {
+			err = gather(g, &b->addr, b, 0);
+			continue;
+		}
+		err = gather_name(s, g, b, 4);
+		if (!err)
+			err = gather_name(s, g, b, 6);
+	}
+	return err;
+}
+
+static struct policy_service *build_one(struct services *s, const struct service *svc)
+{
+	struct gathered g = {0};
+	struct policy_service *part = NULL;
+	int err = gather_all(s, svc->config, &g);
+
+	if (!err) {
+		part = build_service(&(struct build_input){svc->config, svc->ref, g.backends, g.n}, s->backends);
+		err = part ? 0 : errno;
+	}
+	free(g.backends);
+	errno = err < 0 ? -err : err;
+	return part;
+}
+
+/* --- publishing --- */
+
+bool services_dirty(const struct services *s)
+{
+	if (s->listeners_dirty)
+		return true;
+	for (uint32_t i = 0; i < s->config.n_service_slots; i++)
+		if (s->services[i].dirty)
+			return true;
+	return false;
+}
+
+/* A snapshot under construction: parts by slot, and which of them are new. */
+struct draft {
+	struct policy_service **parts;
+	struct listener_table *listeners;
+	struct policy *policy;
+};
+
+static struct listener_table *draft_listeners(const struct services *s)
+{
+	struct slot_ref *refs;
+	struct listener_table *table;
+
+	if (!s->listeners_dirty)
+		return s->listeners;
+	refs = calloc(s->current->n_services + 1, sizeof(*refs));
+	if (!refs)
+		return NULL;
+	for (uint32_t i = 0; i < s->config.n_service_slots; i++)
+		if (s->services[i].config)
+			refs[s->services[i].config - s->current->services] = s->services[i].ref;
+	table = build_listeners(s->current->services, refs, s->current->n_services);
+	free(refs);
+	return table;
+}
+
+/*
+ * The part for a service that changed. If there are no slots for its backends, only this one suffers: it keeps the part
+ * that it has, or gets one without backends, until slots are free again.
+ */
+static struct policy_service *draft_part(struct services *s, struct service *svc)
+{
+	struct policy_service *part = build_one(s, svc);
+
+	svc->starved = !part && errno == ENOSPC;
+	if (!svc->starved)
+		return part;
+	return svc->part ? svc->part
+			 : build_service(&(struct build_input){svc->config, svc->ref, NULL, 0}, s->backends);
+}
+
+static int draft_make(struct services *s, struct draft *d)
+{
+	d->parts = calloc(s->config.n_service_slots, sizeof(*d->parts));
+	if (!d->parts)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < s->config.n_service_slots; i++) {
+		struct service *svc = &s->services[i];
+
+		if (!svc->config)
+			continue;
+		d->parts[i] = svc->dirty ? draft_part(s, svc) : svc->part;
+		if (!d->parts[i])
+			return -errno;
+	}
+	d->listeners = draft_listeners(s);
+	if (!d->listeners)
+		return -errno;
+	d->policy =
+		build_policy(s->policy ? s->policy->number + 1 : 1, d->listeners, d->parts, s->config.n_service_slots);
+	return d->policy ? 0 : -ENOMEM;
+}
+
+static void draft_drop(struct services *s, struct draft *d)
+{
+	for (uint32_t i = 0; d->parts && i < s->config.n_service_slots; i++)
+		if (d->parts[i] != s->services[i].part)
+			build_service_free(d->parts[i], s->backends, s->config.poison);
+	if (d->listeners != s->listeners)
+		listener_table_destroy(d->listeners);
+	free(d->parts);
+}
+
+/* After the grace period: what the draft replaced is freed, the draft becomes what is. */
+static void draft_settle(struct services *s, struct draft *d)
+{
+	for (uint32_t i = 0; i < s->config.n_service_slots; i++) {
+		struct service *svc = &s->services[i];
+
+		if (d->parts[i] != svc->part)
+			build_service_free(svc->part, s->backends, s->config.poison);
+		svc->part = d->parts[i];
+		if (!svc->config)
+			svc->starved = false;
+		svc->dirty = svc->starved;
+	}
+	if (d->listeners != s->listeners)
+		listener_table_destroy(s->listeners);
+	s->listeners = d->listeners;
+	s->listeners_dirty = false;
+	free(s->policy);
+	s->policy = d->policy;
+	free(d->parts);
+}
+
+int services_publish(struct services *s)
+{
+	uint64_t begin_ns = clock_monotonic_ns();
+	struct draft d = {0};
+	int err = draft_make(s, &d);
+
+	if (err) {
+		draft_drop(s, &d);
+		return err;
+	}
+	dataplane_publish(s->dp, d.policy);
+	draft_settle(s, &d);
+	for_each_name(s, s->replaced, unwatch);
+	s->replaced = NULL;
+	s->published_ns = clock_monotonic_ns();
+	s->publish_took_ns = s->published_ns - begin_ns;
+	return 0;
+}
+
+/* --- slots --- */
+
+static bool backend_unused(void *arg, uint32_t slot)
+{
+	return dataplane_backend_unused(((struct services *)arg)->dp, slot);
+}
+
+static void backend_freed(void *arg, uint32_t slot)
+{
+	dataplane_backend_reset(((struct services *)arg)->dp, slot);
+}
+
+void services_reap(struct services *s)
+{
+	slots_reap(s->backends, backend_unused, backend_freed, s);
+	for (uint32_t i = 0; i < s->config.n_service_slots; i++) {
+		struct service *svc = &s->services[i];
+
+		if (!svc->in_use || svc->config || svc->part || !dataplane_service_unused(s->dp, i))
+			continue;
+		dataplane_service_reset(s->dp, i);
+		svc->in_use = false;
+	}
+}
+
+size_t services_starved(const struct services *s)
+{
+	size_t n = 0;
+
+	for (uint32_t i = 0; i < s->config.n_service_slots; i++)
+		n += s->services[i].starved;
+	return n;
+}
+
+/* --- looking --- */
+
+struct address_list {
+	struct ipaddr *out;
+	size_t n, max;
+};
+
+static void add_address(void *arg, const struct slot_info *info)
+{
+	struct address_list *list = arg;
+
+	if (list->n < list->max)
+		list->out[list->n] = info->addr;
+	list->n++;
+}
+
+size_t services_addresses(const struct services *s, struct ipaddr *out, size_t max)
+{
+	struct address_list list = {out, 0, max};
+
+	slots_foreach(s->backends, add_address, &list);
+	return list.n;
+}
+
+/* While a view is filled: its rows by slot, and when each address leaves DNS, sorted by address. */
+struct view_filler {
+	const struct services *s;
+	struct view *view;
+	uint32_t *row_of; /* by slot; valid for slots that have a row */
+	struct name_address *expiries;
+	size_t n_expiries;
+};
+
+static int by_address(const void *a, const void *b)
+{
+	return memcmp(((const struct name_address *)a)->addr.b, ((const struct name_address *)b)->addr.b,
+		      sizeof(((const struct name_address *)a)->addr.b));
+}
+
+static int filler_init(struct view_filler *f, const struct services *s, struct view *view)
+{
+	size_t n = 0;
+
+	*f = (struct view_filler){.s = s, .view = view};
+	for (const struct known_name *k = s->names; k; k = k->next)
+		n += k->n_addresses;
+	f->expiries = calloc(n + 1, sizeof(*f->expiries));
+	f->row_of = calloc(s->config.n_backend_slots, sizeof(*f->row_of));
+	if (!f->expiries || !f->row_of)
+		return -ENOMEM;
+	for (const struct known_name *k = s->names; k; k = k->next)
+		for (size_t i = 0; i < k->n_addresses; i++)
+			f->expiries[f->n_expiries++] = k->addresses[i];
+	qsort(f->expiries, f->n_expiries, sizeof(*f->expiries), by_address);
+	return 0;
+}
+
+static void filler_fini(struct view_filler *f)
+{
+	free(f->expiries);
+	free(f->row_of);
+}
+
+static void add_backend(void *arg, const struct slot_info *info)
+{
+	struct view_filler *f = arg;
+	struct view_backend *row = &f->view->backends[f->view->n_backends];
+	const struct name_address key = {.addr = info->addr}, *expiry;
+	char text[IPADDR_PORT_STRLEN];
+
+	expiry = bsearch(&key, f->expiries, f->n_expiries, sizeof(key), by_address);
+	*row = (struct view_backend){
+		.addr = info->addr,
+		.port_be = info->port_be,
+		.proto = info->proto,
+		.slot = info->ref.slot,
+		.life = info->life == SLOT_USED ? LIFE_ACTIVE : LIFE_DRAINING,
+		.expires_ns = expiry ? expiry->expires_ns : 0,
+	};
+	snprintf(row->id, sizeof(row->id), "%s:%s", info->proto == PROTO_TCP ? "tcp" : "udp",
+		 ipaddr_port_format(&info->addr, info->port_be, text));
+	f->row_of[info->ref.slot] = f->view->n_backends++;
+}
+
+/* Who names the backend, and with which weight. */
+static void add_user(struct view_filler *f, const char *service, const struct policy_backend *b)
+{
+	static const char more[] = ",...";
+	struct view_backend *row = &f->view->backends[f->row_of[b->ref.slot]];
+	size_t len = strlen(row->services), room = sizeof(row->services) - sizeof(more) - len;
+
+	row->weight = b->weight;
+	if (len >= sizeof(more) && strcmp(row->services + len - strlen(more), more) == 0)
+		return;
+	/* Whole names: half of one would be another service. */
+	if (strlen(service) + 1 > room)
+		service = more + 1;
+	snprintf(row->services + len, sizeof(row->services) - len, "%s%s", len ? "," : "", service);
+}
+
+static void add_users(struct view_filler *f, const struct service *svc)
+{
+	for (unsigned i = 0; svc->part && i < SET_FAMILIES * SET_PROTOS; i++) {
+		const struct policy_set *set = &svc->part->sets[i / SET_PROTOS][i % SET_PROTOS];
+
+		for (uint32_t b = 0; b < set->n_backends; b++)
+			add_user(f, svc->name, &set->backends[b]);
+	}
+}
+
+/* From malloc; NULL if out of memory. */
+static char *format_listeners(const struct config_service *svc)
+{
+	const size_t item = IPADDR_PORT_STRLEN + sizeof(",/tcp");
+	char *out = malloc(svc->n_listen * item + 1);
+	size_t len = 0;
+
+	if (!out)
+		return NULL;
+	out[0] = '\0';
+	for (size_t i = 0; i < svc->n_listen; i++) {
+		char text[IPADDR_PORT_STRLEN];
+
+		len += snprintf(out + len, item, "%s%s/%s", i ? "," : "",
+				ipaddr_port_format(&svc->listen[i].addr, svc->listen[i].port_be, text),
+				svc->listen[i].proto == PROTO_TCP ? "tcp" : "udp");
+	}
+	return out;
+}
+
+/* The first listener whose set is empty, in words. */
+static void explain_down(const struct service *svc, char *out, size_t size)
+{
+	out[0] = '\0';
+	if (svc->starved) {
+		snprintf(out, size, "no free slots for its backends: it stays as it was");
+		return;
+	}
+	for (size_t i = 0; i < svc->config->n_listen; i++) {
+		const struct config_listen *l = &svc->config->listen[i];
+		bool v6 = !ipaddr_is_v4(&l->addr);
+
+		if (svc->part && svc->part->sets[v6][l->proto == PROTO_UDP].n_backends)
+			continue;
+		snprintf(out, size, "no %s backend", v6 ? "IPv6" : "IPv4");
+		return;
+	}
+}
+
+static int add_service(struct view *view, const struct service *svc)
+{
+	struct view_service *row = &view->services[view->n_services++];
+
+	*row = (struct view_service){.slot = svc->ref.slot};
+	snprintf(row->name, sizeof(row->name), "%s", svc->name);
+	row->listen = format_listeners(svc->config);
+	for (unsigned i = 0; svc->part && i < SET_FAMILIES * SET_PROTOS; i++)
+		row->n_backends += svc->part->sets[i / SET_PROTOS][i % SET_PROTOS].n_backends;
+	explain_down(svc, row->down_reason, sizeof(row->down_reason));
+	return row->listen ? 0 : -ENOMEM;
+}
+
+static void add_name(struct view *view, const struct known_name *k)
+{
+	struct view_name *row = &view->names[view->n_names++];
+
+	*row = (struct view_name){
+		.family = k->family,
+		.state = name_state_text(k->state),
+		.n_addresses = k->n_addresses,
+		.ttl_ns = k->ttl_ns,
+		.next_query_ns = k->next_query_ns,
+		.queries = k->queries,
+		.failures = k->failures,
+	};
+	snprintf(row->name, sizeof(row->name), "%s", k->name);
+	snprintf(row->last_error, sizeof(row->last_error), "%s", k->last_error);
+}
+
+static int view_alloc(const struct services *s, struct view *view)
+{
+	size_t n_names = 0;
+
+	for (const struct known_name *k = s->names; k; k = k->next)
+		n_names++;
+	view->backends = calloc(slots_in_use(s->backends) + 1, sizeof(*view->backends));
+	view->services = calloc(s->config.n_service_slots, sizeof(*view->services));
+	view->names = calloc(n_names + 1, sizeof(*view->names));
+	return view->backends && view->services && view->names ? 0 : -ENOMEM;
+}
+
+int services_view(const struct services *s, struct view *view)
+{
+	struct view_filler f;
+	int err = view_alloc(s, view);
+
+	if (err)
+		return err;
+	err = filler_init(&f, s, view);
+	if (err)
+		goto out;
+	slots_foreach(s->backends, add_backend, &f);
+	for (uint32_t i = 0; i < s->config.n_service_slots && !err; i++) {
+		add_users(&f, &s->services[i]);
+		if (s->services[i].config)
+			err = add_service(view, &s->services[i]);
+	}
+	for (const struct known_name *k = s->names; k; k = k->next)
+		add_name(view, k);
+	view->policy_number = s->policy ? s->policy->number : 0;
+	view->published_ns = s->published_ns;
+	view->publish_took_ns = s->publish_took_ns;
+out:
+	filler_fini(&f);
+	return err;
+}

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * What decide publishes for serve: an immutable, reference-counted picture of what the configuration and DNS came to.
+ * Counters are not in it; serve reads those from observe.h by slot. Only the gates' are: their maps are decide's.
+ */
+#pragma once
+
+#include "gate.h"
+#include "ipaddr.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum gateway_state {
+	GATEWAY_STARTING,
+	GATEWAY_READY,
+	GATEWAY_DRAINING,
+};
+
+enum backend_life {
+	LIFE_NEW,
+	LIFE_ACTIVE,
+	LIFE_DRAINING,
+	LIFE_GONE,
+};
+
+struct view_backend {
+	char id[80]; /* "tcp:198.18.3.21:8080" */
+	struct ipaddr addr;
+	uint16_t port_be;
+	uint8_t proto;
+	uint32_t slot;
+	unsigned weight;
+	enum backend_life life;
+	uint64_t expires_ns; /* monotonic end of the DNS lifetime; 0: no end (static address) */
+	char services[128];  /* names, comma separated; "..." at the end if there are more */
+};
+
+struct view_service {
+	char name[64];
+	char *listen; /* "198.18.100.1:80/tcp,[2001:db8:100::1]:80/tcp", of any length */
+	uint32_t slot;
+	unsigned n_backends;
+	char down_reason[128]; /* "" if each listener has a usable backend, and all that it should have */
+};
+
+struct view_name {
+	char name[256];
+	uint8_t family;
+	const char *state; /* static text */
+	unsigned n_addresses;
+	uint64_t ttl_ns, next_query_ns, queries, failures;
+	char last_error[64];
+};
+
+struct view_gate {
+	char port[64];
+	size_t n_counters;
+	struct gate_counter counters[GATE_MAX_COUNTERS];
+};
+
+struct view {
+	_Atomic unsigned refs;
+	enum gateway_state state;
+	uint64_t policy_number;
+	uint64_t published_ns;    /* monotonic */
+	uint64_t publish_took_ns; /* build and publish of this one */
+	size_t n_backends, n_services, n_names, n_gates;
+	struct view_backend *backends;
+	struct view_service *services;
+	struct view_name *names;
+	struct view_gate *gates;
+};
+
+/* Takes a reference to the current view (never NULL after the first publish); any thread. */
+const struct view *view_get(void);
+void view_put(const struct view *view);
+/* Decide only: makes `view` (refs = 1, allocated with malloc, arrays too) the current one and drops the old. NULL: at
+ * the end. */
+void view_publish(struct view *view);
+void view_free(struct view *view);
