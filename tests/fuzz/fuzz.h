@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * A fuzz target is one function, linked either with libFuzzer (which searches) or with random.c (which repeats the same
+ * packets from the same seed, and needs no clang).
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* One packet of a target. It ends the process if something is wrong; returns 0. */
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
+/* Once, before the first packet. Targets without any preparation leave it out. */
+int LLVMFuzzerInitialize(int *argc, char ***argv);

@@ -1,0 +1,336 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Any frames through whole workers, one and two of them: no access out of bounds, the books right after each turn, no
+ * packet of the pool lost, and what leaves has right checksums exactly if it came with right ones. Flows live on from
+ * frame to frame, and time, neighbours and the policy change in between, so that all states come up. Frames that the
+ * generator cannot know (replies to SNAT ports, errors that quote what left) are turned into such here.
+ */
+#include "fuzz.h"
+
+#include "core.h"
+#include "frames.h"
+#include "memport.h"
+#include "rig.h"
+#include "worker.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <rte_icmp.h>
+#include <rte_mbuf.h>
+#include <rte_mempool.h>
+#include <rte_tcp.h>
+#include <rte_udp.h>
+
+#define ETH          14
+#define MEMORY       64 /* of frames that left; a power of two */
+#define MEMORY_BYTES 160
+#define N_RIGS       2
+
+struct left {
+	size_t len;
+	uint8_t frame[MEMORY_BYTES];
+};
+
+/* The same frames go to both; rigs[1] has two workers. */
+static struct {
+	struct rig rig;
+	struct policy other; /* without listeners */
+	unsigned n_workers;
+	struct left left[RIG_PORTS][MEMORY];
+	unsigned n_left[RIG_PORTS];
+	uint64_t n_waiting;
+} rigs[N_RIGS];
+
+static uint64_t n_frames, chance;
+
+/* Not inline, so that a trace says which one. */
+static __attribute__((noinline)) void check(bool ok)
+{
+	if (!ok)
+		__builtin_trap();
+}
+
+/* So that one sees how deep the frames went. */
+static void print_verdicts(void)
+{
+	for (int v = 0; v < VERDICT_COUNT; v++) {
+		uint64_t n[N_RIGS] = {0};
+
+		for (int r = 0; r < N_RIGS; r++)
+			for (unsigned i = 0; i < rigs[r].n_workers; i++)
+				n[r] += rigs[r].rig.dp->workers[i]->ledger.verdicts[v];
+		if (n[0] || n[1])
+			printf("  %-24s %10" PRIu64 " %10" PRIu64 "\n", verdict_info[v].name, n[0], n[1]);
+	}
+}
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+	struct rig_config config = {.flows_v4 = 64, .flows_v6 = 64, .n_mbufs = 1023, .n_backends = 3, .n_snat = 2};
+
+	check(rig_eal(N_RIGS * (rig_bytes(&config) >> 20) + 64, false, 0) == 0);
+	for (int r = 0; r < N_RIGS; r++) {
+		config.n_workers = rigs[r].n_workers = r + 1;
+		check(rig_create(&rigs[r].rig, &config) == 0);
+		rigs[r].other = rigs[r].rig.policy;
+		rigs[r].other.listeners = listener_table_create(NULL, 0);
+		check(rigs[r].other.listeners != NULL);
+	}
+	check(atexit(print_verdicts) == 0);
+	return 0;
+}
+
+/* --- frames that the generator cannot know --- */
+
+static void fix_checksums(uint8_t *frame, const struct packet *p)
+{
+	struct rte_ipv4_hdr *ip4 = (void *)(frame + p->l3_off);
+	struct rte_ipv6_hdr *ip6 = (void *)ip4;
+	uint8_t *l4 = frame + p->l4_off;
+	size_t len = p->l3_off + p->ip_len - p->l4_off;
+	uint16_t *sum_be = (uint16_t *)(l4 + (p->proto == PROTO_TCP ? 16 : p->proto == PROTO_UDP ? 6 : 2));
+	uint32_t sum = 0;
+
+	if (p->proto == PROTO_UDP) {
+		((struct rte_udp_hdr *)l4)->dgram_len = htons(len);
+		*sum_be = 0;
+	}
+	if (p->family == 4)
+		frame_fix_ip4((uint8_t *)ip4);
+	*sum_be = 0;
+	if (p->family == 6)
+		sum = rte_ipv6_phdr_cksum(ip6, 0);
+	else if (p->proto != IPPROTO_ICMP)
+		sum = rte_ipv4_phdr_cksum(ip4, 0);
+	sum += rte_raw_cksum(l4, len);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	*sum_be = sum == 0xffff ? 0xffff : ~sum;
+}
+
+static void swap_addresses(uint8_t *frame, const uint8_t *from, uint8_t family)
+{
+	unsigned src = ETH + (family == 4 ? 12 : 8), size = family == 4 ? 4 : 16;
+
+	memcpy(frame + src, from + src + size, size);
+	memcpy(frame + src + size, from + src, size);
+}
+
+/* A packet towards whoever sent `l`, with its own flags, data and (sometimes) numbers. */
+static bool make_reply(uint8_t *frame, const struct packet *p, const struct left *l)
+{
+	struct packet about;
+
+	if (parse(l->frame, l->len, &about) != VERDICT_NONE || about.kind > PACKET_UDP || about.proto != p->proto ||
+	    about.family != p->family)
+		return false;
+	swap_addresses(frame, l->frame, p->family);
+	memcpy(frame + p->l4_off, &about.dport_be, 2);
+	memcpy(frame + p->l4_off + 2, &about.sport_be, 2);
+	if (p->kind == PACKET_TCP && frame_random(&chance) % 8) {
+		const struct rte_tcp_hdr *was = (const void *)(l->frame + about.l4_off);
+		struct rte_tcp_hdr *tcp = (void *)(frame + p->l4_off);
+		uint32_t len = about.payload_len + !!(about.tcp_flags & TCP_SYN) + !!(about.tcp_flags & TCP_FIN);
+
+		tcp->sent_seq = was->recv_ack;
+		tcp->recv_ack = htonl(ntohl(was->sent_seq) + len);
+	}
+	return true;
+}
+
+/* An error about `l` to its sender, as long as the frame has room. */
+static bool make_error(uint8_t *frame, struct packet *p, const struct left *l, size_t room)
+{
+	struct packet about;
+	size_t quoted;
+
+	if (parse(l->frame, l->len, &about) != VERDICT_NONE || about.family != p->family)
+		return false;
+	quoted = l->len - about.l3_off;
+	if (p->payload_off + quoted > room)
+		return false;
+	memcpy(frame + p->payload_off, l->frame + about.l3_off, quoted);
+	swap_addresses(frame, l->frame, p->family);
+	if (frame_random(&chance) % 4)
+		memcpy(frame + (p->family == 4 ? ETH + 12 : ETH + 8), l->frame + (p->family == 4 ? ETH + 16 : ETH + 24),
+		       p->family == 4 ? 4 : 16);
+	p->ip_len = p->payload_off + quoted - p->l3_off;
+	if (p->family == 4)
+		((struct rte_ipv4_hdr *)(frame + ETH))->total_length = htons(p->ip_len);
+	else
+		((struct rte_ipv6_hdr *)(frame + ETH))->payload_len = htons(p->ip_len - 40);
+	return true;
+}
+
+/* Half of the frames that could be about something that left become so. Returns the new length. */
+static size_t make_sense(int r, uint8_t *frame, size_t len, size_t room)
+{
+	uint64_t c = frame_random(&chance);
+	enum rig_port port = c >> 8 & 1;
+	const struct left *l = &rigs[r].left[port][c >> 16 & (MEMORY - 1)];
+	struct packet p;
+	bool wrong;
+
+	if (c & 1 || !l->len || parse(frame, len, &p) != VERDICT_NONE || p.l3_off != ETH ||
+	    p.flags & (PACKET_FRAGMENT | PACKET_OPTIONS))
+		return len;
+	wrong = frame_checksum_error(frame) != NULL;
+	if (p.kind > PACKET_UDP) {
+		static const uint8_t types[2][4] = {{3, 3, 11, 12}, {1, 2, 3, 4}};
+
+		frame[p.l4_off] = types[p.family == 6][c >> 32 & 3];
+		frame[p.l4_off + 1] = c >> 34 & 7;
+		if (!make_error(frame, &p, l, room))
+			return len;
+		len = ETH + p.ip_len;
+	} else if (!make_reply(frame, &p, l)) {
+		return len;
+	}
+	fix_checksums(frame, &p);
+	if (wrong && p.kind == PACKET_TCP)
+		frame[p.l4_off + 16] ^= 0x10;
+	return len;
+}
+
+/* --- the oracle --- */
+
+/* Whether the checksums are right, as far as they can be judged: a tag is looked behind. */
+static bool is_right(const uint8_t *frame, size_t len)
+{
+	uint8_t copy[2048];
+	struct packet p;
+
+	if (parse(frame, len, &p) != VERDICT_NONE || p.kind == PACKET_FRAGMENT_LATER || p.flags & PACKET_FRAGMENT)
+		return true;
+	memcpy(copy, frame + p.l3_off - ETH, len - (p.l3_off - ETH));
+	return frame_checksum_error(copy) == NULL;
+}
+
+/* Made by the gateway in the place of what came, so that it is right whatever came. */
+static bool is_made(const uint8_t *frame, size_t len)
+{
+	struct packet p;
+
+	check(parse(frame, len, &p) == VERDICT_NONE);
+	return p.kind == PACKET_ICMP_ERROR || (p.kind == PACKET_TCP && p.tcp_flags & TCP_RST && p.payload_len == 0);
+}
+
+/* What a packet was like when it came stands in its buffer. */
+enum { CAME_RIGHT = 1, CAME_WRONG = 2 };
+
+static void check_left(int r, enum rig_port port, struct rte_mbuf *m)
+{
+	struct left *l = &rigs[r].left[port][rigs[r].n_left[port]++ & (MEMORY - 1)];
+	const uint8_t *frame = rte_pktmbuf_mtod(m, const uint8_t *);
+	bool right = is_right(frame, m->data_len);
+
+	check(m->nb_segs == 1 && m->pkt_len == m->data_len && m->data_len >= ETH);
+	check(memcmp(frame + 6, rig_mac[port], 6) == 0);
+	check(right ? m->dynfield1[0] != CAME_WRONG || is_made(frame, m->data_len) : m->dynfield1[0] == CAME_WRONG);
+	l->len = m->data_len < MEMORY_BYTES ? m->data_len : MEMORY_BYTES;
+	memcpy(l->frame, frame, l->len);
+	rte_pktmbuf_free(m);
+}
+
+static void take_all(int r)
+{
+	struct rte_mbuf *m;
+
+	for (unsigned q = 0; q < rigs[r].n_workers; q++)
+		for (int port = 0; port < RIG_PORTS; port++)
+			while (memport_take(rigs[r].rig.ports[port], q, &m, 1))
+				check_left(r, port, m);
+}
+
+static void check_worker(const struct worker *w, uint64_t *handed_over)
+{
+	const struct ledger *l = &w->ledger;
+	uint64_t users = 0;
+
+	check(ledger_balance(l) == 0);
+	check(l->tx + l->tx_failed ==
+	      ledger_class(l, CLASS_FORWARDED) + ledger_class(l, CLASS_ANSWERED) + l->made[MADE_rst_idle]);
+	check(w->wheel.n_flows == w->flows.pool4.in_use + w->flows.pool6.in_use);
+	check(w->wheel.n_flows == w->flows.adds - w->flows.removes);
+	for (uint32_t i = 0; i < w->dp->config.n_backend_slots; i++)
+		users += w->backends[i].users;
+	check(users == w->wheel.n_flows && users == w->services[0].users);
+	*handed_over += l->verdicts[VERDICT_handed_over] - l->taken_over;
+}
+
+static void run(int r)
+{
+	uint64_t handed_over = 0;
+
+	for (unsigned turn = 0; turn < rigs[r].n_workers; turn++)
+		for (unsigned i = 0; i < rigs[r].n_workers; i++)
+			worker_run_once(rigs[r].rig.dp->workers[i]);
+	take_all(r);
+	for (unsigned i = 0; i < rigs[r].n_workers; i++)
+		check_worker(rigs[r].rig.dp->workers[i], &handed_over);
+	check(handed_over == 0);
+	check(rte_mempool_in_use_count(rigs[r].rig.dp->pool) == 0);
+}
+
+/* --- what changes in between --- */
+
+static void change(int r)
+{
+	const uint8_t mac[6] = {2, 0, 0, 0, 3, 1};
+	struct rig *rig = &rigs[r].rig;
+	uint64_t c = frame_random(&chance);
+	const struct policy_backend *backend = &rig->backends[c >> 8 & 1][SET_TCP][(c >> 16) % 3];
+
+	switch (c % 4) {
+	case 0:
+		dataplane_neighbour_update(rig->dp, RIG_LAN, &backend->addr,
+					   c >> 32 & 3 ? NEIGHBOUR_USABLE : NEIGHBOUR_GONE, mac);
+		break;
+	case 1:
+		dataplane_port_set_link(rig->dp, RIG_LAN, c >> 32 & 7, c >> 40 & 1 ? 1500 : 150);
+		break;
+	case 2:
+		rig->policy.number = rigs[r].other.number = rig->policy.number + 1;
+		dataplane_publish(rig->dp, c >> 32 & 3 ? &rig->policy : &rigs[r].other);
+		break;
+	default:
+		rig->now_ns += 10000000000ull; /* it did not run for ten seconds */
+	}
+}
+
+static void feed(int r, const uint8_t *data, size_t len)
+{
+	struct rig *rig = &rigs[r].rig;
+	struct rte_mbuf *m = rte_pktmbuf_alloc(rig->dp->pool);
+	uint64_t c = frame_random(&chance);
+	uint8_t *frame;
+
+	check(m != NULL);
+	frame = (uint8_t *)rte_pktmbuf_append(m, len);
+	check(frame != NULL);
+	memcpy(frame, data, len);
+	len = make_sense(r, frame, len, 1514);
+	m->data_len = m->pkt_len = len;
+	m->dynfield1[0] = is_right(frame, len) ? CAME_RIGHT : CAME_WRONG;
+	check(memport_feed(rig->ports[c & 1], (c >> 1) % rigs[r].n_workers, c & 4 ? RX_NEW : RX_KNOWN, &m, 1) == 1);
+	/* Bursts of one to a few; mostly packets come close together, now and then timers fire in between. */
+	if (++rigs[r].n_waiting < (c >> 8 & 7))
+		return;
+	rigs[r].n_waiting = 0;
+	rig->now_ns += c >> 16 & 63 ? 100000 : 40000000;
+	run(r);
+	if ((c >> 24 & 255) == 0)
+		change(r);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
+{
+	if (len > 1514)
+		return 0;
+	chance = ++n_frames * UINT64_C(0xd1342543de82ef95) + len;
+	for (int r = 0; r < N_RIGS; r++)
+		feed(r, data, len);
+	return 0;
+}

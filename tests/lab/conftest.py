@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Fixtures: one lab per number of workers, one freshly started gateway per test."""
+
+import os
+import sys
+
+import pytest
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+from gateways import Nftables, Spillway  # noqa: E402
+from servers import Dns, Nginx  # noqa: E402
+from topology import UPSTREAMS, Lab, end_on_signals  # noqa: E402
+
+TTL_S = 2
+
+
+def pytest_configure(config):
+    if os.geteuid():
+        raise pytest.UsageError("the lab makes network namespaces: run as root")
+    config.addinivalue_line("markers", "long: only run by ./dev test --long")
+    end_on_signals()
+
+
+@pytest.fixture(scope="session", params=[1, 2], ids=["1worker", "2workers"])
+def lab(request):
+    """Hosts and servers; as many queues towards the gateway as it has workers."""
+    with Lab(n_queues=request.param) as it:
+        files = it.path("files")
+        os.mkdir(files)
+        for up in UPSTREAMS:
+            Nginx(it, up, files)
+        it.zone = Dns(it)
+        it.files = files
+        yield it
+
+
+@pytest.fixture(params=[4, 6], ids=["v4", "v6"])
+def family(request):
+    return request.param
+
+
+@pytest.fixture
+def records(lab):
+    """shop.lab.test has all upstreams, however a test left it, and the gateway's host knows no neighbour yet."""
+    lab.zone.set("shop", [u[f] for u in UPSTREAMS.values() for f in (4, 6)], TTL_S)
+    for device in ("eth1", "eth2"):
+        lab.gw.run("ip", "neigh", "flush", "dev", device)
+
+
+def started(gateway):
+    gateway.start()
+    try:
+        gateway.wait_serving()
+        yield gateway
+    finally:
+        gateway.stop()
+
+
+def assert_nothing_left(lab):
+    """A clean stop leaves the gateway's host as it was: no XDP program, no nftables table, no socket file."""
+    assert "xdp" not in lab.gw.run("ip", "-details", "link", "show").stdout
+    assert not lab.gw.run("nft", "list", "tables").stdout
+    assert not os.path.exists(lab.path("api.sock"))
+
+
+@pytest.fixture
+def spillway(lab, records):
+    if not Spillway.built():
+        pytest.skip("build/spillway is not built")
+    yield from started(Spillway(lab, lab.n_queues))
+    assert_nothing_left(lab)
+
+
+@pytest.fixture
+def before(lab, records):
+    yield from started(Nftables(lab))
+
+
+@pytest.fixture(params=["nftables", "spillway"])
+def gateway(request):
+    """The same scenario over plain kernel NAT and over Spillway."""
+    return request.getfixturevalue({"nftables": "before"}.get(request.param, request.param))

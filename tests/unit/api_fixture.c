@@ -1,0 +1,384 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "api_fixture.h"
+
+#include "policy.h"
+
+#include <curl/curl.h>
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+/* --- observe.h --- */
+
+const char *const made_name[MADE_COUNT] = {
+#define M(name, help) #name,
+	MADE_LIST(M)
+#undef M
+};
+
+uint64_t ledger_class(const struct ledger *l, enum verdict_class class)
+{
+	uint64_t sum = 0;
+
+	for (int v = 0; v < VERDICT_COUNT; v++)
+		if (verdict_info[v].class == class)
+			sum += l->verdicts[v];
+	return sum;
+}
+
+int64_t ledger_balance(const struct ledger *l)
+{
+	uint64_t sum = l->inside;
+
+	for (int v = 0; v < VERDICT_COUNT; v++)
+		sum += l->verdicts[v];
+	return (int64_t)(l->rx + l->taken_over - sum);
+}
+
+void ledger_add(struct ledger *sum, const struct ledger *l)
+{
+	uint64_t *to = (uint64_t *)sum;
+	const uint64_t *from = (const uint64_t *)l;
+
+	for (size_t i = 0; i < sizeof(*sum) / sizeof(*to); i++)
+		to[i] += from[i];
+}
+
+unsigned dataplane_n_workers(const struct dataplane *dp)
+{
+	return dp->n_workers;
+}
+
+void observe_ledger(const struct dataplane *dp, unsigned worker, struct ledger *out)
+{
+	*out = dp->ledgers[worker];
+}
+
+void observe_worker(const struct dataplane *dp, unsigned worker, struct worker_report *out)
+{
+	*out = (struct worker_report){
+		.loops = 1000 + worker,
+		.policy_number = 7,
+		.flows_v4 = dp->n_flows[worker],
+		.flows_v4_max = 1000,
+	};
+}
+
+size_t observe_ports(const struct dataplane *dp, struct port_report *out, size_t max)
+{
+	static const struct port_report ports[] = {
+		{.name = "wan", .device = "eth1", .rx_packets = 150, .lost_new_ring = 3},
+		{.name = "lan", .device = "eth2", .queue = 1, .lost_no_buffer = 4, .lost_new_ring = 5},
+	};
+
+	for (size_t i = 0; i < 2 && i < max; i++)
+		out[i] = ports[i];
+	return 2;
+}
+
+void observe_backend(const struct dataplane *dp, uint32_t slot, struct backend_report *out)
+{
+	*out = (struct backend_report){.flows = 10 + slot, .new_flows = 100 + slot, .connects = 90, .failures = slot};
+}
+
+void observe_service(const struct dataplane *dp, uint32_t slot, struct service_report *out)
+{
+	*out = (struct service_report){.flows = 20 + slot, .new_flows = 200 + slot, .refused = 2};
+}
+
+static void fake_flow(unsigned worker, unsigned i, struct flow_row *out)
+{
+	*out = (struct flow_row){
+		.vip = ipaddr_v4(inet_addr("198.18.100.1")),
+		.snat = ipaddr_v4(inet_addr("198.18.101.10")),
+		.backend = ipaddr_v4(inet_addr("198.18.3.21")),
+		.client_port_be = htons((uint16_t)(20000 + worker * 1000 + i)),
+		.vip_port_be = htons(80),
+		.snat_port_be = htons((uint16_t)(1024 + i)),
+		.backend_port_be = htons(8080),
+		.proto = PROTO_TCP,
+		.worker = (uint8_t)worker,
+		.state = i % 2 ? "established" : "syn_sent",
+		.service_slot = 0,
+		.backend_slot = i % 2,
+		.age_ms = 61500,
+		.packets_up = 12,
+	};
+	if (i % 10 == 0)
+		ipaddr_parse("2001:db8:2::7", &out->client);
+	else
+		ipaddr_parse("198.18.2.7", &out->client);
+}
+
+static bool fake_matches(const struct flow_row *r, const struct flow_filter *filter)
+{
+	if (filter->by_addr && !ipaddr_equal(&r->client, &filter->addr))
+		return false;
+	if (filter->by_port && r->client_port_be != filter->port_be)
+		return false;
+	if (filter->service_slot != SLOT_NONE && r->service_slot != filter->service_slot)
+		return false;
+	return filter->backend_slot == SLOT_NONE || r->backend_slot == filter->backend_slot;
+}
+
+/* The cursor is the index of the flow; a call looks at as many flows as a batch has rows, whether they match or not. */
+int observe_flows(struct dataplane *dp, unsigned worker, const struct flow_filter *filter, uint64_t *cursor,
+		  struct flow_row rows[static FLOW_QUERY_ROWS], int timeout_ms)
+{
+	unsigned i = (unsigned)*cursor;
+	int n = 0;
+
+	if ((int)worker == dp->mute_worker)
+		return -ETIMEDOUT;
+	if (*cursor > dp->n_flows[worker])
+		return -EINVAL;
+	for (int looked = 0; looked < FLOW_QUERY_ROWS && i < dp->n_flows[worker]; looked++, i++) {
+		fake_flow(worker, i, &rows[n]);
+		n += fake_matches(&rows[n], filter);
+	}
+	*cursor = i < dp->n_flows[worker] ? i : UINT64_MAX;
+	return n;
+}
+
+/* --- decide --- */
+
+static void decide_answer(struct api_fixture *f, struct api_command *c)
+{
+	if (f->mode == DECIDE_REFUSE) {
+		c->status = 422;
+		c->answer = json_pack("{s:s,s:[]}", "error", "the file is refused", "problems");
+		for (int line = 1; line <= FAKE_PROBLEMS; line++)
+			json_array_append_new(json_object_get(c->answer, "problems"),
+					      json_sprintf("gw.yaml:%d:1: unknown key 'flow'", line));
+	} else {
+		c->status = 200;
+		c->answer = json_pack("{s:s,s:I,s:i}", "path", c->path, "uid", (json_int_t)c->uid, "policy_number", 8);
+	}
+	api_command_done(f->api, c);
+}
+
+static void *decide_main(void *arg)
+{
+	struct api_fixture *f = arg;
+	struct pollfd fds[] = {{f->notify_fd, POLLIN, 0}, {f->wake_fd, POLLIN, 0}};
+	struct api_command *late = NULL, *c;
+	uint64_t ignored;
+
+	while (!f->stop) {
+		poll(fds, 2, -1);
+		if (fds[0].revents && read(f->notify_fd, &ignored, sizeof(ignored)) < 0)
+			abort();
+		if (fds[1].revents && read(f->wake_fd, &ignored, sizeof(ignored)) < 0)
+			abort();
+		if (late && f->mode != DECIDE_SLOW) {
+			decide_answer(f, late);
+			late = NULL;
+		}
+		while (f->mode != DECIDE_DEAF && !late && (c = api_command_take(f->api))) {
+			f->taken++;
+			if (f->mode == DECIDE_SLOW)
+				late = c;
+			else
+				decide_answer(f, c);
+		}
+	}
+	if (late)
+		decide_answer(f, late);
+	return NULL;
+}
+
+static void wake(struct api_fixture *f)
+{
+	if (eventfd_write(f->wake_fd, 1) < 0)
+		abort();
+}
+
+void api_fixture_mode(struct api_fixture *f, enum decide_mode mode)
+{
+	f->mode = mode;
+	wake(f);
+}
+
+/* --- start, stop --- */
+
+/* Each packet ends once, one is inside, one waits in the ring from worker 0 to worker 1. */
+static void fill_ledgers(struct dataplane *dp)
+{
+	dp->ledgers[0] = (struct ledger){.rx = 100, .inside = 1, .tx = 90};
+	dp->ledgers[0].verdicts[VERDICT_forwarded] = 90;
+	dp->ledgers[0].verdicts[VERDICT_handed_over] = 3;
+	dp->ledgers[0].verdicts[VERDICT_drop_truncated] = 6;
+	dp->ledgers[1] = (struct ledger){.rx = 50, .taken_over = 2, .tx = 51, .tx_failed = 1};
+	dp->ledgers[1].verdicts[VERDICT_forwarded] = 48;
+	dp->ledgers[1].verdicts[VERDICT_answer_echo] = 3;
+	dp->ledgers[1].verdicts[VERDICT_drop_no_route] = 1;
+	dp->ledgers[1].made[MADE_rst_idle] = 1;
+}
+
+int api_fixture_start(struct api_fixture *f)
+{
+	struct api_config config = {.version = "1.2.3", .timeout_s = 1};
+	struct timespec ts;
+	char err[256] = "";
+
+	*f = (struct api_fixture){.dp = {.n_workers = FAKE_WORKERS, .n_flows = {FAKE_FLOWS_W0, FAKE_FLOWS_W1}},
+				  .dir = "/tmp/spillway-test-api.XXXXXX"};
+	f->dp.mute_worker = -1;
+	fill_ledgers(&f->dp);
+	if (!mkdtemp(f->dir))
+		return -1;
+	snprintf(f->socket_path, sizeof(f->socket_path), "%s/api.sock", f->dir);
+	f->notify_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	f->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	config.started_ns = (uint64_t)ts.tv_sec * 1000000000;
+	config.socket_path = f->socket_path;
+	config.http = "127.0.0.1:0";
+	config.notify_fd = f->notify_fd;
+	f->api = api_start(&config, &f->dp, err, sizeof(err));
+	if (!f->api) {
+		fprintf(stderr, "api_start: %s\n", err);
+		return -1;
+	}
+	return pthread_create(&f->decide, NULL, decide_main, f) == 0 ? 0 : -1;
+}
+
+void api_fixture_stop(struct api_fixture *f)
+{
+	if (f->decide) {
+		f->stop = true;
+		wake(f);
+		pthread_join(f->decide, NULL);
+	}
+	api_stop(f->api);
+	view_publish(NULL);
+	close(f->notify_fd);
+	close(f->wake_fd);
+	unlink(f->socket_path);
+	rmdir(f->dir);
+}
+
+static void fill_backends(struct view_backend *b, uint64_t now_ns)
+{
+	strcpy(b[0].id, "tcp:198.18.3.21:8080");
+	strcpy(b[0].services, "shop,blog");
+	b[0].life = LIFE_ACTIVE;
+	b[0].weight = 1;
+	strcpy(b[1].id, "tcp:198.18.3.22:8080");
+	strcpy(b[1].services, "shop");
+	b[1].slot = 1;
+	b[1].life = LIFE_ACTIVE;
+	b[1].weight = 3;
+	b[1].expires_ns = now_ns + 30000000000;
+	strcpy(b[2].id, "tcp:[2001:db8:3::15]:8080");
+	strcpy(b[2].services, "blog");
+	b[2].slot = 2;
+	b[2].life = LIFE_GONE;
+	b[2].weight = 1;
+}
+
+struct view *api_fixture_view(enum gateway_state state)
+{
+	struct view *v = calloc(1, sizeof(*v));
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	*v = (struct view){.refs = 1, .state = state, .policy_number = 7, .publish_took_ns = 1500000};
+	v->published_ns = (uint64_t)ts.tv_sec * 1000000000;
+	v->n_services = 2;
+	v->services = calloc(2, sizeof(*v->services));
+	v->services[0] =
+		(struct view_service){"shop", strdup("198.18.100.1:80/tcp,[2001:db8:100::1]:80/tcp"), 0, 2, ""};
+	v->services[1] =
+		(struct view_service){"blog", strdup("198.18.100.2:80/tcp"), 1, 0, "no usable backend \"now\""};
+	v->n_backends = 3;
+	v->backends = calloc(3, sizeof(*v->backends));
+	fill_backends(v->backends, v->published_ns);
+	v->n_names = 2;
+	v->names = calloc(2, sizeof(*v->names));
+	v->names[0] = (struct view_name){"shop.lab.test", 4, "fresh", 2, 5000000000, UINT64_MAX / 2, 9, 0, ""};
+	v->names[1] = (struct view_name){"gone.lab.test", 6, "gone", 0, 0, 0, 5, 5, "NXDOMAIN \xff"};
+	v->n_gates = 2;
+	v->gates = calloc(2, sizeof(*v->gates));
+	v->gates[0] = (struct view_gate){"wan", 2, {{"gate_known", "to known", 11}, {"gate_new", "to new", 0}}};
+	v->gates[1] = (struct view_gate){"lan", 2, {{"gate_known", "to known", 12}, {"gate_new", "to new", 0}}};
+	return v;
+}
+
+/* --- client --- */
+
+static size_t take_body(char *data, size_t size, size_t n, void *arg)
+{
+	struct reply *r = arg;
+	char *body = realloc(r->body, r->len + n + 1);
+
+	if (!body)
+		return 0;
+	r->body = body;
+	memcpy(body + r->len, data, n);
+	r->len += n;
+	body[r->len] = '\0';
+	return n;
+}
+
+static size_t take_header(char *data, size_t size, size_t n, void *arg)
+{
+	struct reply *r = arg;
+
+	if (n > 7 && strncasecmp(data, "Allow: ", 7) == 0)
+		snprintf(r->allow, sizeof(r->allow), "%.*s", (int)(n - 9), data + 7);
+	return n;
+}
+
+int api_fixture_request(struct api_fixture *f, bool tcp, const char *method, const char *path, const char *host,
+			const char *body, struct reply *out)
+{
+	CURL *curl = curl_easy_init();
+	struct curl_slist *headers = curl_slist_append(NULL, "Expect:");
+	char url[2048], host_line[256];
+	const char *type = NULL;
+	int code;
+
+	*out = (struct reply){0};
+	snprintf(url, sizeof(url), "http://127.0.0.1:%u%s", tcp ? api_http_port(f->api) : 80, path);
+	if (host) {
+		snprintf(host_line, sizeof(host_line), "Host:%s%s", *host ? " " : "", host);
+		headers = curl_slist_append(headers, host_line);
+	}
+	if (!tcp)
+		curl_easy_setopt(curl, CURLOPT_UNIX_SOCKET_PATH, f->socket_path);
+	curl_easy_setopt(curl, CURLOPT_URL, url);
+	curl_easy_setopt(curl, CURLOPT_PROXY, "");
+	curl_easy_setopt(curl, CURLOPT_TIMEOUT, 20l);
+	curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1l);
+	curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers);
+	curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, take_body);
+	curl_easy_setopt(curl, CURLOPT_WRITEDATA, out);
+	curl_easy_setopt(curl, CURLOPT_HEADERFUNCTION, take_header);
+	curl_easy_setopt(curl, CURLOPT_HEADERDATA, out);
+	if (body)
+		curl_easy_setopt(curl, CURLOPT_POSTFIELDS, body);
+	if (strcmp(method, "HEAD") == 0)
+		curl_easy_setopt(curl, CURLOPT_NOBODY, 1l);
+	else
+		curl_easy_setopt(curl, CURLOPT_CUSTOMREQUEST, method);
+	code = (int)curl_easy_perform(curl);
+	curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &out->status);
+	curl_easy_getinfo(curl, CURLINFO_CONTENT_TYPE, &type);
+	snprintf(out->type, sizeof(out->type), "%s", type ? type : "");
+	curl_slist_free_all(headers);
+	curl_easy_cleanup(curl);
+	return code;
+}
+
+void reply_free(struct reply *r)
+{
+	free(r->body);
+	*r = (struct reply){0};
+}

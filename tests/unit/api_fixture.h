@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The real API on a socket in a directory of its own and on a loopback port, over a dataplane of fixed numbers: this
+ * file's .c is the whole of observe.h. A thread stands for decide.
+ */
+#pragma once
+
+#include "api.h"
+#include "observe.h"
+#include "view.h"
+
+#include <jansson.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#define FAKE_WORKERS  2
+#define FAKE_FLOWS_W0 70 /* more than two batches, and no multiple of one */
+#define FAKE_FLOWS_W1 5
+#define FAKE_PROBLEMS 100 /* of a refused reload: more than any fixed buffer would hold */
+
+struct dataplane {
+	unsigned n_workers;
+	struct ledger ledgers[FAKE_WORKERS];
+	unsigned n_flows[FAKE_WORKERS];
+	_Atomic int mute_worker; /* does not answer queries; -1: none */
+};
+
+enum decide_mode {
+	DECIDE_ANSWER, /* 200, with the uid and the query */
+	DECIDE_REFUSE, /* 422, with FAKE_PROBLEMS problems */
+	DECIDE_DEAF,   /* never takes */
+	DECIDE_SLOW,   /* takes, and answers when the waiter is long gone: at the next change of mode */
+};
+
+struct api_fixture {
+	struct dataplane dp;
+	struct api *api;
+	char dir[64], socket_path[96];
+	int notify_fd, wake_fd;
+	pthread_t decide;
+	_Atomic int mode;
+	_Atomic bool stop;
+	_Atomic unsigned taken;
+};
+
+/* 0 or -1; what was made is removed by api_fixture_stop() also after a failure. */
+int api_fixture_start(struct api_fixture *f);
+void api_fixture_stop(struct api_fixture *f);
+void api_fixture_mode(struct api_fixture *f, enum decide_mode mode);
+
+/* Two services, three backends (one pinned), two names. The caller's until view_publish(). */
+struct view *api_fixture_view(enum gateway_state state);
+
+struct reply {
+	long status;
+	char *body;
+	size_t len;
+	char type[128], allow[64];
+};
+
+/* One request by libcurl. `host`: instead of the right one, or NULL. `body`: or NULL. Returns 0, or a CURLcode. */
+int api_fixture_request(struct api_fixture *f, bool tcp, const char *method, const char *path, const char *host,
+			const char *body, struct reply *out);
+void reply_free(struct reply *r);

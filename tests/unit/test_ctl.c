@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * spillwayctl as it is run, against the real API: output and exit codes. The program's path is the only argument.
+ */
+#include "api_fixture.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <curl/curl.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static const char *program;
+static char output[256 * 1024];
+
+static int setup(void **state)
+{
+	static struct api_fixture fixture;
+
+	*state = &fixture;
+	if (api_fixture_start(&fixture) < 0)
+		return -1;
+	view_publish(api_fixture_view(GATEWAY_READY));
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	api_fixture_stop(*state);
+	return 0;
+}
+
+/* Runs "spillwayctl ARGS" by the shell, stderr with stdout into `output`; returns its exit code. */
+static int run(const char *prefix, const char *socket_path, const char *args)
+{
+	char command[1024];
+	size_t len;
+	FILE *pipe;
+	int status;
+
+	snprintf(command, sizeof(command), "%s '%s' --socket '%s' %s 2>&1", prefix, program, socket_path, args);
+	pipe = popen(command, "r");
+	assert_non_null(pipe);
+	len = fread(output, 1, sizeof(output) - 1, pipe);
+	output[len] = '\0';
+	status = pclose(pipe);
+	assert_true(WIFEXITED(status));
+	return WEXITSTATUS(status);
+}
+
+static int ctl(struct api_fixture *f, const char *args)
+{
+	return run("", f->socket_path, args);
+}
+
+static void assert_says(const char *text)
+{
+	if (!strstr(output, text))
+		fail_msg("no '%s' in:\n%s", text, output);
+}
+
+static void test_status(void **state)
+{
+	assert_int_equal(ctl(*state, "status"), 0);
+	assert_says("state    ready\n");
+	assert_says("policy   7, published ");
+	assert_says("wan   eth1        0  no         150 ");
+	assert_says("GATE   wan  lan\nknown   11   12\n");
+	view_publish(api_fixture_view(GATEWAY_DRAINING));
+	assert_int_equal(ctl(*state, "status"), 3);
+	assert_says("state    draining\n");
+}
+
+static void test_lists(void **state)
+{
+	assert_int_equal(ctl(*state, "services"), 0);
+	assert_says(
+		"NAME  LISTEN                                        BACKENDS  FLOWS  NEW  REFUSED  HELD  RETRIES  DOWN\n"
+		"shop  198.18.100.1:80/tcp,[2001:db8:100::1]:80/tcp");
+	assert_int_equal(ctl(*state, "backends"), 0);
+	assert_says(
+		"tcp:198.18.3.21:8080       shop,blog  active  -             1     10        90         0          -"
+		"       0      -\n");
+	assert_says(
+		"tcp:[2001:db8:3::15]:8080  blog       gone    -             1     12        90         2          -"
+		"      12      -\n");
+	assert_int_equal(ctl(*state, "names"), 0);
+	assert_says("shop.lab.test    4  fresh          2  5.0s  ");
+}
+
+static void test_ledger(void **state)
+{
+	const char *most, *least;
+
+	assert_int_equal(ctl(*state, "ledger"), 0);
+	assert_says("ALL  WORKER 0  WORKER 1\n");
+	assert_says("rx           150       100        50\n");
+	assert_says("      6  drop_truncated  dropped      gateway  shorter than its headers");
+	most = strstr(output, "  138  forwarded");
+	least = strstr(output, "    1  drop_no_route");
+	assert_true(most && least && most < least);
+	assert_null(strstr(output, "drop_not_ip"));
+	assert_says("new_ring\n");
+	assert_says("\nbalance 0\n");
+}
+
+static unsigned count_lines(const char *needle)
+{
+	unsigned n = 0;
+
+	for (const char *at = strstr(output, needle); at; at = strstr(at + 1, needle))
+		n++;
+	return n;
+}
+
+static void test_flows(void **state)
+{
+	assert_int_equal(ctl(*state, "flows"), 0);
+	assert_int_equal(count_lines("\ntcp "), FAKE_FLOWS_W0 + FAKE_FLOWS_W1);
+	assert_says("established  1m01s  ");
+	assert_int_equal(ctl(*state, "flows 198.18.2.7:20003"), 0);
+	assert_int_equal(count_lines("\ntcp "), 1);
+	assert_int_equal(ctl(*state, "flows [2001:db8:2::7]:20010"), 0);
+	assert_int_equal(count_lines("\ntcp "), 1);
+	assert_int_equal(ctl(*state, "flows 2001:db8:2::7"), 0);
+	assert_int_equal(count_lines("\ntcp "), 8);
+	assert_int_equal(ctl(*state, "flows service=shop backend=tcp:198.18.3.22:8080 limit=40"), 0);
+	assert_int_equal(count_lines("\ntcp "), 37);
+	assert_int_equal(ctl(*state, "flows limit=40"), 0);
+	assert_int_equal(count_lines("\ntcp "), 40);
+	assert_says("go on with cursor=0.32.8\n");
+	assert_int_equal(ctl(*state, "flows cursor=0.32.8"), 0);
+	assert_int_equal(count_lines("\ntcp "), 35);
+}
+
+static void test_json_passes_the_answer(void **state)
+{
+	struct reply r;
+
+	assert_int_equal(ctl(*state, "--json names"), 0);
+	assert_int_equal(api_fixture_request(*state, false, "GET", "/v1/services", NULL, NULL, &r), 0);
+	assert_int_equal(ctl(*state, "services --json"), 0);
+	assert_memory_equal(output, r.body, r.len);
+	assert_string_equal(output + r.len, "\n");
+	reply_free(&r);
+}
+
+static void test_reload(void **state)
+{
+	assert_int_equal(ctl(*state, "reload"), 0);
+	assert_says("reloaded\n");
+	assert_says("policy_number  8\n");
+	api_fixture_mode(*state, DECIDE_REFUSE);
+	assert_int_equal(ctl(*state, "reload"), 3);
+	assert_says("refused by the gateway: the file is refused (HTTP 422)\ngw.yaml:1:1: unknown key 'flow'\n");
+	assert_says("gw.yaml:100:1: unknown key 'flow'\n");
+}
+
+static void test_usage(void **state)
+{
+	static const char *const bad[] = {"",
+					  "nonsense",
+					  "status now",
+					  "flows limit=0",
+					  "flows [::1",
+					  "flows colour=red",
+					  "--watch 0 status",
+					  "--watch 1 reload",
+					  "--watch x status",
+					  "check",
+					  "--nonsense status"};
+
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		if (ctl(*state, bad[i]) != 1)
+			fail_msg("'%s' is no usage error: %s", bad[i], output);
+	assert_int_equal(ctl(*state, "--help"), 0);
+	assert_says("Exit codes:");
+	assert_int_equal(ctl(*state, "flows 198.18.2"), 3);
+	assert_says("bad value '198.18.2' of 'address'");
+}
+
+static void test_unreachable(void **state)
+{
+	struct api_fixture *f = *state;
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	int fd;
+
+	assert_int_equal(run("", "/nonexistent/api.sock", "status"), 2);
+	assert_says("start the gateway, or name its socket");
+	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/dead.sock", f->dir);
+	fd = socket(AF_UNIX, SOCK_STREAM, 0);
+	assert_int_equal(bind(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
+	close(fd);
+	assert_int_equal(run("", addr.sun_path, "status"), 2);
+	unlink(addr.sun_path);
+	assert_says("nobody listens");
+	/* A bad proxy in the environment is none of its business. */
+	assert_int_equal(run("http_proxy=http://127.0.0.1:1", f->socket_path, "status"), 0);
+}
+
+/* A copy of the program in a directory where nothing else is, and a `spillway` beside it or in PATH alone. */
+static void test_check(void **state)
+{
+	struct api_fixture *f = *state;
+	const char *real = program;
+	char copy[128], command[512], path[160];
+	int set_up, beside, in_path, nowhere;
+
+	snprintf(copy, sizeof(copy), "%s/spillwayctl", f->dir);
+	snprintf(path, sizeof(path), "PATH='%s/bin':$PATH", f->dir);
+	snprintf(
+		command, sizeof(command),
+		"cd '%s' && cp '%s' . && mkdir bin && printf '#!/bin/sh\\necho \"called with $*\"\\nexit 7\\n' >spillway "
+		"&& chmod 755 spillway",
+		f->dir, real);
+	set_up = system(command);
+	program = copy;
+	beside = run("", f->socket_path, "check gw.yaml");
+	snprintf(command, sizeof(command), "mv '%s/spillway' '%s/bin/spillway'", f->dir, f->dir);
+	set_up |= system(command);
+	in_path = run(path, f->socket_path, "check 'two words.yaml'");
+	nowhere = run("PATH=/nonexistent", f->socket_path, "check gw.yaml");
+	program = real;
+	snprintf(command, sizeof(command), "cd '%s' && rm -r spillwayctl bin", f->dir);
+	set_up |= system(command);
+	assert_int_equal(set_up, 0);
+	assert_int_equal(beside, 7);
+	assert_int_equal(in_path, 7);
+	assert_int_equal(nowhere, 2);
+	assert_says("no program 'spillway'");
+}
+
+static void test_watch(void **state)
+{
+	struct api_fixture *f = *state;
+
+	/* Three turns at least; the pipe's end stops it. */
+	assert_int_equal(run("timeout 20 sh -c '\"$0\" \"$@\" | head -n 12 | grep -c RETRIES'", f->socket_path,
+			     "--watch 0.1 services"),
+			 0);
+	assert_says("3\n");
+}
+
+#define CTL_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		CTL_TEST(test_status),
+		CTL_TEST(test_lists),
+		CTL_TEST(test_ledger),
+		CTL_TEST(test_flows),
+		CTL_TEST(test_json_passes_the_answer),
+		CTL_TEST(test_reload),
+		CTL_TEST(test_usage),
+		CTL_TEST(test_unreachable),
+		CTL_TEST(test_check),
+		CTL_TEST(test_watch),
+	};
+
+	if (argc != 2) {
+		fprintf(stderr, "usage: test_ctl PATH-OF-SPILLWAYCTL\n");
+		return 1;
+	}
+	program = argv[1];
+	curl_global_init(CURL_GLOBAL_DEFAULT);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "hash.h"
+#include "memory_heap.h"
+#include "snat.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <stdlib.h>
+
+#define N_PORTS (63 * 1024)
+
+static const uint8_t secret[HASH_SECRET_LEN] = {2, 7, 1, 8, 2, 8};
+
+static struct snat_pool pool(unsigned worker, unsigned n_workers, uint32_t n_pairs)
+{
+	struct snat_partition partition;
+	struct snat_pool p;
+
+	snat_partition_init(&partition, n_workers);
+	assert_int_equal(snat_pool_init(&p, &partition, worker, n_pairs, secret), 0);
+	return p;
+}
+
+/* Every port but the well-known ones has one owner, and the shares are even. */
+static void test_partition(void **state)
+{
+	for (unsigned n = 1; n <= DATAPLANE_MAX_WORKERS; n++) {
+		uint32_t owned[DATAPLANE_MAX_WORKERS] = {0}, sum = 0;
+		struct snat_partition partition;
+
+		snat_partition_init(&partition, n);
+		for (uint32_t port = 0; port < 65536; port++) {
+			unsigned owner = snat_owner(&partition, htons(port));
+
+			assert_true(owner < n);
+			owned[owner] += port >= 1024;
+		}
+		for (unsigned i = 0; i < n; i++) {
+			struct snat_pool p = pool(i, n, 64);
+
+			assert_int_equal(p.n_ports, owned[i]);
+			assert_true(owned[i] >= N_PORTS / n - 1024 && owned[i] <= N_PORTS / n + 1024);
+			sum += owned[i];
+			snat_pool_fini(&p);
+		}
+		assert_int_equal(sum, N_PORTS);
+	}
+}
+
+/* D-5: to the last port, none twice, none of another worker; then none at all until one comes back. */
+static void test_exhaust(void **state)
+{
+	for (unsigned n = 1; n <= 3; n++) {
+		struct snat_pool p = pool(n - 1, n, 64);
+		bool *taken = calloc(65536, 1);
+		struct snat_partition partition;
+
+		assert_non_null(taken);
+		snat_partition_init(&partition, n);
+		for (uint32_t i = 0; i < p.n_ports; i++) {
+			uint16_t port_be = snat_take(&p, 1, 42);
+
+			assert_true(ntohs(port_be) >= 1024 && !taken[ntohs(port_be)]);
+			assert_int_equal(snat_owner(&partition, port_be), n - 1);
+			taken[ntohs(port_be)] = true;
+		}
+		assert_int_equal(snat_take(&p, 1, 42), 0);
+		assert_int_equal(snat_used(&p, 1, 42), p.n_ports);
+		/* Another backend or address has its own. */
+		assert_int_not_equal(snat_take(&p, 1, 43), 0);
+		assert_int_not_equal(snat_take(&p, 0, 42), 0);
+		snat_give_back(&p, 1, 42, p.blocks[0] ? htons(p.blocks[0] + 77) : 0);
+		assert_int_equal(ntohs(snat_take(&p, 1, 42)), p.blocks[0] + 77);
+		assert_int_equal(snat_take(&p, 1, 42), 0);
+		snat_pool_fini(&p);
+		free(taken);
+	}
+}
+
+/* A port rests for a whole round before it is used again. */
+static void test_rests(void **state)
+{
+	struct snat_pool p = pool(0, 1, 64);
+	uint16_t first_be = snat_take(&p, 0, 1);
+	uint32_t n = 0;
+
+	snat_give_back(&p, 0, 1, first_be);
+	for (uint16_t port_be; (port_be = snat_take(&p, 0, 1)) != first_be; n++)
+		snat_give_back(&p, 0, 1, port_be);
+	assert_int_equal(n, N_PORTS - 1);
+	snat_pool_fini(&p);
+}
+
+/* As many pairs as there is room for can be in use at a time; those without ports give way. */
+static void test_pairs(void **state)
+{
+	const uint32_t n_pairs = 256;
+	struct snat_pool p = pool(0, 1, n_pairs);
+	uint16_t *ports_be = calloc(n_pairs, sizeof(*ports_be));
+	uint32_t got = 0;
+
+	assert_non_null(ports_be);
+	for (uint32_t round = 0; round < 50; round++) {
+		got = 0;
+		for (uint32_t i = 0; i < n_pairs; i++) {
+			ports_be[i] = snat_take(&p, i % 3, round * n_pairs + i);
+			got += ports_be[i] != 0;
+		}
+		assert_true(got >= n_pairs * 9 / 10);
+		for (uint32_t i = 0; i < n_pairs; i++) {
+			assert_int_equal(snat_used(&p, i % 3, round * n_pairs + i), ports_be[i] != 0);
+			if (ports_be[i])
+				snat_give_back(&p, i % 3, round * n_pairs + i, ports_be[i]);
+			assert_int_equal(snat_used(&p, i % 3, round * n_pairs + i), 0);
+		}
+	}
+	snat_pool_fini(&p);
+	free(ports_be);
+}
+
+/* Random takes and returns of a few pairs, against a map. */
+static void test_random(void **state)
+{
+	static bool taken[4][65536];
+	struct snat_pool p = pool(1, 2, 64);
+	uint32_t seed = 5, n[4] = {0};
+
+	for (uint32_t step = 0; step < 2000000; step++) {
+		uint32_t pair = (seed = seed * 1664525 + 1013904223) >> 30;
+		uint16_t port = seed >> 8;
+
+		if (taken[pair][port]) {
+			snat_give_back(&p, pair & 1, pair >> 1, htons(port));
+			taken[pair][port] = false;
+			n[pair]--;
+		} else if (n[pair] < p.n_ports) {
+			port = ntohs(snat_take(&p, pair & 1, pair >> 1));
+			assert_true(port && !taken[pair][port]);
+			taken[pair][port] = true;
+			n[pair]++;
+		} else {
+			assert_int_equal(snat_take(&p, pair & 1, pair >> 1), 0);
+		}
+		assert_int_equal(snat_used(&p, pair & 1, pair >> 1), n[pair]);
+	}
+	snat_pool_fini(&p);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_partition), cmocka_unit_test(test_exhaust), cmocka_unit_test(test_rests),
+		cmocka_unit_test(test_pairs),     cmocka_unit_test(test_random),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
