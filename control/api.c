@@ -258,6 +258,7 @@ static const struct route {
 	{"/v1/ledger", 0, .doc = api_doc_ledger},
 	{"/metrics", 0, .text = metrics_text, .type = "text/plain; version=0.0.4; charset=utf-8"},
 	{"/v1/reload", 0},
+	{"/v1/cure", PARAM_CURE | PARAM_MODE},
 };
 
 static const struct route *find_route(const char *path)

@@ -95,6 +95,31 @@ static bool param_cursor(const char *value, struct api_query *q)
 	return rest == NULL;
 }
 
+/* The index of `value` among `names`, or -1. */
+static int find_word(const char *const *names, int n, const char *value)
+{
+	for (int i = 0; i < n; i++)
+		if (strcmp(names[i], value) == 0)
+			return i;
+	return -1;
+}
+
+static bool param_cure(const char *value, struct api_query *q)
+{
+	int i = find_word(cure_name, CURES, value);
+
+	q->cure = i < 0 ? 0 : i;
+	return i >= 0;
+}
+
+static bool param_mode(const char *value, struct api_query *q)
+{
+	int i = find_word(cure_mode_name, CURE_ENFORCE + 1, value);
+
+	q->mode = i < 0 ? 0 : i;
+	return i >= 0;
+}
+
 static const struct param {
 	const char *name;
 	enum api_param bit;
@@ -107,6 +132,8 @@ static const struct param {
 	{"backend", PARAM_BACKEND, param_backend, "the id of a backend, such as tcp:198.18.3.21:8080"},
 	{"limit", PARAM_LIMIT, param_limit, "1 .. 1000"},
 	{"cursor", PARAM_CURSOR, param_cursor, "the `next` of an earlier answer"},
+	{"cure", PARAM_CURE, param_cure, "wall, names, silence, path or storm"},
+	{"mode", PARAM_MODE, param_mode, "enforce, shadow or off"},
 };
 
 static_assert(API_FLOWS_LIMIT_MAX == 1000, "the text of `limit` says so");

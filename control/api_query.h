@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include "cure.h"
 #include "ipaddr.h"
 
 #include <stdbool.h>
@@ -21,6 +22,8 @@ enum api_param {
 	PARAM_BACKEND = 1 << 3,
 	PARAM_LIMIT = 1 << 4,
 	PARAM_CURSOR = 1 << 5,
+	PARAM_CURE = 1 << 6,
+	PARAM_MODE = 1 << 7,
 };
 
 /* Where a page of flows goes on: the worker, the dataplane's cursor there, and rows of that batch already given. */
@@ -38,6 +41,8 @@ struct api_query {
 	char backend[80];
 	unsigned limit; /* API_FLOWS_LIMIT_MAX if not given */
 	struct api_cursor cursor;
+	enum cure cure;
+	enum cure_mode mode;
 };
 
 #define API_QUERY_ERR 256

@@ -188,7 +188,7 @@ struct listener_table *build_listeners(const struct config_service *services, co
 	return table;
 }
 
-struct policy *build_policy(uint64_t number, const struct listener_table *listeners,
+struct policy *build_policy(uint64_t number, const struct cure_modes *modes, const struct listener_table *listeners,
 			    struct policy_service *const *parts, uint32_t n_slots)
 {
 	struct policy *policy = malloc(sizeof(*policy) + n_slots * sizeof(*parts));
@@ -200,6 +200,7 @@ struct policy *build_policy(uint64_t number, const struct listener_table *listen
 	memcpy(services, parts, n_slots * sizeof(*parts));
 	*policy = (struct policy){
 		.number = number,
+		.modes = *modes,
 		.listeners = listeners,
 		.n_services = n_slots,
 		.services = services,

@@ -40,5 +40,5 @@ void build_service_free(struct policy_service *svc, struct slots *slots, bool po
 struct listener_table *build_listeners(const struct config_service *services, const struct slot_ref *refs, size_t n);
 
 /* A snapshot of n_slots services; parts are borrowed. Free with free(). */
-struct policy *build_policy(uint64_t number, const struct listener_table *listeners,
+struct policy *build_policy(uint64_t number, const struct cure_modes *modes, const struct listener_table *listeners,
 			    struct policy_service *const *parts, uint32_t n_slots);

@@ -102,10 +102,10 @@ void config_free(struct config *config)
 	free(config);
 }
 
-/* Everything before `services` is plain data in zeroed memory. */
+/* Everything before `cures` is plain data in zeroed memory. */
 bool config_same_gateway(const struct config *a, const struct config *b)
 {
-	return memcmp(a, b, offsetof(struct config, services)) == 0;
+	return memcmp(a, b, offsetof(struct config, cures)) == 0;
 }
 
 static bool same_listen(const struct config_service *a, const struct config_service *b)

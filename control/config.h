@@ -5,18 +5,13 @@
  */
 #pragma once
 
+#include "cure.h"
 #include "dataplane.h"
 #include "ipaddr.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-enum config_mode {
-	MODE_ENFORCE,
-	MODE_SHADOW,
-	MODE_OFF,
-};
 
 enum config_on_fail {
 	ON_FAIL_DROP,
@@ -118,8 +113,8 @@ struct config {
 	char dns_servers[CONFIG_MAX_DNS_SERVERS][64]; /* "198.18.3.53:53"; none: the system resolver file */
 	unsigned n_dns_servers;
 	uint64_t dns_min_ttl_ns, dns_max_ttl_ns, dns_stale_ns;
-	/* cures */
-	enum config_mode wall, names, silence, path, storm;
+	/* cures; from here on a running gateway can take over another file's */
+	struct cure_modes cures;
 	/* services */
 	struct config_service *services;
 	size_t n_services;
@@ -139,7 +134,7 @@ struct config *config_load(const char *path, config_message_fn *message, void *a
 /* The same from memory; `name` stands for the file in messages. For tests and the fuzzer. */
 struct config *config_parse(const char *name, const char *text, size_t len, config_message_fn *message, void *arg);
 void config_free(struct config *config);
-/* True if the gateway, dns and cures sections are the same: then a running gateway can take over the services. */
+/* True if the gateway and dns sections are the same: then a running gateway can take over the rest. */
 bool config_same_gateway(const struct config *a, const struct config *b);
 /* True if nothing differs but the place in the file: then what was built from one is right for the other. */
 bool config_same_service(const struct config_service *a, const struct config_service *b);

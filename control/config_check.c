@@ -165,13 +165,6 @@ static void check_dns(struct config_reader *r, const struct config *config)
 			}
 }
 
-/* What is done is always done; a cure of which nothing is done has the warning of its key. */
-static void check_cure(struct config_reader *r, const char *cure, enum config_mode mode)
-{
-	if (mode != MODE_ENFORCE)
-		warn(r, path_of("cures.%s", cure), "only enforce has an effect yet");
-}
-
 /* --- services: sorted lists, for there may be a quarter of a million listeners --- */
 
 struct listener_at {
@@ -509,8 +502,8 @@ void config_check(struct config_reader *r, const struct config *config)
 
 	check_gateway(r, config);
 	check_dns(r, config);
-	check_cure(r, "names", config->names);
-	check_cure(r, "silence", config->silence);
+	if (config->cures.of[CURE_NAMES] != CURE_ENFORCE)
+		warn(r, path_of("cures.names"), "only enforce has an effect yet");
 	if (check_names(r, config) < 0 || check_names_in_all(r, config) < 0 ||
 	    collect_listeners(config, &listeners) < 0) {
 		config_error_at(r, (yaml_mark_t){0}, "services", "out of memory");

@@ -16,7 +16,7 @@
 static const char *const idle_choices[] = {[IDLE_SLEEP] = "sleep", [IDLE_SPIN] = "spin", NULL};
 static const char *const on_fail_choices[] = {[ON_FAIL_DROP] = "drop", [ON_FAIL_PASS] = "pass", NULL};
 static const char *const mode_choices[] = {
-	[MODE_ENFORCE] = "enforce", [MODE_SHADOW] = "shadow", [MODE_OFF] = "off", NULL};
+	[CURE_OFF] = "off", [CURE_SHADOW] = "shadow", [CURE_ENFORCE] = "enforce", NULL};
 static const char *const source_choices[] = {[SOURCE_SNAT] = "snat", [SOURCE_CLIENT] = "client", NULL};
 static const char *const clamp_choices[] = {[CLAMP_AUTO] = "auto", [CLAMP_OFF] = "off", NULL};
 
@@ -70,7 +70,7 @@ static const struct config_key gateway_keys[] = {
 	 .help = "size of the IPv4 flow table; when it is full, new flows are refused and old ones stay"},
 	{"flows_ipv6", TYPE_NUMBER, 0, FIELD(config, flows_ipv6), .min = 1024, .max = 64000000, .zero_word = "auto",
 	 .fallback = "auto", .derived = "an eighth of `flows`", .help = "size of the IPv6 flow table"},
-	{"memory", TYPE_SIZE, 0, FIELD(config, memory_bytes), .min = 64ull << 20, .max = 1ull << 40, .fallback = "512M",
+	{"memory", TYPE_SIZE, 0, FIELD(config, memory_bytes), .min = 64ull << 20, .max = 1ull << 40, .fallback = "768M",
 	 .help = "the memory plan may not exceed this; hugepages where they are reserved, plain pages otherwise"},
 	{"routes", TYPE_NUMBER, 0, FIELD(config, routes), .min = 16, .max = 4000000, .fallback = "100k",
 	 .help = "room for the kernel's routes, per family"},
@@ -108,17 +108,17 @@ static const struct config_key dns_keys[] = {
 	 .help = "how long the last good addresses serve while DNS fails (RFC 8767)"},
 };
 
-#define CURE(cure, effect, words)                                                                                      \
+#define CURE(cure, index, effect, words)                                                                               \
 	{                                                                                                              \
-#cure, TYPE_ENUM, effect, FIELD(config, cure), .choices = mode_choices, .fallback = "enforce",         \
-							       .help = words                                           \
+#cure, TYPE_ENUM, effect, FIELD(config, cures.of[index]), .choices = mode_choices,                     \
+									  .fallback = "enforce", .help = words         \
 	}
 static const struct config_key cure_keys[] = {
-	CURE(wall, KEY_NO_EFFECT, "dead upstreams: circuit breaker per backend"),
-	CURE(names, 0, "DNS moved: each record's own TTL"),
-	CURE(silence, 0, "connections that a middlebox forgot"),
-	CURE(path, KEY_NO_EFFECT, "path MTU black holes"),
-	CURE(storm, KEY_NO_EFFECT, "synchronized retries"),
+	CURE(wall, CURE_WALL, KEY_NO_EFFECT, "dead upstreams: circuit breaker per backend"),
+	CURE(names, CURE_NAMES, 0, "DNS moved: each record's own TTL"),
+	CURE(silence, CURE_SILENCE, 0, "connections that a middlebox forgot"),
+	CURE(path, CURE_PATH, KEY_NO_EFFECT, "path MTU black holes"),
+	CURE(storm, CURE_STORM, KEY_NO_EFFECT, "synchronized retries"),
 };
 
 static const struct config_list listen_list = {.item = {NULL, TYPE_LISTEN, 0, .size = sizeof(struct config_listen),
@@ -223,7 +223,7 @@ static const struct config_list service_list = {.item = {NULL, TYPE_MAP, 0, .siz
 static const struct config_key root_keys[] = {
 	{"gateway", TYPE_MAP, KEY_REQUIRED | KEY_FIXED, .map = MAP(gateway_keys), .help = "the gateway itself"},
 	{"dns", TYPE_MAP, KEY_FIXED, .map = MAP(dns_keys), .help = "how names of backends are resolved"},
-	{"cures", TYPE_MAP, KEY_FIXED, .map = MAP(cure_keys),
+	{"cures", TYPE_MAP, 0, .map = MAP(cure_keys),
 	 .help = "enforce: act; shadow: count what would be done; off: do not even measure"},
 	{"services", TYPE_LIST, KEY_REQUIRED, FIELD(config, services), .list = &service_list, .help = "what is served"},
 };

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-#include "gateway.h"
 #include "api.h"
 #include "clock.h"
 #include "dataplane.h"
+#include "events.h"
 #include "gate.h"
+#include "gateway_private.h"
 #include "guard.h"
 #include "instance.h"
 #include "memory_plan.h"
@@ -28,38 +29,9 @@
 #define PUBLISH_EVERY_NS 1000000000ULL /* a set that changes all the time is published this often */
 #define FIRST_ANSWER_NS  3000000000ULL /* how long a start waits for DNS before it serves what it has */
 #define HANG_NS          3000000000ULL
-#define WANTS_AT_ONCE    64
+#define NOTES_AT_ONCE    64
 
-struct gateway_port {
-	int index;
-	unsigned n_queues;
-	struct gate *gate; /* NULL: a port of DPDK's own */
-};
-
-struct gateway {
-	struct config *config;
-	const char *config_path;
-	struct event_base *base;
-	struct dataplane *dp;
-	struct gateway_port ports[DATAPLANE_MAX_PORTS];
-	unsigned n_ports;
-	struct netlink *netlink;
-	struct names *names;
-	struct services *services;
-	struct api *api;
-	int command_fd;
-	int instance_fd;
-	uint64_t started_ns, last_publish_ns;
-	enum gateway_state state;
-	bool guarded;
-	bool guard_was_there; /* before the start: a start that fails leaves it */
-	bool stopping;        /* a signal said so, perhaps before gateway_run() */
-	int publish_error;    /* of the last publish: each is said once */
-	size_t n_starved;
-	struct event *tick, *publish, *notes, *commands, *sigterm, *sigint;
-};
-
-__attribute__((format(printf, 1, 2))) static void say(const char *format, ...)
+void gateway_say(const char *format, ...)
 {
 	va_list args;
 
@@ -89,7 +61,7 @@ static int view_gates(const struct gateway *gw, struct view *view)
 	return 0;
 }
 
-static void publish_view(struct gateway *gw)
+void gateway_publish_view(struct gateway *gw)
 {
 	struct view *view = calloc(1, sizeof(*view));
 
@@ -121,19 +93,19 @@ static void say_starved(struct gateway *gw)
 	size_t n = services_starved(gw->services);
 
 	if (n > gw->n_starved)
-		say("no free slots for the backends of %zu services: they stay as they were", n);
+		gateway_say("no free slots for the backends of %zu services: they stay as they were", n);
 	else if (n < gw->n_starved)
-		say("backends of %zu services have slots again", gw->n_starved - n);
+		gateway_say("backends of %zu services have slots again", gw->n_starved - n);
 	gw->n_starved = n;
 }
 
-static int publish_now(struct gateway *gw)
+int gateway_publish_now(struct gateway *gw)
 {
 	int err = services_publish(gw->services);
 
 	gw->last_publish_ns = clock_monotonic_ns();
 	if (err && err != gw->publish_error)
-		say("cannot publish: %s; the last policy stays", strerror(-err));
+		gateway_say("cannot publish: %s; the last policy stays", strerror(-err));
 	gw->publish_error = err;
 	if (err)
 		return err;
@@ -148,7 +120,7 @@ static void on_publish(evutil_socket_t fd, short what, void *arg)
 	struct gateway *gw = arg;
 
 	if (services_dirty(gw->services))
-		publish_now(gw);
+		gateway_publish_now(gw);
 }
 
 /* Soon, but not more often than once in PUBLISH_EVERY_NS. */
@@ -178,30 +150,46 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 	struct gateway *gw = arg;
 
 	services_reap(gw->services);
-	publish_view(gw);
+	gateway_publish_view(gw);
 	if (gw->state == GATEWAY_READY && services_dirty(gw->services) &&
 	    clock_monotonic_ns() - gw->last_publish_ns > RETRY_NS)
 		publish_soon(gw);
 }
 
+static void take_note(struct gateway *gw, const struct note *note)
+{
+	switch (note->kind) {
+	case NOTE_NEIGHBOUR:
+		netlink_resolve(gw->netlink, note->want.port, &note->want.addr);
+		break;
+	case NOTE_BACKEND:
+	case NOTE_PATH_MTU:
+		break;
+	}
+}
+
 static void on_notes(evutil_socket_t fd, short what, void *arg)
 {
 	struct gateway *gw = arg;
-	struct neighbour_want wants[WANTS_AT_ONCE];
+	struct note notes[NOTES_AT_ONCE];
 	size_t n;
 
 	do {
-		n = dataplane_neighbour_wants(gw->dp, wants, WANTS_AT_ONCE);
+		n = dataplane_notes(gw->dp, notes, NOTES_AT_ONCE);
 		for (size_t i = 0; i < n; i++)
-			netlink_resolve(gw->netlink, wants[i].port, &wants[i].addr);
-	} while (n == WANTS_AT_ONCE);
+			take_note(gw, &notes[i]);
+	} while (n == NOTES_AT_ONCE);
 }
 
 static void on_link(void *arg, int port, bool present, bool up, uint32_t mtu)
 {
 	struct gateway *gw = arg;
 
-	say("port %s: link %s", gw->config->ports[port].name, !present ? "gone" : up ? "up" : "down");
+	events_add(gw->events, up ? EVENT_INFO : EVENT_CRITICAL,
+		   !present ? "link_gone"
+		   : up     ? "link_up"
+			    : "link_down",
+		   "gateway", gw->config->ports[port].name, "MTU %u", mtu);
 }
 
 static void on_signal(evutil_socket_t fd, short what, void *arg)
@@ -223,7 +211,7 @@ static size_t count_listeners(const struct config *config)
 	return n;
 }
 
-static int gates_set_listeners(struct gateway *gw, const struct config *config)
+int gateway_set_listeners(struct gateway *gw, const struct config *config)
 {
 	size_t n = 0;
 	struct gate_listener *l = calloc(count_listeners(config) + 1, sizeof(*l));
@@ -239,12 +227,12 @@ static int gates_set_listeners(struct gateway *gw, const struct config *config)
 		if (gw->ports[i].gate)
 			err = gate_set_listeners(gw->ports[i].gate, l, n);
 	if (err)
-		say("cannot tell the gates of all listeners: %s", strerror(-err));
+		gateway_say("cannot tell the gates of all listeners: %s", strerror(-err));
 	free(l);
 	return err;
 }
 
-static int guard(struct gateway *gw, const struct config *config)
+int gateway_guard(struct gateway *gw, const struct config *config)
 {
 	size_t n = 0;
 	struct guard_listener *l = calloc(count_listeners(config) + 1, sizeof(*l));
@@ -261,124 +249,11 @@ static int guard(struct gateway *gw, const struct config *config)
 		err = guard_install(l, n, config->snat, config->n_snat, config->on_death == ON_FAIL_PASS, text,
 				    sizeof(text));
 	if (err)
-		say("%s", text);
+		gateway_say("%s", text);
 	else
 		gw->guarded = true;
 	free(l);
 	return err;
-}
-
-/* --- commands --- */
-
-/* Into an array of JSON strings; a message that quotes bytes which are no UTF-8 is in the log alone. */
-static void collect(void *arg, const char *message)
-{
-	json_t *text = json_string(message);
-
-	say("%s", message);
-	json_array_append_new(arg, text ? text : json_string("a message that is no UTF-8: see the log"));
-}
-
-static void set_config_text(struct gateway *gw)
-{
-	char *text = NULL;
-	size_t len = 0;
-	FILE *f = open_memstream(&text, &len);
-
-	if (!f)
-		return;
-	config_print(gw->config, f);
-	if (fclose(f) == 0)
-		api_set_config_text(gw->api, text);
-	free(text);
-}
-
-static void refuse(struct api_command *c, int status, const char *why)
-{
-	c->status = status;
-	c->answer = json_pack("{s:s}", "error", why);
-}
-
-/* NULL if refused; then `c` is answered and nothing has changed. */
-static struct config *load_again(struct gateway *gw, struct api_command *c)
-{
-	json_t *problems = json_array();
-	struct config *config = config_load(gw->config_path, collect, problems);
-
-	if (!config) {
-		refuse(c, 400, "the file is refused, the last configuration stays");
-		json_object_set(c->answer, "problems", problems);
-	} else if (!config_same_gateway(config, gw->config)) {
-		refuse(c, 409, "the gateway, dns and cures sections cannot change while it runs: restart it");
-		config_free(config);
-		config = NULL;
-	}
-	json_decref(problems);
-	return config;
-}
-
-/* What publishes nothing changes nothing: then the old configuration is back, with all that DNS said of it. */
-static int take_over(struct gateway *gw, struct config *config, struct api_command *c)
-{
-	int err = services_configure(gw->services, config, gw->names);
-
-	if (err) {
-		refuse(c, 409, "more services than there are slots; restart with the new file");
-		return err;
-	}
-	err = publish_now(gw);
-	if (err) {
-		services_revert(gw->services);
-		refuse(c, 500, "it could not be published, the last configuration stays: see the log");
-	}
-	return err;
-}
-
-/*
- * Everything is checked before anything changes. The policy is first: it knows a new listener before the gate sends
- * packets for it, and the gate sends those of an old one until the policy has refused them.
- */
-static void reload(struct gateway *gw, struct api_command *c)
-{
-	struct config *config = load_again(gw, c);
-	bool done;
-
-	if (!config)
-		return;
-	if (take_over(gw, config, c)) {
-		config_free(config);
-		return;
-	}
-	config_free(gw->config);
-	gw->config = config;
-	done = !guard(gw, config);
-	done = !gates_set_listeners(gw, config) && done;
-	set_config_text(gw);
-	publish_view(gw);
-	if (done) {
-		c->status = 200;
-		c->answer = json_pack("{s:I}", "services", (json_int_t)config->n_services);
-	} else {
-		refuse(c, 500, "loaded, but not all of it could be put to work: see the log, and restart");
-	}
-	say("reloaded by uid %u%s", c->uid, done ? "" : ", in part only");
-}
-
-static void on_commands(evutil_socket_t fd, short what, void *arg)
-{
-	struct gateway *gw = arg;
-	struct api_command *c;
-	uint64_t count;
-
-	if (read(gw->command_fd, &count, sizeof(count)) < 0 && errno != EAGAIN)
-		return;
-	while ((c = api_command_take(gw->api))) {
-		if (strcmp(c->path, "/v1/reload") == 0)
-			reload(gw, c);
-		else
-			refuse(c, 404, "no such command");
-		api_command_done(gw->api, c);
-	}
 }
 
 /* --- start --- */
@@ -393,7 +268,7 @@ static int start_dataplane(struct gateway *gw)
 	for (unsigned i = 0; i < gw->config->n_ports; i++) {
 		rc = memory_plan_queues(&gw->config->ports[i], err, sizeof(err));
 		if (rc < 0) {
-			say("%s", err);
+			gateway_say("%s", err);
 			return rc;
 		}
 		gw->ports[i].n_queues = rc;
@@ -408,14 +283,15 @@ static int start_dataplane(struct gateway *gw)
 		return rc;
 	rc = memory_plan_start(&config, n_queues);
 	if (rc) {
-		say("cannot get memory for packets and tables: %s (did another process take hugepages just now?)",
-		    strerror(-rc));
+		gateway_say(
+			"cannot get memory for packets and tables: %s (did another process take hugepages just now?)",
+			strerror(-rc));
 		return rc;
 	}
 	gw->dp = dataplane_create(&config);
 	if (!gw->dp) {
 		rc = -errno;
-		say("cannot create the dataplane: %s", strerror(-rc));
+		gateway_say("cannot create the dataplane: %s", strerror(-rc));
 		return rc;
 	}
 	gw->services = services_create(gw->dp, &(struct services_config){
@@ -446,10 +322,11 @@ static int start_gate(struct gateway *gw, const struct config_port *port, struct
 		rc = gp->gate ? 0 : -errno;
 	}
 	if (rc)
-		say("port %s: %s", port->name, err);
+		gateway_say("port %s: %s", port->name, err);
 	else if (gate_device_is_veth(port->device))
-		say("port %s: %s is a veth: its peer must not leave checksums to it (ethtool -K PEER tx off tso off gso off)",
-		    port->name, port->device);
+		gateway_say(
+			"port %s: %s is a veth: its peer must not leave checksums to it (ethtool -K PEER tx off tso off gso off)",
+			port->name, port->device);
 	return rc;
 }
 
@@ -488,16 +365,17 @@ static int start_port(struct gateway *gw, unsigned i)
 	}
 	gp->index = dataplane_add_port(gw->dp, &config, err, sizeof(err));
 	if (gp->index < 0) {
-		say("port %s: %s", port->name, err);
+		gateway_say("port %s: %s", port->name, err);
 		return gp->index;
 	}
 	gw->n_ports = i + 1;
 	if (!gp->gate)
-		say("port %s: a DPDK port has no way to the kernel yet: no route or neighbour leads out through it",
-		    port->name);
+		gateway_say(
+			"port %s: a DPDK port has no way to the kernel yet: no route or neighbour leads out through it",
+			port->name);
 	rc = gp->gate ? wire_gate(gw, gp) : 0;
 	if (rc)
-		say("port %s: cannot fill the gate's maps: %s", port->name, strerror(-rc));
+		gateway_say("port %s: cannot fill the gate's maps: %s", port->name, strerror(-rc));
 	return rc;
 }
 
@@ -513,7 +391,7 @@ static int start_netlink(struct gateway *gw)
 	gw->netlink = netlink_create(gw->base, gw->dp, ports, n, on_link, gw);
 	rc = gw->netlink ? 0 : -errno;
 	if (rc)
-		say("cannot follow the kernel's routes: %s", strerror(-rc));
+		gateway_say("cannot follow the kernel's routes: %s", strerror(-rc));
 	return rc;
 }
 
@@ -535,12 +413,12 @@ static int start_names(struct gateway *gw)
 	gw->names = names_create(gw->base, &config, on_name, gw);
 	if (!gw->names) {
 		rc = -errno;
-		say("cannot start the resolver: %s", strerror(-rc));
+		gateway_say("cannot start the resolver: %s", strerror(-rc));
 		return rc;
 	}
 	rc = services_configure(gw->services, gw->config, gw->names);
 	if (rc)
-		say("more services than there are slots");
+		gateway_say("more services than there are slots");
 	return rc;
 }
 
@@ -555,7 +433,7 @@ static void wait_for_names(struct gateway *gw)
 		event_base_dispatch(gw->base);
 	}
 	if (!services_resolved(gw->services))
-		say("some names are not resolved yet; their services refuse until they are");
+		gateway_say("some names are not resolved yet; their services refuse until they are");
 }
 
 static int start_api(struct gateway *gw)
@@ -571,10 +449,10 @@ static int start_api(struct gateway *gw)
 
 	gw->api = api_start(&config, gw->dp, err, sizeof(err));
 	if (!gw->api) {
-		say("%s", err);
+		gateway_say("%s", err);
 		return -EIO;
 	}
-	set_config_text(gw);
+	gateway_set_config_text(gw);
 	return 0;
 }
 
@@ -586,7 +464,7 @@ static int attach_gates(struct gateway *gw)
 		if (!gw->ports[i].gate)
 			continue;
 		if (gate_attach(gw->ports[i].gate, err, sizeof(err))) {
-			say("port %s: %s", gw->config->ports[i].name, err);
+			gateway_say("port %s: %s", gw->config->ports[i].name, err);
 			return -EIO;
 		}
 	}
@@ -612,7 +490,7 @@ static int start_events(struct gateway *gw)
 	gw->tick = event_new(gw->base, -1, EV_PERSIST, on_tick, gw);
 	gw->publish = event_new(gw->base, -1, 0, on_publish, gw);
 	gw->notes = event_new(gw->base, dataplane_notes_fd(gw->dp), EV_READ | EV_PERSIST, on_notes, gw);
-	gw->commands = event_new(gw->base, gw->command_fd, EV_READ | EV_PERSIST, on_commands, gw);
+	gw->commands = event_new(gw->base, gw->command_fd, EV_READ | EV_PERSIST, gateway_on_commands, gw);
 	if (!gw->tick || !gw->publish || !gw->notes || !gw->commands)
 		return -ENOMEM;
 	event_add(gw->tick, &tick);
@@ -627,7 +505,7 @@ static int start_instance(struct gateway *gw)
 
 	gw->instance_fd = instance_claim(err, sizeof(err));
 	if (gw->instance_fd < 0)
-		say("%s", err);
+		gateway_say("%s", err);
 	return gw->instance_fd < 0 ? gw->instance_fd : 0;
 }
 
@@ -647,10 +525,10 @@ static int start_all(struct gateway *gw)
 		rc = start_port(gw, i);
 	if (!rc) {
 		gw->guard_was_there = guard_installed();
-		rc = guard(gw, gw->config);
+		rc = gateway_guard(gw, gw->config);
 	}
 	if (!rc)
-		rc = gates_set_listeners(gw, gw->config);
+		rc = gateway_set_listeners(gw, gw->config);
 	if (!rc)
 		rc = start_netlink(gw);
 	if (!rc)
@@ -660,11 +538,11 @@ static int start_all(struct gateway *gw)
 	if (rc)
 		return rc;
 	wait_for_names(gw);
-	rc = publish_now(gw);
+	rc = gateway_publish_now(gw);
 	if (!rc)
 		rc = dataplane_start(gw->dp);
 	if (!rc)
-		publish_view(gw);
+		gateway_publish_view(gw);
 	if (!rc)
 		rc = start_api(gw);
 	if (!rc)
@@ -687,16 +565,17 @@ struct gateway *gateway_start(struct config *config, const char *config_path)
 	gw->config_path = config_path;
 	gw->command_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	gw->base = event_base_new();
-	rc = gw->command_fd >= 0 && gw->base ? start_all(gw) : -ENOMEM;
+	gw->events = events_create(stderr);
+	rc = gw->command_fd >= 0 && gw->base && gw->events ? start_all(gw) : -ENOMEM;
 	if (rc) {
 		/* What failed has said more. */
-		say("not started: %s", strerror(-rc));
+		gateway_say("not started: %s", strerror(-rc));
 		gateway_stop(gw);
 		return NULL;
 	}
 	gw->state = GATEWAY_READY;
-	publish_view(gw);
-	say("ready");
+	gateway_publish_view(gw);
+	gateway_say("ready");
 	return gw;
 }
 
@@ -725,6 +604,8 @@ void gateway_stop(struct gateway *gw)
 		return;
 	remove_guard = gw->guarded && (gw->state != GATEWAY_STARTING || !gw->guard_was_there);
 	gw->state = GATEWAY_DRAINING;
+	if (gw->events)
+		events_wake(gw->events);
 	api_stop(gw->api);
 	view_publish(NULL);
 	for (unsigned i = 0; i < gw->config->n_ports; i++)
@@ -754,6 +635,7 @@ void gateway_stop(struct gateway *gw)
 		close(gw->command_fd);
 	if (gw->instance_fd >= 0)
 		close(gw->instance_fd);
+	events_destroy(gw->events);
 	config_free(gw->config);
 	free(gw);
 }

@@ -64,6 +64,20 @@ static void put_ledger(FILE *out, const struct ledger *sum)
 			(unsigned long long)sum->made[i]);
 }
 
+static void put_actions(FILE *out, const struct ledger *sum)
+{
+	put_family(out, "spillway_actions_total", "counter",
+		   "what cures did (mode enforce), and would have done (mode shadow)");
+	for (int i = 0; i < ACTION_COUNT; i++) {
+		const struct action_info *a = &action_info[i];
+
+		fprintf(out, "spillway_actions_total{cure=\"%s\",action=\"%s\",mode=\"enforce\"} %llu\n",
+			cure_name[a->cure], a->name, (unsigned long long)sum->did[i]);
+		fprintf(out, "spillway_actions_total{cure=\"%s\",action=\"%s\",mode=\"shadow\"} %llu\n",
+			cure_name[a->cure], a->name, (unsigned long long)sum->would[i]);
+	}
+}
+
 struct metric {
 	const char *name, *type, *help;
 	size_t offset; /* of a uint64_t in the report */
@@ -184,6 +198,7 @@ char *api_metrics(const struct api_source *src, const struct view *view, size_t 
 	put_single(out, "spillway_ready", "gauge", "1 if the gateway is ready", view && view->state == GATEWAY_READY);
 	api_ledger_sum(src, &sum);
 	put_ledger(out, &sum);
+	put_actions(out, &sum);
 	put_verdicts(out, &sum);
 	put_backends(out, src, view);
 	put_services(out, src, view);

@@ -47,7 +47,7 @@ struct services {
 	const struct config *replaced;    /* by `current`, which is not published yet; its names are watched, too */
 	struct listener_table *listeners; /* published */
 	struct policy *policy;            /* published */
-	bool listeners_dirty;
+	bool listeners_dirty, modes_dirty;
 	uint64_t publish_took_ns, published_ns;
 };
 
@@ -309,6 +309,8 @@ static void take_services(struct services *s, const struct config *config)
 			s->services[i].config = NULL;
 	if (!s->current || !config_same_listeners(s->current, config))
 		s->listeners_dirty = true;
+	if (!s->current || memcmp(&s->current->cures, &config->cures, sizeof(config->cures)) != 0)
+		s->modes_dirty = true;
 	s->current = config;
 }
 
@@ -336,6 +338,11 @@ void services_revert(struct services *s)
 	take_services(s, s->replaced);
 	s->replaced = NULL;
 	for_each_name(s, refused, unwatch);
+}
+
+void services_modes_changed(struct services *s)
+{
+	s->modes_dirty = true;
 }
 
 /* --- building --- */
@@ -413,7 +420,7 @@ static struct policy_service *build_one(struct services *s, const struct service
 
 bool services_dirty(const struct services *s)
 {
-	if (s->listeners_dirty)
+	if (s->listeners_dirty || s->modes_dirty)
 		return true;
 	for (uint32_t i = 0; i < s->config.n_service_slots; i++)
 		if (s->services[i].dirty)
@@ -478,8 +485,8 @@ static int draft_make(struct services *s, struct draft *d)
 	d->listeners = draft_listeners(s);
 	if (!d->listeners)
 		return -errno;
-	d->policy =
-		build_policy(s->policy ? s->policy->number + 1 : 1, d->listeners, d->parts, s->config.n_service_slots);
+	d->policy = build_policy(s->policy ? s->policy->number + 1 : 1, &s->current->cures, d->listeners, d->parts,
+				 s->config.n_service_slots);
 	return d->policy ? 0 : -ENOMEM;
 }
 
@@ -509,7 +516,7 @@ static void draft_settle(struct services *s, struct draft *d)
 	if (d->listeners != s->listeners)
 		listener_table_destroy(s->listeners);
 	s->listeners = d->listeners;
-	s->listeners_dirty = false;
+	s->listeners_dirty = s->modes_dirty = false;
 	free(s->policy);
 	s->policy = d->policy;
 	free(d->parts);

@@ -36,6 +36,9 @@ int services_configure(struct services *s, const struct config *config, struct n
 /* Back to the configuration before, as if the new one had never been: it could not be published. */
 void services_revert(struct services *s);
 
+/* The modes of the cures in the current configuration are others than were published. */
+void services_modes_changed(struct services *s);
+
 /* DNS spoke; marks the services that use the name. */
 void services_name_changed(struct services *s, const struct name_view *view);
 /* True if something waits to be published. */

@@ -43,7 +43,7 @@ static enum verdict first_packet(struct worker *w, const struct policy *policy, 
 	backend = select_backend(&svc->sets[it->p.family == 6][it->p.proto == PROTO_UDP], it->hash);
 	if (!backend)
 		return refuse(w, svc, it, VERDICT_answer_service_down, VERDICT_answer_unreachable);
-	switch (place(w, it, svc, backend)) {
+	switch (place(w, it, policy, svc, backend)) {
 	case PLACE_OK:
 		if (it->p.proto == PROTO_TCP)
 			tcp_begin(w, it);

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "answer_limits.h"
+#include "cells.h"
 #include "dataplane.h"
 #include "fib.h"
 #include "flow.h"
@@ -76,7 +77,7 @@ struct tx_buffer {
 	struct rte_mbuf *m[TX_BUFFER];
 };
 
-/* Notes to decide: neighbours that are wanted. One ring per worker, and a memory of what was asked for lately. */
+/* A memory of the neighbours that were asked for lately. */
 #define WANT_MEMORY 64
 
 struct want_memory {
@@ -96,6 +97,7 @@ struct worker {
 	struct answer_limits *limits;
 	struct backend_cell *backends; /* by slot */
 	struct service_cell *services; /* by slot */
+	struct cells *cells;           /* shared by all workers */
 	struct port_queue *tx_queue[DATAPLANE_MAX_PORTS];
 	struct tx_buffer tx[DATAPLANE_MAX_PORTS];
 	struct burst burst;
@@ -112,8 +114,9 @@ struct worker {
 	uint64_t published_at_ns;
 
 	struct want_memory wants[WANT_MEMORY];
-	struct rte_ring *notes; /* to decide */
+	struct rte_ring *notes; /* to decide: note.c */
 	bool notes_added;       /* and decide was not told yet */
+	uint64_t notes_lost;
 
 	/* read by others */
 	struct {
@@ -147,8 +150,9 @@ struct dataplane {
 	/* From worker to worker, a ring per class, so that a flood of SYNs cannot fill the way of what is established.
 	 */
 	struct rte_ring *rings[RX_CLASSES][DATAPLANE_MAX_WORKERS][DATAPLANE_MAX_WORKERS];
-	uint32_t ports_up; /* bit per port; written by decide, relaxed */
-	int notes_fd;      /* eventfd: workers left notes */
+	struct cells cells; /* changed by workers and decide, as each says */
+	uint32_t ports_up;  /* bit per port; written by decide, relaxed */
+	int notes_fd;       /* eventfd: workers left notes */
 	pthread_mutex_t query_lock;
 };
 

@@ -48,6 +48,8 @@ size_t dataplane_memory_plan(const struct dataplane_config *config, unsigned n_q
 	parts[i++] = (struct memory_part){"flows IPv6", flow_table_bytes(0, share(config->flows_v6, n)) * n};
 	parts[i++] = (struct memory_part){"routes and neighbours", fib_bytes(config->n_routes, config->n_neighbours)};
 	parts[i++] = (struct memory_part){"SNAT ports and counters", worker_bytes(config) * n};
+	parts[i++] =
+		(struct memory_part){"shared cells", cells_bytes(config->n_backend_slots, config->n_service_slots)};
 	parts[i++] = (struct memory_part){"rings between workers",
 					  (uint64_t)n * (n - 1) * RX_CLASSES * HANDOVER_RING * sizeof(void *)};
 	parts[i++] = (struct memory_part){"rings of ports", (uint64_t)n_queues * (2048 * 16 * 3 + 4096 * 8 + 2048 * 8)};
@@ -98,7 +100,9 @@ static int dataplane_init(struct dataplane *dp)
 	dp->fib = fib_create(config->n_routes, config->n_neighbours, config->secret);
 	if (!dp->fib)
 		return -errno;
-	err = rings_create(dp);
+	err = cells_init(&dp->cells, config->n_backend_slots, config->n_service_slots);
+	if (!err)
+		err = rings_create(dp);
 	for (unsigned i = 0; i < config->n_workers && !err; i++) {
 		dp->workers[i] = worker_create(dp, i);
 		err = dp->workers[i] ? 0 : -errno;
@@ -152,6 +156,7 @@ void dataplane_destroy(struct dataplane *dp)
 	for (unsigned i = 0; i < dp->n_ports; i++)
 		dp->ports[i]->ops->close(dp->ports[i]);
 	fib_destroy(dp->fib);
+	cells_fini(&dp->cells);
 	rte_mempool_free(dp->pool);
 	if (dp->notes_fd >= 0)
 		close(dp->notes_fd);
@@ -266,6 +271,7 @@ void dataplane_backend_reset(struct dataplane *dp, uint32_t slot)
 
 	for (unsigned i = 0; i < dp->config.n_workers; i++)
 		observe_store_words(&dp->workers[i]->backends[slot], &zero, sizeof(zero));
+	cells_reset_backend(&dp->cells, slot);
 }
 
 void dataplane_service_reset(struct dataplane *dp, uint32_t slot)
@@ -274,9 +280,10 @@ void dataplane_service_reset(struct dataplane *dp, uint32_t slot)
 
 	for (unsigned i = 0; i < dp->config.n_workers; i++)
 		observe_store_words(&dp->workers[i]->services[slot], &zero, sizeof(zero));
+	cells_reset_service(&dp->cells, slot);
 }
 
-/* --- routes and neighbours --- */
+/* --- routes, neighbours and notes --- */
 
 size_t dataplane_route_update(struct dataplane *dp, const struct route_change *changes, size_t n)
 {
@@ -294,7 +301,7 @@ int dataplane_neighbour_update(struct dataplane *dp, int port, const struct ipad
 	return fib_neighbour(dp->fib, port, addr, state, mac);
 }
 
-size_t dataplane_neighbour_wants(struct dataplane *dp, struct neighbour_want *out, size_t max)
+size_t dataplane_notes(struct dataplane *dp, struct note *out, size_t max)
 {
 	uint64_t count;
 	size_t n = 0;
@@ -304,6 +311,15 @@ size_t dataplane_neighbour_wants(struct dataplane *dp, struct neighbour_want *ou
 	for (unsigned i = 0; i < dp->config.n_workers && n < max; i++)
 		n += rte_ring_sc_dequeue_burst_elem(dp->workers[i]->notes, &out[n], sizeof(*out), max - n, NULL);
 	return n;
+}
+
+uint64_t dataplane_notes_lost(const struct dataplane *dp)
+{
+	uint64_t lost = 0;
+
+	for (unsigned i = 0; i < dp->config.n_workers; i++)
+		lost += __atomic_load_n(&dp->workers[i]->notes_lost, __ATOMIC_RELAXED);
+	return lost;
 }
 
 int dataplane_notes_fd(const struct dataplane *dp)

@@ -169,8 +169,33 @@ struct neighbour_want {
 	struct ipaddr addr;
 };
 
-/* Takes up to `max` notes that workers left; each worker repeats a wish at most once a second. */
-size_t dataplane_neighbour_wants(struct dataplane *dp, struct neighbour_want *out, size_t max);
+/* --- notes: what workers leave for decide, in the order in which each of them left it --- */
+
+enum note_kind {
+	NOTE_NEIGHBOUR, /* `want`; each worker repeats a wish at most once a second */
+	NOTE_BACKEND,   /* `backend`: look at its cell now, rather than with the next tick */
+	NOTE_PATH_MTU,  /* `path`: a router said what fits on the way to an address */
+};
+
+struct note {
+	enum note_kind kind;
+	union {
+		struct neighbour_want want;
+		struct {
+			uint32_t slot;
+		} backend;
+		struct {
+			struct ipaddr to;
+			uint32_t mtu;
+			bool upstream; /* `to` is a backend, else a client */
+		} path;
+	};
+};
+
+/* Takes up to `max` of them. */
+size_t dataplane_notes(struct dataplane *dp, struct note *out, size_t max);
+/* Notes that found their ring full, ever. */
+uint64_t dataplane_notes_lost(const struct dataplane *dp);
 /* Readable when there are notes for control. */
 int dataplane_notes_fd(const struct dataplane *dp);
 

@@ -121,6 +121,7 @@ struct flow_track {
 	uint32_t wheel_next, wheel_prev; /* entry references without direction, FLOW_REF_NONE at the ends */
 	uint16_t wheel_slot;
 	uint8_t fin_seen; /* bit per direction */
+	uint16_t modes;   /* of the cures, at its birth: cure_pack() */
 	uint32_t service_slot;
 	uint32_t backend_slot;
 	uint16_t snat_port_be;
@@ -135,16 +136,37 @@ struct flow_cold {
 	uint64_t packets[DIRS], bytes[DIRS]; /* until the last roll-up; added to the backend's counters too */
 } __attribute__((aligned(64)));
 
+/*
+ * What of the client's SYN is needed to send it again: later, or to another backend. Only of use until the handshake is
+ * done.
+ */
+#define TCP_OPTIONS_MAX 40
+
+struct syn_kept {
+	uint8_t options[TCP_OPTIONS_MAX]; /* without fast open, and so without its data (RFC 7413 4.1.3) */
+	uint8_t options_len;
+	uint8_t tcp_flags; /* SYN, and what it says of ECN */
+	uint8_t tos;       /* or traffic class */
+	uint8_t ttl;       /* as it came */
+	uint16_t window_be;
+	uint16_t unused;
+	uint32_t flow_label; /* IPv6, host order */
+	uint32_t isn;        /* host order */
+	uint64_t unused2;
+} __attribute__((aligned(64)));
+
 struct flow4 {
 	struct flow_half4 half[DIRS];
 	struct flow_track track;
 	struct flow_cold cold;
+	struct syn_kept syn;
 };
 
 struct flow6 {
 	struct flow_half6 half[DIRS];
 	struct flow_track track;
 	struct flow_cold cold;
+	struct syn_kept syn;
 };
 
 static_assert(sizeof(struct flow_half4) == 64, "one line per direction");
@@ -237,6 +259,11 @@ static inline struct flow_track *flow_track(const struct flow_table *t, flow_ref
 static inline struct flow_cold *flow_cold(const struct flow_table *t, flow_ref ref)
 {
 	return flow_ref_is_v6(ref) ? &t->flows6[flow_ref_entry(ref)].cold : &t->flows4[flow_ref_entry(ref)].cold;
+}
+
+static inline struct syn_kept *flow_syn(const struct flow_table *t, flow_ref ref)
+{
+	return flow_ref_is_v6(ref) ? &t->flows6[flow_ref_entry(ref)].syn : &t->flows4[flow_ref_entry(ref)].syn;
 }
 
 static inline void flow_put_state(const struct flow_table *t, flow_ref ref, enum flow_state state)

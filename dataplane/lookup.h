@@ -27,6 +27,19 @@ static inline struct flow_key6 item_key6(const struct item *it)
 	return key;
 }
 
+/* Under which its flow is found; TCP and UDP only. */
+static inline uint64_t item_hash(const struct worker *w, const struct item *it)
+{
+	if (it->p.family == 4) {
+		struct flow_key4 key = item_key4(it);
+
+		return flow_hash4(&key, it->p.proto, w->flows.secret);
+	}
+	struct flow_key6 key = item_key6(it);
+
+	return flow_hash6(&key, it->p.proto, w->flows.secret);
+}
+
 /* FLOW_REF_NONE if there is none. */
 flow_ref flow_find(const struct worker *w, const struct item *it);
 

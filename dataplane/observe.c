@@ -8,12 +8,6 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-const char *const made_name[MADE_COUNT] = {
-#define M(name, help) #name,
-	MADE_LIST(M)
-#undef M
-};
-
 /* --- ledger --- */
 
 uint64_t ledger_class(const struct ledger *l, enum verdict_class class)
@@ -46,6 +40,10 @@ void ledger_add(struct ledger *sum, const struct ledger *l)
 		sum->verdicts[v] += l->verdicts[v];
 	for (unsigned m = 0; m < MADE_COUNT; m++)
 		sum->made[m] += l->made[m];
+	for (unsigned a = 0; a < ACTION_COUNT; a++) {
+		sum->did[a] += l->did[a];
+		sum->would[a] += l->would[a];
+	}
 }
 
 /* --- words under a sequence count --- */

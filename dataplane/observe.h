@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include "cure.h"
 #include "ipaddr.h"
 #include "verdict.h"
 
@@ -27,6 +28,28 @@ enum made {
 extern const char *const made_name[MADE_COUNT];
 
 /*
+ * What cures do, beside or behind a packet's verdict: counted when done (enforce), and apart when it only would be
+ * (shadow).
+ */
+#define ACTION_LIST(A) A(rst_idle, SILENCE, "ended a connection that idled too long, with RST to both sides")
+
+enum action {
+#define A(name, cure, help) ACTION_##name,
+	ACTION_LIST(A)
+#undef A
+		ACTION_COUNT
+};
+
+struct action_info {
+	const char *name; /* "rst_idle"; in shadow "would_rst_idle" */
+	const char *help;
+	enum cure cure;
+};
+
+/* Indexed by enum action. */
+extern const struct action_info action_info[ACTION_COUNT];
+
+/*
  * One worker's ledger, consistent as of the end of one burst (read under a sequence count). Invariants, always:
  *   rx + taken_over = sum(verdicts) + inside          tx = forwarded + answered + sum(made) - tx_failed
  * `inside` is what the worker itself holds back. A packet in a hand-over ring is not part of it: it is the giver's
@@ -41,6 +64,8 @@ struct ledger {
 	uint64_t tx_failed; /* of forwarded + answered + made: the device did not take it (its tx_full) */
 	uint64_t verdicts[VERDICT_COUNT];
 	uint64_t made[MADE_COUNT];
+	/* Beside the two laws: */
+	uint64_t did[ACTION_COUNT], would[ACTION_COUNT];
 };
 
 /* rx + taken_over - (everything it turned into): 0 unless the gateway lost a packet. */

@@ -18,20 +18,6 @@
 
 /* --- parse --- */
 
-static inline void hash_item(const struct worker *w, struct item *it)
-{
-	if (it->p.family == 4) {
-		struct flow_key4 key = item_key4(it);
-
-		it->hash = flow_hash4(&key, it->p.proto, w->flows.secret);
-	} else {
-		struct flow_key6 key = item_key6(it);
-
-		it->hash = flow_hash6(&key, it->p.proto, w->flows.secret);
-	}
-	flow_prefetch(&w->flows, it->hash);
-}
-
 static inline void parse_item(const struct worker *w, struct item *it)
 {
 	it->frame = rte_pktmbuf_mtod(it->m, uint8_t *);
@@ -42,8 +28,10 @@ static inline void parse_item(const struct worker *w, struct item *it)
 		return;
 	if (it->p.flags & PACKET_FRAGMENT)
 		it->verdict = VERDICT_drop_fragment;
-	else if (it->p.kind <= PACKET_UDP)
-		hash_item(w, it);
+	if (it->verdict != VERDICT_NONE || it->p.kind > PACKET_UDP)
+		return;
+	it->hash = item_hash(w, it);
+	flow_prefetch(&w->flows, it->hash);
 }
 
 /* The bucket should be there by now; the entry will be when flow_burst() looks at it. */

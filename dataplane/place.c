@@ -52,11 +52,12 @@ static bool take_port(struct worker *w, const struct item *it, uint32_t backend_
 }
 
 /* The entry is made; the rest cannot fail. */
-static void begin(struct worker *w, const struct item *it, const struct policy_service *svc, uint32_t backend_slot,
-		  unsigned snat, uint16_t snat_port_be)
+static void begin(struct worker *w, const struct item *it, const struct policy *policy,
+		  const struct policy_service *svc, uint32_t backend_slot, unsigned snat, uint16_t snat_port_be)
 {
 	struct flow_track *track = flow_track(&w->flows, it->ref);
 
+	track->modes = cure_pack(&policy->modes);
 	track->service_slot = svc->ref.slot;
 	track->backend_slot = backend_slot;
 	track->snat_index = snat;
@@ -73,8 +74,8 @@ static void begin(struct worker *w, const struct item *it, const struct policy_s
 	count_add(&w->services[track->service_slot].new_flows, 1);
 }
 
-enum place_result place(struct worker *w, struct item *it, const struct policy_service *svc,
-			const struct policy_backend *backend)
+enum place_result place(struct worker *w, struct item *it, const struct policy *policy,
+			const struct policy_service *svc, const struct policy_backend *backend)
 {
 	bool v6 = it->p.family == 6;
 	uint16_t port_be;
@@ -89,7 +90,7 @@ enum place_result place(struct worker *w, struct item *it, const struct policy_s
 		snat_give_back(&w->snat, snat, backend->ref.slot, port_be);
 		return PLACE_TABLE_FULL;
 	}
-	begin(w, it, svc, backend->ref.slot, snat, port_be);
+	begin(w, it, policy, svc, backend->ref.slot, snat, port_be);
 	return PLACE_OK;
 }
 

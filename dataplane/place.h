@@ -16,8 +16,8 @@ enum place_result {
  * Makes the flow of `it` (a client's first packet) to `backend` and sets it->ref, or says why not: nothing has changed
  * then. The flow is in its first state and on the timing wheel.
  */
-enum place_result place(struct worker *w, struct item *it, const struct policy_service *svc,
-			const struct policy_backend *backend);
+enum place_result place(struct worker *w, struct item *it, const struct policy *policy,
+			const struct policy_service *svc, const struct policy_backend *backend);
 
 /* Takes the flow off everything but the wheel (`wheel`: off that too). */
 void flow_end(struct worker *w, flow_ref ref, bool wheel);

@@ -9,6 +9,7 @@
  */
 #pragma once
 
+#include "cure.h"
 #include "ipaddr.h"
 
 #include <stdbool.h>
@@ -78,6 +79,7 @@ struct listener_table;
 
 struct policy {
 	uint64_t number; /* 1, 2, 3 …: bursts are stamped with it */
+	struct cure_modes modes;
 	const struct listener_table *listeners;
 	uint32_t n_services;                          /* slots, not services in use */
 	const struct policy_service *const *services; /* by slot; NULL: free */

@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "route.h"
 #include "hash.h"
+#include "note.h"
 
 #include <rte_ether.h>
 #include <rte_mbuf.h>
-#include <rte_ring.h>
-#include <unistd.h>
 
-/* By value, in a ring of elements of its size. */
 static void want(struct worker *w, const struct neighbour_want *want)
 {
 	uint64_t hash = hash_keyed(want->addr.b, sizeof(want->addr.b), w->dp->config.secret) + want->port;
@@ -16,21 +14,9 @@ static void want(struct worker *w, const struct neighbour_want *want)
 	if (memory->asked_ms && memory->want.port == want->port && ipaddr_equal(&memory->want.addr, &want->addr) &&
 	    w->run_ms - memory->asked_ms < 1000)
 		return;
-	if (rte_ring_sp_enqueue_elem(w->notes, (void *)want, sizeof(*want)))
+	if (!note_add(w, &(struct note){.kind = NOTE_NEIGHBOUR, .want = *want}))
 		return;
 	*memory = (struct want_memory){.want = *want, .asked_ms = w->run_ms ? w->run_ms : 1};
-	w->notes_added = true;
-}
-
-void route_announce_wants(struct worker *w)
-{
-	uint64_t one = 1;
-
-	if (!w->notes_added)
-		return;
-	w->notes_added = false;
-	if (write(w->dp->notes_fd, &one, sizeof(one)) < 0)
-		return; /* full counter: decide is told already */
 }
 
 static enum verdict refuse(struct worker *w, enum fib_result result, const struct neighbour_want *wanted)

@@ -42,9 +42,6 @@ static inline enum verdict route_flow(struct worker *w, const struct burst *b, f
 enum verdict route_address(struct worker *w, const struct burst *b, const struct ipaddr *addr, uint64_t hash,
 			   struct fib_hop *hop, uint16_t *mtu);
 
-/* Tells decide of the neighbours wanted since the last call: once per loop, for it takes a system call. */
-void route_announce_wants(struct worker *w);
-
 /* Takes off the VLAN tag and what hangs behind the packet, which would pass any MTU. */
 void route_strip(struct item *it);
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "tcp.h"
+#include "syn.h"
 
 #include <rte_tcp.h>
 
@@ -90,6 +91,7 @@ void tcp_begin(struct worker *w, const struct item *it)
 	struct segment s = read_segment(it);
 
 	flow_cold(&w->flows, it->ref)->isn = s.seq;
+	syn_keep(flow_syn(&w->flows, it->ref), it);
 	flow_half(&w->flows, it->ref & ~UINT32_C(1))->end = s.end;
 }
 

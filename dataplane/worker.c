@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "worker.h"
+#include "due.h"
 #include "grace.h"
 #include "memory.h"
+#include "note.h"
 #include "observe_worker.h"
 #include "pipeline.h"
-#include "place.h"
-#include "route.h"
-#include "segment.h"
 #include "steer.h"
 #include "tx.h"
 
@@ -21,7 +20,6 @@
 #include <unistd.h>
 
 #define KNOWN_BURSTS   4        /* per queue and loop, before new flows get their turn */
-#define EXPIRY_BUDGET  64       /* flows that the wheel looks at per loop */
 #define IDLE_LOOPS     256      /* empty loops before sleeping */
 #define SLEEP_MAX_MS   100      /* the heartbeat's limit is 3 s */
 #define STALL_NS       50000000 /* a longer gap between two loops: the worker did not run */
@@ -113,41 +111,6 @@ static void beat(struct worker *w)
 }
 
 /*
- * RST instead of silence: both ends of a flow that was idle for too long learn that it is over, each from the exact
- * sequence number that it expects (RFC 5961 3.2).
- */
-static void tell_idle_ends(struct worker *w, flow_ref up)
-{
-	enum flow_state state = flow_half(&w->flows, up)->state;
-
-	if (state != FLOW_ESTABLISHED && state != FLOW_FIN_WAIT)
-		return;
-	for (enum flow_dir dir = DIR_UP; dir < DIRS; dir++) {
-		const struct flow_half *back = flow_half(&w->flows, up | !dir);
-
-		segment_send(w, &w->burst, up | dir, back->ack, back->end, TCP_RST | TCP_ACK, MADE_rst_idle);
-	}
-}
-
-static void expire(struct worker *w)
-{
-	flow_ref expired[EXPIRY_BUDGET];
-	uint32_t n = wheel_advance(&w->wheel, &w->flows, w->run_ms, EXPIRY_BUDGET, expired);
-
-	if (n)
-		pipeline_stamp(w, &w->burst);
-	for (uint32_t i = 0; i < n; i++) {
-		enum flow_state state = flow_half(&w->flows, expired[i])->state;
-
-		if (state == FLOW_SYN_SENT || state == FLOW_UDP_UNREPLIED)
-			count_add(&w->backends[flow_track(&w->flows, expired[i])->backend_slot].failures, 1);
-		tell_idle_ends(w, expired[i]);
-		flow_end(w, expired[i], false);
-	}
-	w->expired += n;
-}
-
-/*
  * `slept_ns`: for how long the worker meant to sleep since the last turn. Returns 0 if there was nothing to do: flows
  * whose time has come are work too, or a flood's flows would outlive it at the pace of an idle worker's naps.
  */
@@ -159,10 +122,10 @@ static unsigned turn(struct worker *w, uint64_t slept_ns)
 	beat(w);
 	n = receive_ports(w, RX_KNOWN, KNOWN_BURSTS) + receive_handed(w, RX_KNOWN, KNOWN_BURSTS);
 	n += receive_ports(w, RX_NEW, 1) + receive_handed(w, RX_NEW, 1);
-	expire(w);
+	due_run(w);
 	n += wheel_is_behind(&w->wheel, w->run_ms);
 	tx_flush(w);
-	route_announce_wants(w);
+	note_announce(w);
 	observe_serve_command(w);
 	w->loops++;
 	if (n == 0 || w->now_ns - w->published_at_ns >= PUBLISH_NS)
@@ -393,7 +356,7 @@ static int worker_init(struct worker *w, const struct dataplane_config *config)
 	w->limits = answer_limits_create(config->n_workers, config->secret, dataplane_now_ns(w->dp));
 	w->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	snprintf(name, sizeof(name), "notes%p", (void *)w);
-	w->notes = rte_ring_create_elem(name, sizeof(struct neighbour_want), NOTES_RING, SOCKET_ID_ANY,
+	w->notes = rte_ring_create_elem(name, sizeof(struct note), NOTES_RING, SOCKET_ID_ANY,
 					RING_F_SP_ENQ | RING_F_SC_DEQ);
 	if (!w->backends || !w->services || !w->limits || !w->notes)
 		return -ENOMEM;
@@ -414,6 +377,7 @@ struct worker *worker_create(struct dataplane *dp, unsigned index)
 		return NULL;
 	w->dp = dp;
 	w->index = index;
+	w->cells = &dp->cells;
 	w->wake_fd = -1;
 	w->cpu = dp->config.cpus[index];
 	err = worker_init(w, &dp->config);

@@ -96,6 +96,9 @@ static int make_set(struct rig *rig, int family, int proto, unsigned n)
 	return maglev_build(backends, n, rig->tables[family][proto], size);
 }
 
+static const struct cure_modes rig_modes_enforce = {
+	{CURE_ENFORCE, CURE_ENFORCE, CURE_ENFORCE, CURE_ENFORCE, CURE_ENFORCE}};
+
 static int make_policy(struct rig *rig, const struct rig_config *config)
 {
 	struct policy_listener listeners[4];
@@ -115,7 +118,8 @@ static int make_policy(struct rig *rig, const struct rig_config *config)
 	if (err)
 		return err;
 	rig->services[0] = &rig->service;
-	rig->policy = (struct policy){.number = 1, .n_services = 1, .services = rig->services};
+	rig->policy =
+		(struct policy){.number = 1, .modes = rig_modes_enforce, .n_services = 1, .services = rig->services};
 	rig->policy.listeners = listener_table_create(listeners, n);
 	if (!rig->policy.listeners)
 		return -errno;

@@ -412,20 +412,19 @@ enum ctl_exit command_ledger(const struct ctl *ctl)
 	return result;
 }
 
-/* --- reload, check --- */
+/* --- reload, cure, check --- */
 
-enum ctl_exit command_reload(const struct ctl *ctl)
+/* Posts a command; prints `done` and what it answered. */
+static enum ctl_exit post(const struct ctl *ctl, const char *path, const char *done)
 {
 	char cell[CELL_STRLEN];
 	enum ctl_exit result;
 	json_t *doc, *value;
 	const char *key;
 
-	if (ctl->n_args > 0)
-		return usage("reload takes no argument");
-	result = client_request(ctl, "POST", "/v1/reload", &doc);
+	result = client_request(ctl, "POST", path, &doc);
 	if (result == EXIT_OK && !ctl->json) {
-		printf("reloaded\n");
+		printf("%s\n", done);
 		json_object_foreach(doc, key, value)
 		{
 			printf("%s  %s\n", key, cell_format(COLUMN_TEXT, value, cell));
@@ -433,6 +432,27 @@ enum ctl_exit command_reload(const struct ctl *ctl)
 	}
 	json_decref(doc);
 	return result;
+}
+
+enum ctl_exit command_reload(const struct ctl *ctl)
+{
+	if (ctl->n_args > 0)
+		return usage("reload takes no argument");
+	return post(ctl, "/v1/reload", "reloaded");
+}
+
+enum ctl_exit command_cure(const struct ctl *ctl)
+{
+	char *cure, *mode, path[512];
+
+	if (ctl->n_args != 2)
+		return usage("expected cure NAME MODE");
+	cure = client_escape(ctl->args[0]);
+	mode = client_escape(ctl->args[1]);
+	snprintf(path, sizeof(path), "/v1/cure?cure=%s&mode=%s", cure ? cure : "", mode ? mode : "");
+	free(cure);
+	free(mode);
+	return post(ctl, path, "set");
 }
 
 enum ctl_exit command_check(const struct ctl *ctl)

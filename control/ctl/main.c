@@ -25,6 +25,8 @@ static const struct command {
 	{"names", "", command_names, true, "DNS names and when they are asked again"},
 	{"ledger", "", command_ledger, true, "where every packet went, and why"},
 	{"reload", "", command_reload, false, "read the configuration file again"},
+	{"cure", "NAME MODE", command_cure, false,
+	 "wall, names, silence, path or storm to enforce, shadow or off, until the next reload"},
 	{"check", "FILE", command_check, false, "check a configuration file (spillway --check; exits as that does)"},
 };
 

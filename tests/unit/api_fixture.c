@@ -16,12 +16,6 @@
 
 /* --- observe.h --- */
 
-const char *const made_name[MADE_COUNT] = {
-#define M(name, help) #name,
-	MADE_LIST(M)
-#undef M
-};
-
 uint64_t ledger_class(const struct ledger *l, enum verdict_class class)
 {
 	uint64_t sum = 0;

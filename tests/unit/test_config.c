@@ -134,7 +134,7 @@ static void test_defaults(void **state)
 	assert_int_equal(c->idle, IDLE_SLEEP);
 	assert_int_equal(c->flows, 10000);
 	assert_int_equal(c->flows_ipv6, 1250);
-	assert_int_equal(c->memory_bytes, 512ull << 20);
+	assert_int_equal(c->memory_bytes, 768ull << 20);
 	assert_int_equal(c->routes, 100000);
 	assert_int_equal(c->packets, 0);
 	assert_int_equal(c->on_death, ON_FAIL_DROP);
@@ -146,7 +146,7 @@ static void test_defaults(void **state)
 	assert_int_equal(c->dns_min_ttl_ns, 1000000000ull);
 	assert_int_equal(c->dns_max_ttl_ns, 300 * 1000000000ull);
 	assert_int_equal(c->dns_stale_ns, 86400 * 1000000000ull);
-	assert_int_equal(c->storm, MODE_ENFORCE);
+	assert_int_equal(c->cures.of[CURE_STORM], CURE_ENFORCE);
 	assert_int_equal(c->n_services, 1);
 	assert_int_equal(s->source, SOURCE_SNAT);
 	assert_int_equal(s->drain_ns, 0);
@@ -245,7 +245,7 @@ static void test_without_effect_is_warned(void **state)
 	assert_non_null(strstr(m.text, "t.yaml:6:23: warning: cures.path: has no effect yet"));
 	assert_non_null(strstr(m.text, "t.yaml:11:5: warning: services[0].breaker: has no effect yet"));
 	assert_non_null(strstr(m.text, "t.yaml:12:5: warning: services[0].storm: has no effect yet"));
-	assert_int_equal(c->wall, MODE_SHADOW);
+	assert_int_equal(c->cures.of[CURE_WALL], CURE_SHADOW);
 	assert_int_equal(c->services[0].breaker_ratio_ppm, 332500);
 	assert_int_equal(c->services[0].storm_rate_per_s, 5000);
 	assert_int_equal(c->services[0].storm_hold_ns, 0);

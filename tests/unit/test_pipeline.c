@@ -1,18 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Whole packets through whole workers, between ports in memory and on a clock of the test's own. */
-#include "core.h"
-#include "frames.h"
+#include "talk.h"
+
 #include "icmp.h"
-#include "memport.h"
-#include "rig.h"
-#include "worker.h"
-
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
 
 #include <netinet/in.h>
 #include <stdlib.h>
@@ -20,276 +10,7 @@
 
 #include <rte_mbuf.h>
 #include <rte_mempool.h>
-#include <rte_tcp.h>
 #include <rte_udp.h>
-
-#define ETH     14
-#define ISN     1000u
-#define PEER    70000u /* ISN of the backends */
-#define STEP_NS 40000000ull
-
-static struct rig rig;
-static unsigned n_workers;
-
-/* What left: the frame and where. */
-struct sent {
-	enum rig_port port;
-	size_t len;
-	struct packet p;
-	uint8_t frame[FRAME_MAX];
-};
-
-/* --- ends of the wire --- */
-
-static void start(struct rig_config config)
-{
-	config.flows_v4 = config.flows_v4 ? config.flows_v4 : 64;
-	config.flows_v6 = config.flows_v6 ? config.flows_v6 : 64;
-	config.n_snat = config.n_snat ? config.n_snat : 1;
-	config.n_mbufs = 4095;
-	n_workers = config.n_workers ? config.n_workers : 1;
-	assert_int_equal(rig_create(&rig, &config), 0);
-}
-
-static void turn(void)
-{
-	for (unsigned i = 0; i < n_workers; i++)
-		worker_run_once(rig.dp->workers[i]);
-	/* What they handed to each other. */
-	for (unsigned i = 0; n_workers > 1 && i < n_workers; i++)
-		worker_run_once(rig.dp->workers[i]);
-}
-
-/* The books: whatever a test did, every packet is accounted for, and so is every flow. */
-static void check_books(void)
-{
-	uint64_t handed_over = 0, taken_over = 0;
-
-	for (unsigned i = 0; i < n_workers; i++) {
-		const struct worker *w = rig.dp->workers[i];
-		const struct ledger *l = &w->ledger;
-
-		assert_int_equal(ledger_balance(l), 0);
-		assert_int_equal(l->tx + l->tx_failed, ledger_class(l, CLASS_FORWARDED) +
-							       ledger_class(l, CLASS_ANSWERED) +
-							       l->made[MADE_rst_idle]);
-		handed_over += l->verdicts[VERDICT_handed_over];
-		taken_over += l->taken_over;
-		assert_int_equal(w->wheel.n_flows, w->flows.pool4.in_use + w->flows.pool6.in_use);
-		assert_int_equal(w->wheel.n_flows, w->flows.adds - w->flows.removes);
-	}
-	assert_int_equal(handed_over, taken_over);
-}
-
-static void stop(void)
-{
-	check_books();
-	assert_int_equal(rte_mempool_in_use_count(rig.dp->pool), 0);
-	rig_destroy(&rig);
-}
-
-static void feed_raw(enum rig_port port, unsigned queue, const uint8_t *frame, size_t len)
-{
-	struct rte_mbuf *m = rte_pktmbuf_alloc(rig.dp->pool);
-
-	assert_non_null(m);
-	memcpy(rte_pktmbuf_append(m, len), frame, len);
-	assert_int_equal(memport_feed(rig.ports[port], queue, RX_KNOWN, &m, 1), 1);
-}
-
-static void feed(enum rig_port port, struct frame_spec spec)
-{
-	uint8_t frame[FRAME_MAX];
-	size_t len = frame_make(&spec, frame);
-
-	feed_raw(port, 0, frame, len);
-}
-
-/* The next frame that left through any port, headers and checksums right; false: none. */
-static bool take(struct sent *s)
-{
-	for (unsigned q = 0; q < n_workers; q++)
-		for (int port = 0; port < RIG_PORTS; port++) {
-			struct rte_mbuf *m;
-
-			if (!memport_take(rig.ports[port], q, &m, 1))
-				continue;
-			s->port = port;
-			s->len = m->data_len;
-			memcpy(s->frame, rte_pktmbuf_mtod(m, void *), s->len);
-			rte_pktmbuf_free(m);
-			assert_int_equal(parse(s->frame, s->len, &s->p), VERDICT_NONE);
-			assert_memory_equal(s->frame + 6, rig_mac[port], 6);
-			return true;
-		}
-	return false;
-}
-
-static void take_right(struct sent *s)
-{
-	assert_true(take(s));
-	assert_null(frame_checksum_error(s->frame));
-}
-
-static void take_none(void)
-{
-	struct sent s;
-
-	assert_false(take(&s));
-}
-
-static struct sent exchange(enum rig_port port, struct frame_spec spec)
-{
-	struct sent s;
-
-	feed(port, spec);
-	turn();
-	take_right(&s);
-	take_none();
-	return s;
-}
-
-/* Until the limits allow a source its next answer. */
-static void rest(void)
-{
-	for (int i = 0; i < 30; i++) {
-		rig.now_ns += STEP_NS;
-		turn();
-	}
-}
-
-static uint64_t verdicts(enum verdict v)
-{
-	uint64_t n = 0;
-
-	for (unsigned i = 0; i < n_workers; i++)
-		n += rig.dp->workers[i]->ledger.verdicts[v];
-	return n;
-}
-
-/* Nothing leaves, and that is why. */
-static void refused(enum rig_port port, struct frame_spec spec, enum verdict why)
-{
-	uint64_t before = verdicts(why);
-
-	feed(port, spec);
-	turn();
-	take_none();
-	assert_int_equal(verdicts(why), before + 1);
-}
-
-static const struct rte_tcp_hdr *tcp(const struct sent *s)
-{
-	return (const void *)(s->frame + s->p.l4_off);
-}
-
-static uint32_t seq(const struct sent *s)
-{
-	return ntohl(tcp(s)->sent_seq);
-}
-
-static uint32_t ack(const struct sent *s)
-{
-	return ntohl(tcp(s)->recv_ack);
-}
-
-/* --- a conversation --- */
-
-struct talk {
-	bool v6;
-	uint8_t proto;
-	unsigned client;
-	struct ipaddr snat, backend; /* as the backend's side saw them */
-	uint16_t snat_port_be;
-};
-
-static struct frame_spec from_client(const struct talk *t, uint8_t flags, uint32_t seq, uint32_t ack)
-{
-	return (struct frame_spec){
-		.src = rig_client(t->client, t->v6),
-		.dst = rig_vip(t->v6),
-		.sport_be = rig_client_port_be(t->client),
-		.dport_be = htons(t->proto == PROTO_TCP ? 80 : 53),
-		.proto = t->proto,
-		.tcp_flags = flags,
-		.seq_be = htonl(seq),
-		.ack_be = htonl(ack),
-	};
-}
-
-static struct frame_spec from_backend(const struct talk *t, uint8_t flags, uint32_t seq, uint32_t ack)
-{
-	return (struct frame_spec){
-		.src = t->backend,
-		.dst = t->snat,
-		.sport_be = htons(8080),
-		.dport_be = t->snat_port_be,
-		.proto = t->proto,
-		.tcp_flags = flags,
-		.seq_be = htonl(seq),
-		.ack_be = htonl(ack),
-	};
-}
-
-static struct frame_spec with_payload(struct frame_spec spec, uint16_t len)
-{
-	spec.payload_len = len;
-	return spec;
-}
-
-static void learn(struct talk *t, const struct sent *s)
-{
-	assert_int_equal(s->port, RIG_LAN);
-	t->snat = packet_src(s->frame, &s->p);
-	t->backend = packet_dst(s->frame, &s->p);
-	t->snat_port_be = s->p.sport_be;
-	assert_int_equal(s->p.dport_be, htons(8080));
-}
-
-static struct talk begin(uint8_t proto, bool v6, unsigned client)
-{
-	struct talk t = {.v6 = v6, .proto = proto, .client = client};
-	struct sent s = exchange(RIG_WAN, from_client(&t, TCP_SYN, ISN, 0));
-
-	learn(&t, &s);
-	return t;
-}
-
-static struct talk establish(bool v6, unsigned client)
-{
-	struct talk t = begin(PROTO_TCP, v6, client);
-
-	exchange(RIG_LAN, from_backend(&t, TCP_SYN | TCP_ACK, PEER, ISN + 1));
-	exchange(RIG_WAN, from_client(&t, TCP_ACK, ISN + 1, PEER + 1));
-	return t;
-}
-
-static uint32_t n_flows(void)
-{
-	uint32_t n = 0;
-
-	for (unsigned i = 0; i < n_workers; i++)
-		n += rig.dp->workers[i]->wheel.n_flows;
-	return n;
-}
-
-/* The state of the first worker's only flow. */
-static enum flow_state only_state(bool v6)
-{
-	const struct worker *w = rig.worker;
-
-	assert_int_equal(v6 ? w->flows.pool6.in_use : w->flows.pool4.in_use, 1);
-	return flow_half(&w->flows, flow_ref_make(v6, v6 ? w->flows.pool6.free[0] : w->flows.pool4.free[0], DIR_UP))
-		->state;
-}
-
-static void pass_ms(uint64_t ms)
-{
-	for (uint64_t end_ns = rig.now_ns + ms * 1000000; rig.now_ns < end_ns;) {
-		rig.now_ns += end_ns - rig.now_ns < STEP_NS ? end_ns - rig.now_ns : STEP_NS;
-		turn();
-	}
-}
 
 /* --- translation --- */
 
@@ -1127,7 +848,7 @@ static void test_policy_change(void **state)
 static void test_neighbour_change(void **state)
 {
 	const uint8_t mac[6] = {2, 0, 0, 0, 9, 9};
-	struct neighbour_want want;
+	struct note note;
 	struct talk t;
 	struct sent s;
 
@@ -1137,9 +858,10 @@ static void test_neighbour_change(void **state)
 	refused(RIG_WAN, from_client(&t, TCP_ACK, ISN + 1, PEER + 1), VERDICT_drop_neighbour);
 	refused(RIG_WAN, from_client(&t, TCP_ACK, ISN + 1, PEER + 1), VERDICT_drop_neighbour);
 	/* Asked for once a second at the most. */
-	assert_int_equal(dataplane_neighbour_wants(rig.dp, &want, 1), 1);
-	assert_true(want.port == RIG_LAN && ipaddr_equal(&want.addr, &t.backend));
-	assert_int_equal(dataplane_neighbour_wants(rig.dp, &want, 1), 0);
+	assert_int_equal(dataplane_notes(rig.dp, &note, 1), 1);
+	assert_int_equal(note.kind, NOTE_NEIGHBOUR);
+	assert_true(note.want.port == RIG_LAN && ipaddr_equal(&note.want.addr, &t.backend));
+	assert_int_equal(dataplane_notes(rig.dp, &note, 1), 0);
 	dataplane_neighbour_update(rig.dp, RIG_LAN, &t.backend, NEIGHBOUR_USABLE, mac);
 	s = exchange(RIG_WAN, from_client(&t, TCP_ACK, ISN + 1, PEER + 1));
 	assert_memory_equal(s.frame, mac, 6);

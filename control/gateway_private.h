@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The gateway's insides, for gateway*.c alone: its life is in gateway.c, what users command in gateway_command.c. */
+#pragma once
+
+#include "config.h"
+#include "dataplane.h"
+#include "gateway.h"
+#include "view.h"
+
+#include <event2/event.h>
+#include <stdbool.h>
+
+struct events;
+
+struct gateway_port {
+	int index;
+	unsigned n_queues;
+	struct gate *gate; /* NULL: a port of DPDK's own */
+};
+
+struct gateway {
+	struct config *config;
+	const char *config_path;
+	struct event_base *base;
+	struct dataplane *dp;
+	struct gateway_port ports[DATAPLANE_MAX_PORTS];
+	unsigned n_ports;
+	struct netlink *netlink;
+	struct names *names;
+	struct services *services;
+	struct api *api;
+	struct events *events;
+	int command_fd;
+	int instance_fd;
+	uint64_t started_ns, last_publish_ns;
+	enum gateway_state state;
+	bool guarded;
+	bool guard_was_there; /* before the start: a start that fails leaves it */
+	bool stopping;        /* a signal said so, perhaps before gateway_run() */
+	int publish_error;    /* of the last publish: each is said once */
+	size_t n_starved;
+	struct event *tick, *publish, *notes, *commands, *sigterm, *sigint;
+};
+
+__attribute__((format(printf, 1, 2))) void gateway_say(const char *format, ...);
+
+/* Each returns 0 or -errno after having said why. */
+int gateway_publish_now(struct gateway *gw);
+int gateway_set_listeners(struct gateway *gw, const struct config *config);
+int gateway_guard(struct gateway *gw, const struct config *config);
+
+void gateway_publish_view(struct gateway *gw);
+void gateway_set_config_text(struct gateway *gw);
+void gateway_on_commands(evutil_socket_t fd, short what, void *arg);

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Cells that all workers and decide share: one per backend slot, one per service slot. Each field says who changes it,
+ * and how. They live beside the policy, for as long as the slot has its owner: a new snapshot does not touch them.
+ *
+ * Reading one costs a line that others may be writing: established packets stay away from them, new flows may look.
+ */
+#pragma once
+
+#include <stdint.h>
+
+struct backend_shared {
+	uint32_t unused; /* the breaker's, and others' to come */
+} __attribute__((aligned(64)));
+
+struct service_shared {
+	uint32_t unused; /* token buckets and budgets */
+} __attribute__((aligned(64)));
+
+struct cells {
+	struct backend_shared *backends; /* by slot */
+	struct service_shared *services; /* by slot */
+};
+
+uint64_t cells_bytes(uint32_t n_backends, uint32_t n_services);
+/* All zero: the state of a slot that nobody had before. Returns 0 or -ENOMEM. */
+int cells_init(struct cells *c, uint32_t n_backends, uint32_t n_services);
+void cells_fini(struct cells *c);
+/* For the slot's next owner. The slot must be unused. */
+void cells_reset_backend(struct cells *c, uint32_t slot);
+void cells_reset_service(struct cells *c, uint32_t slot);

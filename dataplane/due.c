@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "due.h"
+#include "action.h"
+#include "pipeline.h"
+#include "place.h"
+#include "segment.h"
+
+#define DUE_BUDGET 64 /* flows that the wheel looks at per loop */
+
+/*
+ * RST instead of silence: both ends of a flow that was idle for too long learn that it is over, each from the exact
+ * sequence number that it expects (RFC 5961 3.2).
+ */
+static void tell_idle_ends(struct worker *w, flow_ref up)
+{
+	for (enum flow_dir dir = DIR_UP; dir < DIRS; dir++) {
+		const struct flow_half *back = flow_half(&w->flows, up | !dir);
+
+		segment_send(w, &w->burst, up | dir, back->ack, back->end, TCP_RST | TCP_ACK, MADE_rst_idle);
+	}
+}
+
+/* The flow is off the wheel. True: it is over. False: it lives on, with a timeout that lies ahead. */
+static bool is_over(struct worker *w, flow_ref up)
+{
+	switch ((enum flow_state)flow_half(&w->flows, up)->state) {
+	case FLOW_SYN_SENT:
+	case FLOW_UDP_UNREPLIED:
+		count_add(&w->backends[flow_track(&w->flows, up)->backend_slot].failures, 1);
+		return true;
+	case FLOW_ESTABLISHED:
+	case FLOW_FIN_WAIT:
+		if (action_due(w, flow_mode(flow_track(&w->flows, up), CURE_SILENCE), ACTION_rst_idle))
+			tell_idle_ends(w, up);
+		return true;
+	default:
+		return true;
+	}
+}
+
+void due_run(struct worker *w)
+{
+	flow_ref due[DUE_BUDGET];
+	uint32_t n = wheel_advance(&w->wheel, &w->flows, w->run_ms, DUE_BUDGET, due);
+
+	if (n)
+		pipeline_stamp(w, &w->burst);
+	for (uint32_t i = 0; i < n; i++) {
+		if (!is_over(w, due[i])) {
+			wheel_add(&w->wheel, &w->flows, due[i], w->run_ms);
+			continue;
+		}
+		flow_end(w, due[i], false);
+		w->expired++;
+	}
+}

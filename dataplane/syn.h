@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * A client's SYN, kept and made again: for another backend, or at the end of a hold. What is made again is what the
+ * client sent, but for fast open's option and data, which would be taken twice.
+ */
+#pragma once
+
+#include "core.h"
+
+/* Addresses and ports as the client sent them. */
+struct syn {
+	struct ipaddr src, dst; /* of one family */
+	uint16_t sport_be, dport_be;
+	struct syn_kept kept;
+};
+
+/* `it`: a SYN. */
+void syn_keep(struct syn_kept *kept, const struct item *it);
+/* The SYN that made the flow `ref`. */
+void syn_of_flow(const struct flow_table *t, flow_ref ref, struct syn *out);
+
+/*
+ * Makes the packet in a new buffer and `it` of it, as if it had just been parsed: it->ref is none, it->hash that of its
+ * flow. False if there is no buffer.
+ */
+bool syn_make(const struct worker *w, const struct syn *syn, struct item *it);

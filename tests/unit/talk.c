@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "talk.h"
+
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <rte_mbuf.h>
+#include <rte_mempool.h>
+
+struct rig rig;
+unsigned n_workers;
+
+/* --- ends of the wire --- */
+
+void start(struct rig_config config)
+{
+	config.flows_v4 = config.flows_v4 ? config.flows_v4 : 64;
+	config.flows_v6 = config.flows_v6 ? config.flows_v6 : 64;
+	config.n_snat = config.n_snat ? config.n_snat : 1;
+	config.n_mbufs = 4095;
+	n_workers = config.n_workers ? config.n_workers : 1;
+	assert_int_equal(rig_create(&rig, &config), 0);
+}
+
+void turn(void)
+{
+	for (unsigned i = 0; i < n_workers; i++)
+		worker_run_once(rig.dp->workers[i]);
+	/* What they handed to each other. */
+	for (unsigned i = 0; n_workers > 1 && i < n_workers; i++)
+		worker_run_once(rig.dp->workers[i]);
+}
+
+static uint64_t made(const struct ledger *l)
+{
+	uint64_t n = 0;
+
+	for (unsigned i = 0; i < MADE_COUNT; i++)
+		n += l->made[i];
+	return n;
+}
+
+/* The books: whatever a test did, every packet is accounted for, and so is every flow. */
+static void check_books(void)
+{
+	uint64_t handed_over = 0, taken_over = 0;
+
+	for (unsigned i = 0; i < n_workers; i++) {
+		const struct worker *w = rig.dp->workers[i];
+		const struct ledger *l = &w->ledger;
+
+		assert_int_equal(ledger_balance(l), 0);
+		assert_int_equal(l->tx + l->tx_failed,
+				 ledger_class(l, CLASS_FORWARDED) + ledger_class(l, CLASS_ANSWERED) + made(l));
+		handed_over += l->verdicts[VERDICT_handed_over];
+		taken_over += l->taken_over;
+		assert_int_equal(w->wheel.n_flows, w->flows.pool4.in_use + w->flows.pool6.in_use);
+		assert_int_equal(w->wheel.n_flows, w->flows.adds - w->flows.removes);
+	}
+	assert_int_equal(handed_over, taken_over);
+}
+
+void stop(void)
+{
+	check_books();
+	assert_int_equal(rte_mempool_in_use_count(rig.dp->pool), 0);
+	rig_destroy(&rig);
+}
+
+void feed_raw(enum rig_port port, unsigned queue, const uint8_t *frame, size_t len)
+{
+	struct rte_mbuf *m = rte_pktmbuf_alloc(rig.dp->pool);
+
+	assert_non_null(m);
+	memcpy(rte_pktmbuf_append(m, len), frame, len);
+	assert_int_equal(memport_feed(rig.ports[port], queue, RX_KNOWN, &m, 1), 1);
+}
+
+void feed(enum rig_port port, struct frame_spec spec)
+{
+	uint8_t frame[FRAME_MAX];
+	size_t len = frame_make(&spec, frame);
+
+	feed_raw(port, 0, frame, len);
+}
+
+/* The next frame that left through any port, headers and checksums right; false: none. */
+bool take(struct sent *s)
+{
+	for (unsigned q = 0; q < n_workers; q++)
+		for (int port = 0; port < RIG_PORTS; port++) {
+			struct rte_mbuf *m;
+
+			if (!memport_take(rig.ports[port], q, &m, 1))
+				continue;
+			s->port = port;
+			s->len = m->data_len;
+			memcpy(s->frame, rte_pktmbuf_mtod(m, void *), s->len);
+			rte_pktmbuf_free(m);
+			assert_int_equal(parse(s->frame, s->len, &s->p), VERDICT_NONE);
+			assert_memory_equal(s->frame + 6, rig_mac[port], 6);
+			return true;
+		}
+	return false;
+}
+
+void take_right(struct sent *s)
+{
+	assert_true(take(s));
+	assert_null(frame_checksum_error(s->frame));
+}
+
+void take_none(void)
+{
+	struct sent s;
+
+	assert_false(take(&s));
+}
+
+struct sent exchange(enum rig_port port, struct frame_spec spec)
+{
+	struct sent s;
+
+	feed(port, spec);
+	turn();
+	take_right(&s);
+	take_none();
+	return s;
+}
+
+/* Until the limits allow a source its next answer. */
+void rest(void)
+{
+	for (int i = 0; i < 30; i++) {
+		rig.now_ns += STEP_NS;
+		turn();
+	}
+}
+
+uint64_t verdicts(enum verdict v)
+{
+	uint64_t n = 0;
+
+	for (unsigned i = 0; i < n_workers; i++)
+		n += rig.dp->workers[i]->ledger.verdicts[v];
+	return n;
+}
+
+/* Nothing leaves, and that is why. */
+void refused(enum rig_port port, struct frame_spec spec, enum verdict why)
+{
+	uint64_t before = verdicts(why);
+
+	feed(port, spec);
+	turn();
+	take_none();
+	assert_int_equal(verdicts(why), before + 1);
+}
+
+const struct rte_tcp_hdr *tcp(const struct sent *s)
+{
+	return (const void *)(s->frame + s->p.l4_off);
+}
+
+uint32_t seq(const struct sent *s)
+{
+	return ntohl(tcp(s)->sent_seq);
+}
+
+uint32_t ack(const struct sent *s)
+{
+	return ntohl(tcp(s)->recv_ack);
+}
+
+/* --- a conversation --- */
+
+struct frame_spec from_client(const struct talk *t, uint8_t flags, uint32_t seq, uint32_t ack)
+{
+	return (struct frame_spec){
+		.src = rig_client(t->client, t->v6),
+		.dst = rig_vip(t->v6),
+		.sport_be = rig_client_port_be(t->client),
+		.dport_be = htons(t->proto == PROTO_TCP ? 80 : 53),
+		.proto = t->proto,
+		.tcp_flags = flags,
+		.seq_be = htonl(seq),
+		.ack_be = htonl(ack),
+	};
+}
+
+struct frame_spec from_backend(const struct talk *t, uint8_t flags, uint32_t seq, uint32_t ack)
+{
+	return (struct frame_spec){
+		.src = t->backend,
+		.dst = t->snat,
+		.sport_be = htons(8080),
+		.dport_be = t->snat_port_be,
+		.proto = t->proto,
+		.tcp_flags = flags,
+		.seq_be = htonl(seq),
+		.ack_be = htonl(ack),
+	};
+}
+
+struct frame_spec with_payload(struct frame_spec spec, uint16_t len)
+{
+	spec.payload_len = len;
+	return spec;
+}
+
+void learn(struct talk *t, const struct sent *s)
+{
+	assert_int_equal(s->port, RIG_LAN);
+	t->snat = packet_src(s->frame, &s->p);
+	t->backend = packet_dst(s->frame, &s->p);
+	t->snat_port_be = s->p.sport_be;
+	assert_int_equal(s->p.dport_be, htons(8080));
+}
+
+struct talk begin(uint8_t proto, bool v6, unsigned client)
+{
+	struct talk t = {.v6 = v6, .proto = proto, .client = client};
+	struct sent s = exchange(RIG_WAN, from_client(&t, TCP_SYN, ISN, 0));
+
+	learn(&t, &s);
+	return t;
+}
+
+struct talk establish(bool v6, unsigned client)
+{
+	struct talk t = begin(PROTO_TCP, v6, client);
+
+	exchange(RIG_LAN, from_backend(&t, TCP_SYN | TCP_ACK, PEER, ISN + 1));
+	exchange(RIG_WAN, from_client(&t, TCP_ACK, ISN + 1, PEER + 1));
+	return t;
+}
+
+uint32_t n_flows(void)
+{
+	uint32_t n = 0;
+
+	for (unsigned i = 0; i < n_workers; i++)
+		n += rig.dp->workers[i]->wheel.n_flows;
+	return n;
+}
+
+/* The state of the first worker's only flow. */
+enum flow_state only_state(bool v6)
+{
+	const struct worker *w = rig.worker;
+
+	assert_int_equal(v6 ? w->flows.pool6.in_use : w->flows.pool4.in_use, 1);
+	return flow_half(&w->flows, flow_ref_make(v6, v6 ? w->flows.pool6.free[0] : w->flows.pool4.free[0], DIR_UP))
+		->state;
+}
+
+void pass_ms(uint64_t ms)
+{
+	for (uint64_t end_ns = rig.now_ns + ms * 1000000; rig.now_ns < end_ns;) {
+		rig.now_ns += end_ns - rig.now_ns < STEP_NS ? end_ns - rig.now_ns : STEP_NS;
+		turn();
+	}
+}

@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * What tests of whole workers share: one rig between ports in memory on a clock of the test's own, frames that go in
+ * and come out one by one, and conversations of a client with a backend. Failures end the test (cmocka).
+ */
+#pragma once
+
+#include "core.h"
+#include "frames.h"
+#include "memport.h"
+#include "rig.h"
+#include "worker.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <rte_tcp.h>
+
+#define ETH     14
+#define ISN     1000u
+#define PEER    70000u /* ISN of the backends */
+#define STEP_NS 40000000ull
+
+extern struct rig rig;
+extern unsigned n_workers;
+
+/* Makes the rig; what is 0 gets a small default. */
+void start(struct rig_config config);
+/* Checks the books, that no buffer is missing, and unmakes it. */
+void stop(void);
+
+/* --- the wire --- */
+
+/* What left: the frame and where. */
+struct sent {
+	enum rig_port port;
+	size_t len;
+	struct packet p;
+	uint8_t frame[FRAME_MAX];
+};
+
+/* One turn of each worker, and one more for what they handed to each other. */
+void turn(void);
+void feed_raw(enum rig_port port, unsigned queue, const uint8_t *frame, size_t len);
+void feed(enum rig_port port, struct frame_spec spec);
+/* The next frame that left through any port; false: none. */
+bool take(struct sent *s);
+/* There is one, and its checksums are right. */
+void take_right(struct sent *s);
+void take_none(void);
+/* One in, one out. */
+struct sent exchange(enum rig_port port, struct frame_spec spec);
+/* One in, nothing out, and `why` was counted. */
+void refused(enum rig_port port, struct frame_spec spec, enum verdict why);
+/* Until the limits allow a source its next answer. */
+void rest(void);
+/* Moves the clock, a step and a turn at a time. */
+void pass_ms(uint64_t ms);
+uint64_t verdicts(enum verdict v);
+
+const struct rte_tcp_hdr *tcp(const struct sent *s);
+uint32_t seq(const struct sent *s);
+uint32_t ack(const struct sent *s);
+
+/* --- a conversation --- */
+
+struct talk {
+	bool v6;
+	uint8_t proto;
+	unsigned client;
+	struct ipaddr snat, backend; /* as the backend's side saw them */
+	uint16_t snat_port_be;
+};
+
+struct frame_spec from_client(const struct talk *t, uint8_t flags, uint32_t seq, uint32_t ack);
+struct frame_spec from_backend(const struct talk *t, uint8_t flags, uint32_t seq, uint32_t ack);
+struct frame_spec with_payload(struct frame_spec spec, uint16_t len);
+/* Takes the backend's side from a packet on its way there. */
+void learn(struct talk *t, const struct sent *s);
+/* The first packet of a flow. */
+struct talk begin(uint8_t proto, bool v6, unsigned client);
+/* A whole handshake. */
+struct talk establish(bool v6, unsigned client);
+uint32_t n_flows(void);
+/* The state of the first worker's only flow. */
+enum flow_state only_state(bool v6);
