@@ -8,7 +8,9 @@
  */
 #pragma once
 
+#include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 /* Adds the change of one word to a delta; deltas begin at 0 and hold 32 767 changes before they must be folded. */
 static inline uint32_t csum_delta16(uint32_t delta, uint16_t from_be, uint16_t to_be)
@@ -55,4 +57,24 @@ static inline uint16_t csum_update16(uint16_t csum_be, uint16_t from_be, uint16_
 static inline uint16_t csum_update32(uint16_t csum_be, uint32_t from_be, uint32_t to_be)
 {
 	return csum_apply(csum_be, csum_delta_fold(csum_delta32(0, from_be, to_be)));
+}
+
+/*
+ * Writes `len` bytes at base + off and adds to *delta what that changes in a checksum over words that are aligned to
+ * `base`. The bytes may begin at an odd offset: their neighbours' words change then.
+ */
+static inline void csum_replace(uint8_t *base, size_t off, const void *bytes, size_t len, uint32_t *delta)
+{
+	size_t first = off & ~(size_t)1, end = (off + len + 1) & ~(size_t)1;
+	uint16_t word_be;
+
+	for (size_t i = first; i < end; i += 2) {
+		memcpy(&word_be, base + i, 2);
+		*delta += (uint16_t)~word_be;
+	}
+	memcpy(base + off, bytes, len);
+	for (size_t i = first; i < end; i += 2) {
+		memcpy(&word_be, base + i, 2);
+		*delta += word_be;
+	}
 }

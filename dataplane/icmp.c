@@ -337,26 +337,11 @@ uint32_t icmp_ptb_mtu(const uint8_t *icmp, const struct icmp_quote *quote)
 
 /* --- translation --- */
 
-/*
- * Writes `len` bytes at base + off and adds to *delta what that changes in a checksum over words that are aligned to
- * `base`. The bytes may begin at an odd offset: their neighbours' words change then.
- */
-static void replace(uint8_t *base, size_t off, const void *bytes, size_t len, uint32_t *delta)
-{
-	size_t first = off & ~(size_t)1, end = (off + len + 1) & ~(size_t)1;
-
-	for (size_t i = first; i < end; i += 2)
-		*delta += (uint16_t)~get16_be(base + i);
-	memcpy(base + off, bytes, len);
-	for (size_t i = first; i < end; i += 2)
-		*delta += get16_be(base + i);
-}
-
 static void add_to_word(uint8_t *base, size_t off, uint32_t add, uint32_t *delta)
 {
 	uint32_t v_be = htonl(ntohl(get32_be(base + off)) + add);
 
-	replace(base, off, &v_be, 4, delta);
+	csum_replace(base, off, &v_be, 4, delta);
 }
 
 /* Returns what the transport checksum's pseudo-header changes by. */
@@ -366,12 +351,12 @@ static uint32_t translate_addresses(uint8_t *ip, uint8_t family, const struct ic
 	uint16_t csum_be;
 
 	if (family == 6) {
-		replace(ip, IP6_SRC, t->src.b, 16, &delta);
-		replace(ip, IP6_DST, t->dst.b, 16, &delta);
+		csum_replace(ip, IP6_SRC, t->src.b, 16, &delta);
+		csum_replace(ip, IP6_DST, t->dst.b, 16, &delta);
 		return delta;
 	}
-	replace(ip, IP4_SRC, &t->src.b[12], 4, &delta);
-	replace(ip, IP4_DST, &t->dst.b[12], 4, &delta);
+	csum_replace(ip, IP4_SRC, &t->src.b[12], 4, &delta);
+	csum_replace(ip, IP4_DST, &t->dst.b[12], 4, &delta);
 	csum_be = csum_apply(get16_be(ip + IP4_CSUM), csum_delta_fold(delta));
 	memcpy(ip + IP4_CSUM, &csum_be, 2);
 	return delta;
@@ -429,8 +414,8 @@ static void translate_quote(uint8_t *icmp, const struct icmp_quote *quote, const
 	uint8_t *l4 = icmp + quote->l4_off;
 	uint32_t delta = translate_addresses(icmp + ICMP_HEADER_LEN, quote->family, t);
 
-	replace(l4, 0, &t->sport_be, 2, &delta);
-	replace(l4, 2, &t->dport_be, 2, &delta);
+	csum_replace(l4, 0, &t->sport_be, 2, &delta);
+	csum_replace(l4, 2, &t->dport_be, 2, &delta);
 	if (quote->proto == PROTO_TCP)
 		translate_tcp(l4, quote->l4_len, t, delta);
 	else
