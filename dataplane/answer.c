@@ -123,16 +123,19 @@ static bool make_icmp(struct item *it, uint16_t mtu)
 
 /* --- which, whether, where to --- */
 
-static enum verdict limit(struct worker *w, enum verdict verdict, const struct ipaddr *to)
+static enum verdict limit(struct worker *w, const struct item *it, const struct ipaddr *to)
 {
+	enum verdict verdict = it->verdict;
+
 	switch (verdict) {
 	case VERDICT_answer_stray_rst:
 		return answer_limits_stray(w->limits, to, w->now_ns) ? verdict : VERDICT_shed_stray_limit;
 	case VERDICT_answer_echo:
 		return answer_limits_echo(w->limits, w->now_ns) ? verdict : VERDICT_shed_icmp_limit;
+	case VERDICT_answer_too_big:
+		return answer_limits_ptb(w->limits, it->hash, to, w->now_ns) ? verdict : VERDICT_shed_icmp_limit;
 	case VERDICT_answer_ttl_exceeded:
 	case VERDICT_answer_unreachable:
-	case VERDICT_answer_too_big:
 		return answer_limits_icmp(w->limits, to, w->now_ns) ? verdict : VERDICT_shed_icmp_limit;
 	default:
 		return answer_limits_refused(w->limits, to, w->now_ns) ? verdict : VERDICT_shed_refused_limit;
@@ -167,7 +170,7 @@ void answer(struct worker *w, const struct burst *b, struct item *it)
 		it->verdict = VERDICT_drop_unanswerable;
 		return;
 	}
-	it->verdict = limit(w, it->verdict, &to);
+	it->verdict = limit(w, it, &to);
 	if (verdict_info[it->verdict].class != CLASS_ANSWERED)
 		return;
 	routed = route_address(w, b, &to, it->hash, &hop, &mtu);

@@ -13,11 +13,13 @@
 #define STRAY_GRACE_NS   (60 * SECOND_NS)
 #define STRAY_GRACE_RATE 20000
 #define ECHO_RATE        100
+#define FLOW_PTB_RATE    1
+#define FLOW_PTB_BURST   3
 #define LIMITER_WAYS     4
 #define LIMITER_SETS     1024 /* a power of two */
 #define CACHE_LINE       64
 
-/* A source is known by its hash: sharing all 64 bits with another is a matter of 2^32 sources at once. */
+/* A source or a flow is known by its hash: sharing all 64 bits with another is a matter of 2^32 sources at once. */
 struct limiter_cell {
 	uint64_t tag; /* 0: empty */
 	struct gcra gcra;
@@ -53,34 +55,42 @@ struct answer_limits {
 	struct gcra_rate echo_rate;
 	struct gcra echo;
 	const uint8_t *secret;
+	struct limiter_table flows __attribute__((aligned(CACHE_LINE))); /* that were told "packet too big" */
+	struct gcra_rate per_flow;
 };
 
-/* Tokens per second of all workers together. */
+/* Of all workers together: tokens per second, and how many may go at once; 0: as share_init() says. */
 static const struct {
-	uint64_t per_source, in_all;
+	uint64_t per_source, at_once, in_all, in_all_at_once;
 } rates[ANSWER_KINDS] = {
-	[ANSWER_STRAY] = {10, 1000},
-	[ANSWER_REFUSED] = {2, 9000},
-	[ANSWER_ICMP] = {10, 1000},
+	[ANSWER_STRAY] = {10, 1, 1000, 0},
+	[ANSWER_REFUSED] = {2, 1, 9000, 0},
+	[ANSWER_ICMP] = {10, 10, 1000, 1000},
 };
 
-static int share_init(struct gcra_rate *rate, uint64_t in_all, unsigned n_workers)
+/* A worker's part of a rate. `at_once` is of all of them, too: one bucket must not hold it for each worker. */
+static int share_init(struct gcra_rate *rate, uint64_t in_all, uint64_t at_once, unsigned n_workers)
 {
-	uint64_t per_ns = n_workers * SECOND_NS;
+	uint64_t per_ns = n_workers * SECOND_NS, share = at_once / n_workers;
+	/* A bucket admits one more than its burst. */
+	uint64_t burst = share ? share - 1 : 0;
 
-	return gcra_rate_init(rate, in_all, per_ns, gcra_default_burst(in_all, per_ns));
+	return gcra_rate_init(rate, in_all, per_ns, at_once ? burst : gcra_default_burst(in_all, per_ns));
 }
 
 static int limits_init(struct answer_limits *l, unsigned n_workers)
 {
-	int err = n_workers ? share_init(&l->stray_grace, STRAY_GRACE_RATE, n_workers) : -EINVAL;
+	int err = n_workers ? share_init(&l->stray_grace, STRAY_GRACE_RATE, 0, n_workers) : -EINVAL;
 
 	if (!err)
-		err = share_init(&l->echo_rate, ECHO_RATE, n_workers);
+		err = share_init(&l->echo_rate, ECHO_RATE, 0, n_workers);
+	/* A flow has one worker. */
+	if (!err)
+		err = gcra_rate_init(&l->per_flow, FLOW_PTB_RATE, SECOND_NS, FLOW_PTB_BURST - 1);
 	for (int k = 0; k < ANSWER_KINDS && !err; k++) {
-		err = gcra_rate_init(&l->kinds[k].per_source, rates[k].per_source, n_workers * SECOND_NS, 0);
+		err = share_init(&l->kinds[k].per_source, rates[k].per_source, rates[k].at_once, n_workers);
 		if (!err)
-			err = share_init(&l->kinds[k].in_all, rates[k].in_all, n_workers);
+			err = share_init(&l->kinds[k].in_all, rates[k].in_all, rates[k].in_all_at_once, n_workers);
 	}
 	return err;
 }
@@ -155,39 +165,76 @@ static struct limiter_cell *cell_claim(struct limiter_set *set, uint64_t tag, ui
 	return oldest;
 }
 
-static bool allow(const struct answer_limits *l, struct limit *limit, const struct gcra_rate *in_all,
+/* One bucket of a table: its cell if the tag has one. */
+struct seat {
+	struct limiter_set *set;
+	struct limiter_cell *cell;
+	const struct gcra_rate *rate;
+	uint64_t tag;
+};
+
+static struct seat seat_find(struct limiter_table *table, const struct gcra_rate *rate, uint64_t tag)
+{
+	struct limiter_set *set = &table->sets[tag & (LIMITER_SETS - 1)];
+
+	return (struct seat){.set = set, .cell = cell_lookup(set, tag), .rate = rate, .tag = tag};
+}
+
+static bool seat_test(const struct seat *seat, uint64_t now_ns)
+{
+	return !seat->cell || gcra_test(&seat->cell->gcra, seat->rate, now_ns);
+}
+
+static void seat_take(const struct seat *seat, uint64_t now_ns)
+{
+	struct limiter_cell *cell = seat->cell ? seat->cell : cell_claim(seat->set, seat->tag, now_ns);
+
+	gcra_take(&cell->gcra, seat->rate, now_ns);
+}
+
+static struct seat source_seat(struct answer_limits *l, enum answer_kind kind, const struct ipaddr *addr)
+{
+	return seat_find(&l->kinds[kind].sources, &l->kinds[kind].per_source, source_tag(l, addr));
+}
+
+static bool allow(struct answer_limits *l, enum answer_kind kind, const struct gcra_rate *in_all,
 		  const struct ipaddr *addr, uint64_t now_ns)
 {
-	uint64_t tag = source_tag(l, addr);
-	struct limiter_set *set = &limit->sources.sets[tag & (LIMITER_SETS - 1)];
-	struct limiter_cell *cell = cell_lookup(set, tag);
+	struct seat source = source_seat(l, kind, addr);
+	struct gcra *total = &l->kinds[kind].total;
 
-	if (cell && !gcra_test(&cell->gcra, &limit->per_source, now_ns))
+	if (!seat_test(&source, now_ns) || !gcra_test(total, in_all, now_ns))
 		return false;
-	if (!gcra_test(&limit->total, in_all, now_ns))
-		return false;
-	if (!cell)
-		cell = cell_claim(set, tag, now_ns);
-	gcra_take(&cell->gcra, &limit->per_source, now_ns);
-	gcra_take(&limit->total, in_all, now_ns);
+	seat_take(&source, now_ns);
+	gcra_take(total, in_all, now_ns);
 	return true;
 }
 
 bool answer_limits_stray(struct answer_limits *l, const struct ipaddr *source, uint64_t now_ns)
 {
-	struct limit *limit = &l->kinds[ANSWER_STRAY];
+	const struct gcra_rate *in_all = &l->kinds[ANSWER_STRAY].in_all;
 
-	return allow(l, limit, now_ns < l->grace_end_ns ? &l->stray_grace : &limit->in_all, source, now_ns);
+	return allow(l, ANSWER_STRAY, now_ns < l->grace_end_ns ? &l->stray_grace : in_all, source, now_ns);
 }
 
 bool answer_limits_refused(struct answer_limits *l, const struct ipaddr *client, uint64_t now_ns)
 {
-	return allow(l, &l->kinds[ANSWER_REFUSED], &l->kinds[ANSWER_REFUSED].in_all, client, now_ns);
+	return allow(l, ANSWER_REFUSED, &l->kinds[ANSWER_REFUSED].in_all, client, now_ns);
 }
 
 bool answer_limits_icmp(struct answer_limits *l, const struct ipaddr *destination, uint64_t now_ns)
 {
-	return allow(l, &l->kinds[ANSWER_ICMP], &l->kinds[ANSWER_ICMP].in_all, destination, now_ns);
+	return allow(l, ANSWER_ICMP, &l->kinds[ANSWER_ICMP].in_all, destination, now_ns);
+}
+
+bool answer_limits_ptb(struct answer_limits *l, uint64_t flow_hash, const struct ipaddr *destination, uint64_t now_ns)
+{
+	struct seat flow = seat_find(&l->flows, &l->per_flow, flow_hash ? flow_hash : 1);
+
+	if (!seat_test(&flow, now_ns) || !answer_limits_icmp(l, destination, now_ns))
+		return false;
+	seat_take(&flow, now_ns);
+	return true;
 }
 
 bool answer_limits_echo(struct answer_limits *l, uint64_t now_ns)

@@ -7,12 +7,13 @@
  *   RST to a stray           10/s per source,       1 000/s in all; for 60 s after the start 20 000/s in all, so that
  *                                                   the flows of the last life learn at once
  *   RST to a refused SYN      2/s per client,       9 000/s in all: with the strays, 10 000 RST/s of the whole gateway
- *   ICMP                     10/s per destination,  1 000/s in all
+ *   ICMP                     10/s per destination, 10 at once; 1 000/s in all, 1 000 at once
+ *   "packet too big"         the same buckets, and 1/s per flow, 3 at once
  *   echo replies                                      100/s in all
  *
- * A source is an IPv4 address or an IPv6 /64. One source's answers are spaced evenly, without a burst: a second never
- * holds more than the rate. Sources live in tables of 4096 cells of 4 ways behind a keyed hash; of a full set the one
- * that was idle longest makes room. Forgetting a source early gives it an answer too many, never more than the rate
+ * A source is an IPv4 address or an IPv6 /64. The RSTs to one source are spaced evenly, without a burst: a second never
+ * holds more than the rate. Sources and flows live in tables of 4096 cells of 4 ways behind a keyed hash; of a full set
+ * the one that was idle longest makes room. Forgetting one early gives it an answer too many, never more than the rate
  * in all.
  */
 #pragma once
@@ -35,4 +36,7 @@ size_t answer_limits_bytes(void);
 bool answer_limits_stray(struct answer_limits *limits, const struct ipaddr *source, uint64_t now_ns);
 bool answer_limits_refused(struct answer_limits *limits, const struct ipaddr *client, uint64_t now_ns);
 bool answer_limits_icmp(struct answer_limits *limits, const struct ipaddr *destination, uint64_t now_ns);
+/* `flow_hash`: keyed, of a flow and a direction that is this worker's alone. */
+bool answer_limits_ptb(struct answer_limits *limits, uint64_t flow_hash, const struct ipaddr *destination,
+		       uint64_t now_ns);
 bool answer_limits_echo(struct answer_limits *limits, uint64_t now_ns);

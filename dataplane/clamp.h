@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The MSS option of a SYN or SYN-ACK, lowered and never raised or put in (RFC 9293 3.7.1). Pure functions over the bytes
- * of a TCP header, which needs no alignment. The MSS counts neither IP nor TCP options (RFC 6691 2).
+ * The MSS option of a SYN or SYN-ACK, lowered and never raised or put in (RFC 9293 3.7.1). Pure functions over the
+ * bytes of a TCP header, which needs no alignment. The MSS counts neither IP nor TCP options (RFC 6691 2).
  */
 #pragma once
 

@@ -64,7 +64,7 @@ static void test_one_source(void **state)
 	static const struct {
 		limit_fn *limit;
 		unsigned per_s;
-	} cases[] = {{answer_limits_stray, 10}, {answer_limits_refused, 2}, {answer_limits_icmp, 10}};
+	} cases[] = {{answer_limits_stray, 10}, {answer_limits_refused, 2}};
 	struct answer_limits *l = create(1);
 	struct ipaddr a = v4(1);
 
@@ -74,6 +74,58 @@ static void test_one_source(void **state)
 	/* The grace for strays is of the whole gateway; a source gets no more than ever. */
 	for (uint64_t s = 0; s < 5; s++)
 		assert_int_equal(second_of(answer_limits_stray, l, &a, START_NS + s * SECOND_NS), 10);
+	answer_limits_destroy(l);
+}
+
+/* C-7: ten at once, and ten a second. */
+static void test_icmp_of_one(void **state)
+{
+	struct answer_limits *l = create(1);
+	struct ipaddr a = v4(1);
+
+	for (int i = 0; i < 10; i++)
+		assert_true(answer_limits_icmp(l, &a, LATER_NS));
+	assert_false(answer_limits_icmp(l, &a, LATER_NS));
+	for (uint64_t s = 0; s < 5; s++)
+		assert_int_equal(second_of(answer_limits_icmp, l, &a, LATER_NS + s * SECOND_NS), s ? 10 : 9);
+	answer_limits_destroy(l);
+}
+
+static void test_icmp_of_one_over_workers(void **state)
+{
+	struct answer_limits *workers[4];
+	struct ipaddr a = v4(1);
+	unsigned n = 0;
+
+	for (int w = 0; w < 4; w++)
+		workers[w] = create(4);
+	for (uint64_t s = 0; s < 20; s++)
+		for (int w = 0; w < 4; w++)
+			n += second_of(answer_limits_icmp, workers[w], &a, LATER_NS + s * SECOND_NS);
+	assert_in_range(n, 190, 210); /* 10/s, and at most 10 at once */
+	for (int w = 0; w < 4; w++)
+		answer_limits_destroy(workers[w]);
+}
+
+/* Three at once, then one a second, however many packets of the flow are too big. */
+static void test_flow(void **state)
+{
+	struct answer_limits *l = create(1);
+	struct ipaddr a = v4(1);
+	unsigned n = 0;
+
+	for (int i = 0; i < 3; i++)
+		assert_true(answer_limits_ptb(l, 77, &a, LATER_NS));
+	assert_false(answer_limits_ptb(l, 77, &a, LATER_NS));
+	/* Another flow to the same destination has its own, and both share the destination's ten. */
+	for (int i = 0; i < 3; i++)
+		assert_true(answer_limits_ptb(l, 78, &a, LATER_NS));
+	for (int i = 0; i < 4; i++)
+		assert_true(answer_limits_ptb(l, 79 + i, &a, LATER_NS));
+	assert_false(answer_limits_ptb(l, 90, &a, LATER_NS));
+	for (uint64_t ms = 1; ms <= 10000; ms++)
+		n += answer_limits_ptb(l, 77, &a, LATER_NS + ms * MS_NS);
+	assert_int_equal(n, 10);
 	answer_limits_destroy(l);
 }
 
@@ -107,7 +159,7 @@ static unsigned sources_second(limit_fn *limit, struct answer_limits *l, uint64_
 	return n;
 }
 
-/* In all: the rate, and 100 ms of it as a burst. */
+/* In all: the rate, and 100 ms of it as a burst; of ICMP, a second's. */
 static void test_in_all(void **state)
 {
 	struct answer_limits *l = create(1);
@@ -115,7 +167,7 @@ static void test_in_all(void **state)
 	assert_in_range(sources_second(answer_limits_stray, l, START_NS), 21990, 22002);
 	assert_in_range(sources_second(answer_limits_stray, l, LATER_NS), 1099, 1102);
 	assert_in_range(sources_second(answer_limits_refused, l, LATER_NS), 9899, 9902);
-	assert_in_range(sources_second(answer_limits_icmp, l, LATER_NS), 1099, 1102);
+	assert_in_range(sources_second(answer_limits_icmp, l, LATER_NS), 1998, 2001);
 	answer_limits_destroy(l);
 }
 
@@ -156,7 +208,7 @@ static void test_ipv6_by_64(void **state)
 	answer_limits_destroy(l);
 }
 
-/* Byte for byte, whichever bucket refused, and although the source was not known yet. */
+/* Byte for byte, whichever bucket refused, and although source and flow were not known yet. */
 static void test_denied_changes_nothing(void **state)
 {
 	struct answer_limits *l = create(1);
@@ -164,17 +216,26 @@ static void test_denied_changes_nothing(void **state)
 	struct ipaddr known = v4(1), fresh = v4(1000000);
 
 	assert_non_null(before);
-	assert_true(answer_limits_icmp(l, &known, LATER_NS));
+	assert_true(answer_limits_stray(l, &known, LATER_NS));
+	for (int i = 0; i < 3; i++)
+		assert_true(answer_limits_ptb(l, 5, &known, LATER_NS));
 	memcpy(before, l, answer_limits_bytes());
-	assert_false(answer_limits_icmp(l, &known, LATER_NS));
+	assert_false(answer_limits_stray(l, &known, LATER_NS));
+	assert_false(answer_limits_ptb(l, 5, &known, LATER_NS));
 	assert_memory_equal(before, l, answer_limits_bytes());
-	for (uint32_t i = 2; i < 200; i++) {
+	while (answer_limits_icmp(l, &known, LATER_NS))
+		;
+	memcpy(before, l, answer_limits_bytes());
+	assert_false(answer_limits_ptb(l, 6, &known, LATER_NS));
+	assert_memory_equal(before, l, answer_limits_bytes());
+	for (uint32_t i = 2; i < 2000; i++) {
 		struct ipaddr a = v4(i);
 
 		answer_limits_icmp(l, &a, LATER_NS);
 	}
 	memcpy(before, l, answer_limits_bytes());
 	assert_false(answer_limits_icmp(l, &fresh, LATER_NS));
+	assert_false(answer_limits_ptb(l, 7, &fresh, LATER_NS));
 	assert_memory_equal(before, l, answer_limits_bytes());
 	free(before);
 	answer_limits_destroy(l);
@@ -215,7 +276,7 @@ static void test_create(void **state)
 {
 	assert_null(answer_limits_create(0, secret, START_NS));
 	assert_int_equal(errno, EINVAL);
-	assert_in_range(answer_limits_bytes(), 3 * 4096 * 16, 3 * 4096 * 16 + 1024);
+	assert_in_range(answer_limits_bytes(), 4 * 4096 * 16, 4 * 4096 * 16 + 1024);
 	answer_limits_destroy(NULL);
 	answer_limits_destroy(create(16));
 }
@@ -224,6 +285,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_one_source),
+		cmocka_unit_test(test_icmp_of_one),
+		cmocka_unit_test(test_icmp_of_one_over_workers),
+		cmocka_unit_test(test_flow),
 		cmocka_unit_test(test_one_source_over_workers),
 		cmocka_unit_test(test_in_all),
 		cmocka_unit_test(test_shares_of_all),
