@@ -12,6 +12,7 @@
 #include "dataplane.h"
 #include "fib.h"
 #include "flow.h"
+#include "mtu.h"
 #include "observe.h"
 #include "parse.h"
 #include "policy.h"
@@ -150,9 +151,10 @@ struct dataplane {
 	/* From worker to worker, a ring per class, so that a flood of SYNs cannot fill the way of what is established.
 	 */
 	struct rte_ring *rings[RX_CLASSES][DATAPLANE_MAX_WORKERS][DATAPLANE_MAX_WORKERS];
-	struct cells cells; /* changed by workers and decide, as each says */
-	uint32_t ports_up;  /* bit per port; written by decide, relaxed */
-	int notes_fd;       /* eventfd: workers left notes */
+	struct cells cells;    /* changed by workers and decide, as each says */
+	struct mtu_table mtus; /* written by decide, read by workers */
+	uint32_t ports_up;     /* bit per port; written by decide, relaxed */
+	int notes_fd;          /* eventfd: workers left notes */
 	pthread_mutex_t query_lock;
 };
 

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #define HANDOVER_RING 1024
+#define PATH_MTUS     65536 /* learned, in all; a power of two */
 
 #ifdef GRACE_TSAN
 char grace_anchor;
@@ -50,6 +51,7 @@ size_t dataplane_memory_plan(const struct dataplane_config *config, unsigned n_q
 	parts[i++] = (struct memory_part){"SNAT ports and counters", worker_bytes(config) * n};
 	parts[i++] =
 		(struct memory_part){"shared cells", cells_bytes(config->n_backend_slots, config->n_service_slots)};
+	parts[i++] = (struct memory_part){"learned path MTUs", mtu_table_bytes(PATH_MTUS)};
 	parts[i++] = (struct memory_part){"rings between workers",
 					  (uint64_t)n * (n - 1) * RX_CLASSES * HANDOVER_RING * sizeof(void *)};
 	parts[i++] = (struct memory_part){"rings of ports", (uint64_t)n_queues * (2048 * 16 * 3 + 4096 * 8 + 2048 * 8)};
@@ -101,6 +103,8 @@ static int dataplane_init(struct dataplane *dp)
 	if (!dp->fib)
 		return -errno;
 	err = cells_init(&dp->cells, config->n_backend_slots, config->n_service_slots);
+	if (!err)
+		err = mtu_table_init(&dp->mtus, PATH_MTUS, dp->config.secret);
 	if (!err)
 		err = rings_create(dp);
 	for (unsigned i = 0; i < config->n_workers && !err; i++) {
@@ -157,6 +161,7 @@ void dataplane_destroy(struct dataplane *dp)
 		dp->ports[i]->ops->close(dp->ports[i]);
 	fib_destroy(dp->fib);
 	cells_fini(&dp->cells);
+	mtu_table_fini(&dp->mtus);
 	rte_mempool_free(dp->pool);
 	if (dp->notes_fd >= 0)
 		close(dp->notes_fd);
@@ -325,6 +330,16 @@ uint64_t dataplane_notes_lost(const struct dataplane *dp)
 int dataplane_notes_fd(const struct dataplane *dp)
 {
 	return dp->notes_fd;
+}
+
+struct path_lesson dataplane_path_learn(struct dataplane *dp, bool upstream, const struct ipaddr *to, uint32_t mtu)
+{
+	return mtu_learn(&dp->mtus, upstream, to, mtu, dataplane_now_ns(dp));
+}
+
+void dataplane_paths_age(struct dataplane *dp)
+{
+	mtu_age(&dp->mtus, dataplane_now_ns(dp));
 }
 
 int dataplane_route_lookup(struct dataplane *dp, const struct ipaddr *addr, int *port, struct ipaddr *gateway)

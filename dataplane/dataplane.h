@@ -174,7 +174,7 @@ struct neighbour_want {
 enum note_kind {
 	NOTE_NEIGHBOUR, /* `want`; each worker repeats a wish at most once a second */
 	NOTE_BACKEND,   /* `backend`: look at its cell now, rather than with the next tick */
-	NOTE_PATH_MTU,  /* `path`: a router said what fits on the way to an address */
+	NOTE_PATH_MTU,  /* `path`: a router said what fits on the way to an address: dataplane_path_learn() */
 };
 
 struct note {
@@ -198,6 +198,27 @@ size_t dataplane_notes(struct dataplane *dp, struct note *out, size_t max);
 uint64_t dataplane_notes_lost(const struct dataplane *dp);
 /* Readable when there are notes for control. */
 int dataplane_notes_fd(const struct dataplane *dp);
+
+/* --- learned path MTUs, for connections that begin from now on --- */
+
+enum path_outcome {
+	PATH_LEARNED,   /* new, or less than what was known */
+	PATH_CONFIRMED, /* known: it lives longer now */
+	PATH_LARGER,    /* more than what is known, which has to reach its end first */
+	PATH_NO_ROOM,
+};
+
+struct path_lesson {
+	enum path_outcome outcome;
+	uint16_t mtu;    /* raised to the floor */
+	uint16_t before; /* 0: nothing was known */
+	bool prefix_too; /* the client's prefix got it, or less than it had */
+};
+
+/* What fits on the way to a client or a backend, checked by the worker that left the note. */
+struct path_lesson dataplane_path_learn(struct dataplane *dp, bool upstream, const struct ipaddr *to, uint32_t mtu);
+/* A few times a second: forgets what is too old. Workers heed the end of an entry themselves. */
+void dataplane_paths_age(struct dataplane *dp);
 
 /* Where would a packet to `addr` go now? For explain and tests. Returns 0, -ENETUNREACH or -EHOSTUNREACH. */
 int dataplane_route_lookup(struct dataplane *dp, const struct ipaddr *addr, int *port, struct ipaddr *gateway);

@@ -296,3 +296,17 @@ int observe_flows(struct dataplane *dp, unsigned worker, const struct flow_filte
 		*cursor = c.cursor;
 	return n;
 }
+
+/* --- learned path MTUs --- */
+
+size_t observe_paths(const struct dataplane *dp, uint64_t *cursor, struct path_row rows[static PATH_QUERY_ROWS])
+{
+	return mtu_read(&dp->mtus, cursor, rows, PATH_QUERY_ROWS, dataplane_now_ns(dp));
+}
+
+void observe_path(const struct dataplane *dp, struct path_report *out)
+{
+	for (int k = 0; k < PATH_KINDS; k++)
+		out->learned[k] = __atomic_load_n(&dp->mtus.of_kind[k], __ATOMIC_RELAXED);
+	out->evicted = __atomic_load_n(&dp->mtus.evicted, __ATOMIC_RELAXED);
+}

@@ -159,3 +159,34 @@ struct flow_filter {
  */
 int observe_flows(struct dataplane *dp, unsigned worker, const struct flow_filter *filter, uint64_t *cursor,
 		  struct flow_row rows[static FLOW_QUERY_ROWS], int timeout_ms);
+
+/* --- learned path MTUs --- */
+
+enum path_kind {
+	PATH_CLIENT,
+	PATH_PREFIX, /* of clients */
+	PATH_UPSTREAM,
+	PATH_KINDS,
+};
+
+struct path_row {
+	struct ipaddr addr; /* PATH_PREFIX: its first */
+	uint8_t prefix_len; /* of its own family; of an address all of it */
+	enum path_kind kind;
+	const char *source; /* static text: "ptb", a router said so; "members", clients of the prefix agree */
+	uint16_t mtu;
+	uint64_t age_ms; /* since this MTU was learned */
+	uint64_t expires_ms;
+};
+
+#define PATH_QUERY_ROWS 64
+
+/* Any thread: rows from `*cursor` (0: the first) on; moves *cursor, to UINT64_MAX after the last. */
+size_t observe_paths(const struct dataplane *dp, uint64_t *cursor, struct path_row rows[static PATH_QUERY_ROWS]);
+
+struct path_report {
+	uint64_t learned[PATH_KINDS]; /* now */
+	uint64_t evicted;             /* for want of room, ever */
+};
+
+void observe_path(const struct dataplane *dp, struct path_report *out);
