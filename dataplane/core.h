@@ -8,6 +8,7 @@
 #pragma once
 
 #include "answer_limits.h"
+#include "bucket.h"
 #include "cells.h"
 #include "dataplane.h"
 #include "fib.h"
@@ -86,6 +87,28 @@ struct want_memory {
 	uint64_t asked_ms;
 };
 
+/* What was told to decide of path MTUs lately, and which "packet too big" is not believed yet: path.c. */
+#define PATH_TOLD 64
+#define PATH_HELD 256
+
+struct path_told {
+	uint64_t what; /* hash of address, side and MTU */
+	uint64_t at_ms;
+};
+
+struct path_held {
+	uint64_t flow; /* hash of the direction's key */
+	uint64_t at_ms;
+	uint32_t una; /* what the receiver had acknowledged then */
+};
+
+struct path_memory {
+	struct gcra_rate note_rate;
+	struct gcra notes;
+	struct path_told told[PATH_TOLD];
+	struct path_held held[PATH_HELD];
+};
+
 struct flow_command; /* observe.c */
 
 struct worker {
@@ -115,6 +138,7 @@ struct worker {
 	uint64_t published_at_ns;
 
 	struct want_memory wants[WANT_MEMORY];
+	struct path_memory path;
 	struct rte_ring *notes; /* to decide: note.c */
 	bool notes_added;       /* and decide was not told yet */
 	uint64_t notes_lost;

@@ -131,7 +131,8 @@ struct flow_track {
 /* What birth and end need; no established packet reads it. */
 struct flow_cold {
 	uint64_t hash[DIRS];
-	uint32_t isn; /* of the client, host order */
+	uint32_t isn;      /* of the client, host order */
+	uint32_t peer_isn; /* of the backend, host order; once it answered */
 	uint32_t born_ms;
 	uint64_t packets[DIRS], bytes[DIRS]; /* until the last roll-up; added to the backend's counters too */
 } __attribute__((aligned(64)));

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "icmp_flow.h"
 #include "lookup.h"
+#include "path.h"
 #include "route.h"
 
 #include <limits.h>
@@ -126,35 +127,57 @@ static enum verdict send_on(struct worker *w, const struct burst *b, struct item
 		return verdict;
 	t.mtu = mtu;
 	it->p.ip_len = icmp_translate(it->frame + it->p.l3_off, it->p.ip_len, it->p.l4_off - it->p.l3_off, q, &t);
+	if (it->p.ip_len > flow_half(&w->flows, replies)->mtu)
+		return VERDICT_drop_too_big;
 	route_put_l2(it, &hop);
 	it->m->data_len = it->m->pkt_len = RTE_ETHER_HDR_LEN + it->p.ip_len;
 	return VERDICT_forwarded;
 }
 
-static enum verdict receive_error(struct worker *w, const struct burst *b, struct item *it)
-{
-	const uint8_t *icmp = icmp_of(it);
-	struct icmp_quote q;
-	uint32_t mtu = 0;
+/* An error that passed all tests. */
+struct heard {
+	struct icmp_quote quote;
 	flow_ref replies;
+	uint32_t mtu; /* of a "packet too big", else 0 */
+};
 
+static bool is_ptb(const struct item *it)
+{
+	return icmp_is_ptb(it->p.family, icmp_of(it)[0], icmp_of(it)[1]);
+}
+
+/* VERDICT_NONE: it is about a packet that we sent and that may still be on its way. */
+static enum verdict judge(const struct worker *w, const struct item *it, struct heard *h)
+{
+	struct ipaddr dst = packet_dst(it->frame, &it->p);
+
+	h->mtu = 0;
 	if (!icmp_checksum_ok(it->frame + it->p.l3_off, it->p.ip_len, it->p.l4_off - it->p.l3_off))
 		return VERDICT_drop_icmp_checksum;
-	if (!icmp_read_quote(it, &q))
+	/* It goes to whom the quoted packet came from. */
+	if (!icmp_read_quote(it, &h->quote) || !ipaddr_equal(&h->quote.src, &dst))
 		return VERDICT_drop_icmp_quote;
-	replies = find_replies(w, &q);
-	if (replies == FLOW_REF_NONE)
+	h->replies = find_replies(w, &h->quote);
+	if (h->replies == FLOW_REF_NONE)
 		return VERDICT_drop_icmp_no_flow;
-	if (!sequence_plausible(w, replies, &q))
+	if (!sequence_plausible(w, h->replies, &h->quote))
 		return VERDICT_drop_icmp_sequence;
-	if (!icmp_error_passes(it->p.family, icmp[0], icmp[1]))
+	if (!icmp_error_passes(it->p.family, icmp_of(it)[0], icmp_of(it)[1]))
 		return VERDICT_drop_icmp_unwanted;
-	if (icmp_is_ptb(it->p.family, icmp[0], icmp[1])) {
-		mtu = icmp_ptb_mtu(icmp, &q);
-		if (mtu == 0)
-			return VERDICT_drop_icmp_quote;
-	}
-	return send_on(w, b, it, replies, &q, mtu);
+	if (is_ptb(it))
+		h->mtu = icmp_ptb_mtu(icmp_of(it), &h->quote);
+	return is_ptb(it) && h->mtu == 0 ? VERDICT_drop_icmp_quote : VERDICT_NONE;
+}
+
+static enum verdict receive_error(struct worker *w, const struct burst *b, struct item *it)
+{
+	struct heard h;
+	enum verdict verdict = judge(w, it, &h);
+
+	if (is_ptb(it))
+		verdict = verdict == VERDICT_NONE ? path_ptb(w, h.replies, icmp_of(it), &h.quote, h.mtu)
+						  : path_ptb_refused(w, verdict);
+	return verdict == VERDICT_NONE ? send_on(w, b, it, h.replies, &h.quote, h.mtu) : verdict;
 }
 
 enum verdict icmp_receive(struct worker *w, const struct burst *b, struct item *it)

@@ -44,6 +44,9 @@ void ledger_add(struct ledger *sum, const struct ledger *l)
 		sum->did[a] += l->did[a];
 		sum->would[a] += l->would[a];
 	}
+	for (unsigned p = 0; p < PTB_COUNT; p++)
+		sum->ptb[p] += l->ptb[p];
+	sum->mss_malformed += l->mss_malformed;
 }
 
 /* --- words under a sequence count --- */

@@ -31,7 +31,10 @@ extern const char *const made_name[MADE_COUNT];
  * What cures do, beside or behind a packet's verdict: counted when done (enforce), and apart when it only would be
  * (shadow).
  */
-#define ACTION_LIST(A) A(rst_idle, SILENCE, "ended a connection that idled too long, with RST to both sides")
+#define ACTION_LIST(A)                                                                                                 \
+	A(rst_idle, SILENCE, "ended a connection that idled too long, with RST to both sides")                         \
+	A(clamp, PATH, "lowered the MSS of a SYN or SYN-ACK to what the path carries")                                 \
+	A(hold_ptb, PATH, "held back a \"packet too big\" that says less than its connection has shown to pass")
 
 enum action {
 #define A(name, cure, help) ACTION_##name,
@@ -48,6 +51,31 @@ struct action_info {
 
 /* Indexed by enum action. */
 extern const struct action_info action_info[ACTION_COUNT];
+
+/* What a "packet too big" from outside came to. Beside the verdicts: forwarded from `noted` to `off`, else dropped. */
+#define PTB_LIST(P)                                                                                                    \
+	P(noted, "news of a path, for decide to learn")                                                                \
+	P(known, "confirmed less than a minute ago")                                                                   \
+	P(larger, "says more than what is known")                                                                      \
+	P(repeated, "news that this worker told less than a second ago")                                               \
+	P(limited, "news beyond what a worker may tell in a second")                                                   \
+	P(implausible, "quotes more than is under way: teaches nothing")                                               \
+	P(unproven, "about UDP, where nothing proves that its sender saw the packet: teaches nothing")                 \
+	P(off, "of a connection whose path cure is off: teaches nothing")                                              \
+	P(contradicted, "says less than its connection has shown to pass: held back, or in shadow would be")           \
+	P(forged, "quotes data that is not under way")                                                                 \
+	P(no_flow, "about a packet of no flow")                                                                        \
+	P(bad_quote, "its quote cannot be read, or would have fit")                                                    \
+	P(damaged, "checksum wrong")
+
+enum ptb {
+#define P(name, help) PTB_##name,
+	PTB_LIST(P)
+#undef P
+		PTB_COUNT
+};
+
+extern const char *const ptb_name[PTB_COUNT];
 
 /*
  * One worker's ledger, consistent as of the end of one burst (read under a sequence count). Invariants, always:
@@ -66,6 +94,8 @@ struct ledger {
 	uint64_t made[MADE_COUNT];
 	/* Beside the two laws: */
 	uint64_t did[ACTION_COUNT], would[ACTION_COUNT];
+	uint64_t ptb[PTB_COUNT];
+	uint64_t mss_malformed; /* SYNs and SYN-ACKs whose options cannot be read: they passed as they came */
 };
 
 /* rx + taken_over - (everything it turned into): 0 unless the gateway lost a packet. */

@@ -13,3 +13,9 @@ const struct action_info action_info[ACTION_COUNT] = {
 	ACTION_LIST(A)
 #undef A
 };
+
+const char *const ptb_name[PTB_COUNT] = {
+#define P(name, help) #name,
+	PTB_LIST(P)
+#undef P
+};

@@ -64,6 +64,7 @@ enum { SET_TCP = 0, SET_UDP = 1, SET_PROTOS = 2 };
 struct policy_service {
 	struct slot_ref ref;
 	struct policy_timeouts timeouts;
+	bool clamp_mss; /* to what its connections' paths carry */
 	struct policy_set sets[SET_FAMILIES][SET_PROTOS];
 };
 

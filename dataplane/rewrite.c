@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "rewrite.h"
 #include "checksum.h"
+#include "path.h"
 #include "place.h"
 #include "route.h"
 
@@ -63,6 +64,8 @@ static inline enum verdict leave(struct worker *w, const struct burst *b, struct
 		return it->p.family == 4 && !(it->p.flags & PACKET_DF) ? VERDICT_drop_too_big : VERDICT_answer_too_big;
 	account(w, it, half);
 	route_put_l2(it, &hop);
+	if (__builtin_expect(it->p.tcp_flags & TCP_SYN, 0))
+		path_clamp(w, b, it);
 	return VERDICT_forwarded;
 }
 

@@ -70,6 +70,27 @@ enum verdict route_flow_again(struct worker *w, const struct burst *b, flow_ref 
 	return VERDICT_NONE;
 }
 
+uint16_t route_flow_mtu(const struct worker *w, const struct burst *b, flow_ref ref)
+{
+	uint64_t hash = flow_cold(&w->flows, ref)->hash[flow_ref_dir(ref)];
+	struct flow_half *half = flow_half(&w->flows, ref);
+	struct ipaddr dst = out_address(&w->flows, ref);
+	struct neighbour_want wanted;
+
+	if (half->route_gen == b->fib_gen)
+		return half->mtu;
+	/* Kept if it will do for the direction's first packet, too. */
+	switch (fib_lookup(w->dp->fib, b->fib, &dst, hash, &half->neighbour, &half->mtu, &wanted)) {
+	case FIB_OK:
+		half->route_gen = b->fib_gen;
+		return half->mtu;
+	case FIB_NO_NEIGHBOUR:
+		return half->mtu;
+	default:
+		return UINT16_MAX;
+	}
+}
+
 void route_strip(struct item *it)
 {
 	unsigned tag_len = it->p.l3_off - RTE_ETHER_HDR_LEN;

@@ -42,6 +42,9 @@ static inline enum verdict route_flow(struct worker *w, const struct burst *b, f
 enum verdict route_address(struct worker *w, const struct burst *b, const struct ipaddr *addr, uint64_t hash,
 			   struct fib_hop *hop, uint16_t *mtu);
 
+/* The MTU of a direction's way out; UINT16_MAX if there is none. Asks for no neighbour. */
+uint16_t route_flow_mtu(const struct worker *w, const struct burst *b, flow_ref ref);
+
 /* Takes off the VLAN tag and what hangs behind the packet, which would pass any MTU. */
 void route_strip(struct item *it);
 

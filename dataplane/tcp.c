@@ -169,6 +169,7 @@ static void on_syn_ack(struct worker *w, const struct item *it, const struct seg
 	down->end = s->end;
 	down->ack = s->ack;
 	flow_half(&w->flows, flow_ref_other(it->ref))->ack = s->seq;
+	flow_cold(&w->flows, it->ref)->peer_isn = s->seq;
 	count_add(&w->backends[flow_track(&w->flows, it->ref)->backend_slot].connects, 1);
 	flow_set_state(w, it->ref, FLOW_SYN_RECV, policy);
 }

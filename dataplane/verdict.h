@@ -76,6 +76,8 @@ enum cause {
 	V(drop_icmp_quote, DROPPED, GATEWAY, "ICMP error whose quote is cut short, malformed or contradicts itself")   \
 	V(drop_icmp_no_flow, DROPPED, GATEWAY, "ICMP error about a packet of no flow")                                 \
 	V(drop_icmp_sequence, DROPPED, GATEWAY, "ICMP error that quotes data which is not under way: forged or late")  \
+	V(drop_ptb_held, DROPPED, PATH,                                                                                \
+	  "\"packet too big\" less than what its connection had acknowledged: believed if it comes again")             \
 	/* dropped: no way to serve */                                                                                 \
 	V(drop_unanswerable, DROPPED, GATEWAY,                                                                         \
 	  "could not be served, and such a packet is not to be answered (multicast, ICMP errors)")                     \

@@ -5,6 +5,7 @@
 #include "memory.h"
 #include "note.h"
 #include "observe_worker.h"
+#include "path.h"
 #include "pipeline.h"
 #include "steer.h"
 #include "tx.h"
@@ -365,7 +366,7 @@ static int worker_init(struct worker *w, const struct dataplane_config *config)
 	w->now_ns = dataplane_now_ns(w->dp);
 	w->run_ms = w->now_ns / 1000000;
 	wheel_init(&w->wheel, w->run_ms);
-	return 0;
+	return path_memory_init(&w->path);
 }
 
 struct worker *worker_create(struct dataplane *dp, unsigned index)

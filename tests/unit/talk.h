@@ -88,3 +88,10 @@ struct talk establish(bool v6, unsigned client);
 uint32_t n_flows(void);
 /* The state of the first worker's only flow. */
 enum flow_state only_state(bool v6);
+
+/* --- ICMP errors --- */
+
+/* An error of type and code from `from` about the frame that it saw, to the sender of that; returns its length. */
+size_t make_error(uint8_t *out, const uint8_t *about, struct ipaddr from, uint8_t type, uint8_t code, uint32_t word);
+/* The error that left quotes `about` as its sender sent it, and comes from whom that was sent to. */
+void check_error(const struct sent *s, enum rig_port port, const struct frame_spec *about);

@@ -2,8 +2,6 @@
 /* Whole packets through whole workers, between ports in memory and on a clock of the test's own. */
 #include "talk.h"
 
-#include "icmp.h"
-
 #include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
@@ -344,58 +342,6 @@ static void test_no_fragments_made(void **state)
 }
 
 /* --- ICMP errors --- */
-
-/* An error of type and code from `from` about the frame that it saw, to the sender of that. */
-static size_t make_error(uint8_t *out, const uint8_t *about, struct ipaddr from, uint8_t type, uint8_t code,
-			 uint32_t word)
-{
-	struct packet p;
-	struct frame_spec spec = {.src = from, .sport_be = htons(type << 8 | code)};
-	uint8_t *icmp, quoted[FRAME_MAX];
-	size_t len;
-
-	assert_int_equal(parse(about, FRAME_MAX, &p), VERDICT_NONE);
-	spec.dst = packet_src(about, &p);
-	spec.proto = p.family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6;
-	spec.payload_len = p.ip_len;
-	memcpy(quoted, about + p.l3_off, p.ip_len);
-	len = frame_make(&spec, out);
-	icmp = out + ETH + (p.family == 4 ? 20 : 40);
-	word = htonl(word);
-	memcpy(icmp + 4, &word, 4);
-	memcpy(icmp + 8, quoted, p.ip_len);
-	memset(icmp + 2, 0, 2);
-	if (p.family == 4) {
-		uint16_t sum = ~rte_raw_cksum(icmp, p.ip_len + 8);
-
-		memcpy(icmp + 2, &sum, 2);
-	} else {
-		uint32_t sum = rte_ipv6_phdr_cksum((void *)(out + ETH), 0) + rte_raw_cksum(icmp, p.ip_len + 8);
-		uint16_t folded = ~((sum & 0xffff) + (sum >> 16));
-
-		memcpy(icmp + 2, &folded, 2);
-	}
-	assert_null(frame_checksum_error(out));
-	return len;
-}
-
-/* The error that left quotes `about` as its sender sent it, and comes from whom that was sent to. */
-static void check_error(const struct sent *s, enum rig_port port, const struct frame_spec *about)
-{
-	struct ipaddr src = packet_src(s->frame, &s->p), dst = packet_dst(s->frame, &s->p);
-	struct icmp_quote q;
-
-	assert_int_equal(s->port, port);
-	assert_int_equal(s->p.kind, PACKET_ICMP_ERROR);
-	assert_int_equal(icmp_quote_parse(s->frame + s->p.l4_off, s->p.payload_len + ETH - 6, s->p.family, &q),
-			 ICMP_QUOTE_OK);
-	assert_true(ipaddr_equal(&q.src, &about->src) && ipaddr_equal(&q.dst, &about->dst));
-	assert_int_equal(q.sport_be, about->sport_be);
-	assert_int_equal(q.dport_be, about->dport_be);
-	if (about->proto == PROTO_TCP)
-		assert_int_equal(q.seq_be, about->seq_be);
-	assert_true(ipaddr_equal(&src, &about->dst) && ipaddr_equal(&dst, &about->src));
-}
 
 static void icmp_translated(bool v6, uint8_t proto)
 {
