@@ -254,6 +254,7 @@ static const struct route {
 	{"/v1/services", 0, .doc = api_doc_services},
 	{"/v1/backends", 0, .doc = api_doc_backends},
 	{"/v1/flows", FLOW_PARAMS, .doc = api_doc_flows},
+	{"/v1/paths", PARAM_ADDRESS | PARAM_LIMIT | PARAM_CURSOR, .doc = api_doc_paths},
 	{"/v1/names", 0, .doc = api_doc_names},
 	{"/v1/ledger", 0, .doc = api_doc_ledger},
 	{"/metrics", 0, .text = metrics_text, .type = "text/plain; version=0.0.4; charset=utf-8"},

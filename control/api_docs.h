@@ -31,7 +31,7 @@ typedef unsigned api_doc_fn(const struct api_source *src, const struct view *vie
 			    json_t **doc, char err[static API_QUERY_ERR]);
 
 api_doc_fn api_doc_status, api_doc_ready, api_doc_services, api_doc_backends, api_doc_names, api_doc_ledger,
-	api_doc_flows;
+	api_doc_flows, api_doc_paths;
 
 /* The Prometheus text, from malloc; NULL if out of memory. */
 char *api_metrics(const struct api_source *src, const struct view *view, size_t *len);

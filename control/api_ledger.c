@@ -106,6 +106,16 @@ static json_t *ledger_made(const struct ledger *sum)
 	return made;
 }
 
+/* What each "packet too big" came to. */
+static json_t *ledger_ptb(const struct ledger *sum)
+{
+	json_t *counts = json_object();
+
+	for (int i = 0; i < PTB_COUNT; i++)
+		json_object_set_new(counts, ptb_name[i], json_integer((json_int_t)sum->ptb[i]));
+	return counts;
+}
+
 /* What cures did, and under "would_…" what they would have done in shadow. */
 static json_t *ledger_actions(const struct ledger *sum)
 {
@@ -154,9 +164,9 @@ unsigned api_doc_ledger(const struct api_source *src, const struct view *view, c
 	int64_t in_rings = (int64_t)(ledger_class(&sum, CLASS_HANDED_OVER) - sum.taken_over);
 
 	/* Workers are read one after the other: while packets flow, in_rings is a momentary figure and may be off. */
-	*doc = json_pack("{s:I,s:I,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "balance", (json_int_t)ledger_balance(&sum),
+	*doc = json_pack("{s:I,s:I,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "balance", (json_int_t)ledger_balance(&sum),
 			 "in_rings", (json_int_t)in_rings, "sum", ledger_json(&sum), "workers", workers, "reasons",
-			 ledger_reasons(&sum), "made", ledger_made(&sum), "actions", ledger_actions(&sum), "lost",
-			 ledger_lost(src), "about", ledger_about());
+			 ledger_reasons(&sum), "made", ledger_made(&sum), "actions", ledger_actions(&sum), "ptb",
+			 ledger_ptb(&sum), "lost", ledger_lost(src), "about", ledger_about());
 	return 200;
 }

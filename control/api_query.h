@@ -26,7 +26,10 @@ enum api_param {
 	PARAM_MODE = 1 << 7,
 };
 
-/* Where a page of flows goes on: the worker, the dataplane's cursor there, and rows of that batch already given. */
+/*
+ * Where a page of flows goes on: the worker, the dataplane's cursor there, and rows of that batch already given. Of a
+ * page of paths the position alone.
+ */
 struct api_cursor {
 	unsigned worker;
 	uint64_t position;
@@ -54,6 +57,6 @@ struct api_query {
  */
 int api_query_parse(const char *text, unsigned allowed, struct api_query *out, char err[static API_QUERY_ERR]);
 
-/* "1.4096.7": what /v1/flows gives as `next` and takes as `cursor`. */
+/* "1.4096.7": what /v1/flows and /v1/paths give as `next` and take as `cursor`. */
 #define API_CURSOR_STRLEN 48
 void api_cursor_format(const struct api_cursor *cursor, char out[static API_CURSOR_STRLEN]);

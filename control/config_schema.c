@@ -117,7 +117,7 @@ static const struct config_key cure_keys[] = {
 	CURE(wall, CURE_WALL, KEY_NO_EFFECT, "dead upstreams: circuit breaker per backend"),
 	CURE(names, CURE_NAMES, 0, "DNS moved: each record's own TTL"),
 	CURE(silence, CURE_SILENCE, 0, "connections that a middlebox forgot"),
-	CURE(path, CURE_PATH, KEY_NO_EFFECT, "path MTU black holes"),
+	CURE(path, CURE_PATH, 0, "links with a smaller MTU"),
 	CURE(storm, CURE_STORM, KEY_NO_EFFECT, "synchronized retries"),
 };
 
@@ -163,8 +163,8 @@ static const struct config_key idle_keys[] = {
 
 static const struct config_key path_keys[] = {
 	{"clamp", TYPE_ENUM, 0, FIELD(config_service, path_clamp), .choices = clamp_choices, .fallback = "auto",
-	 .help = "lower the MSS to the learned path MTU"},
-	{"blackhole", TYPE_SWITCH, 0, FIELD(config_service, path_blackhole), .fallback = "on",
+	 .help = "lower the MSS of new connections to what their path is known to carry"},
+	{"blackhole", TYPE_SWITCH, KEY_NO_EFFECT, FIELD(config_service, path_blackhole), .fallback = "on",
 	 .help = "find paths that swallow big packets and say nothing"},
 };
 
@@ -206,7 +206,7 @@ static const struct config_key service_keys[] = {
 	 .zero_word = "off", .fallback = "off",
 	 .help = "flows of a backend that left end after this; off: whenever they end by themselves"},
 	{"idle", TYPE_MAP, 0, .map = MAP(idle_keys), .help = "idle times"},
-	{"path", TYPE_MAP, KEY_NO_EFFECT, .map = MAP(path_keys), .help = "path MTU"},
+	{"path", TYPE_MAP, 0, .map = MAP(path_keys), .help = "path MTU"},
 	{"breaker", TYPE_MAP, KEY_NO_EFFECT, .map = MAP(breaker_keys), .help = "circuit breaker of each backend"},
 	{"storm", TYPE_MAP, KEY_NO_EFFECT, .map = MAP(storm_keys), .help = "retries and overload"},
 };

@@ -10,6 +10,7 @@
 #include "memory_plan.h"
 #include "names.h"
 #include "netlink.h"
+#include "paths.h"
 #include "services.h"
 #include "view.h"
 
@@ -150,6 +151,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 	struct gateway *gw = arg;
 
 	services_reap(gw->services);
+	paths_tick(gw->paths);
 	gateway_publish_view(gw);
 	if (gw->state == GATEWAY_READY && services_dirty(gw->services) &&
 	    clock_monotonic_ns() - gw->last_publish_ns > RETRY_NS)
@@ -162,8 +164,10 @@ static void take_note(struct gateway *gw, const struct note *note)
 	case NOTE_NEIGHBOUR:
 		netlink_resolve(gw->netlink, note->want.port, &note->want.addr);
 		break;
-	case NOTE_BACKEND:
 	case NOTE_PATH_MTU:
+		paths_note(gw->paths, note, gw->config->cures.of[CURE_PATH], clock_monotonic_ns());
+		break;
+	case NOTE_BACKEND:
 		break;
 	}
 }
@@ -299,7 +303,8 @@ static int start_dataplane(struct gateway *gw)
 						       .n_backend_slots = config.n_backend_slots,
 						       .poison = getenv("SPILLWAY_POISON") != NULL,
 					       });
-	return gw->services ? 0 : -errno;
+	gw->paths = paths_create(gw->dp, gw->events);
+	return gw->services && gw->paths ? 0 : -ENOMEM;
 }
 
 static int start_gate(struct gateway *gw, const struct config_port *port, struct gateway_port *gp)
@@ -624,6 +629,7 @@ void gateway_stop(struct gateway *gw)
 	names_destroy(gw->names);
 	netlink_destroy(gw->netlink);
 	services_destroy(gw->services);
+	paths_destroy(gw->paths);
 	dataplane_destroy(gw->dp);
 	if (remove_guard)
 		guard_remove();

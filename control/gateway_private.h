@@ -28,6 +28,7 @@ struct gateway {
 	struct netlink *netlink;
 	struct names *names;
 	struct services *services;
+	struct paths *paths;
 	struct api *api;
 	struct events *events;
 	int command_fd;

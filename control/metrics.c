@@ -78,6 +78,28 @@ static void put_actions(FILE *out, const struct ledger *sum)
 	}
 }
 
+static void put_paths(FILE *out, const struct api_source *src, const struct ledger *sum)
+{
+	static const char *const kind_name[PATH_KINDS] = {
+		[PATH_CLIENT] = "client", [PATH_PREFIX] = "client_prefix", [PATH_UPSTREAM] = "upstream"};
+	struct path_report r;
+
+	observe_path(src->dp, &r);
+	put_family(out, "spillway_learned_path_mtus", "gauge", "path MTUs that were learned, now");
+	for (int k = 0; k < PATH_KINDS; k++)
+		fprintf(out, "spillway_learned_path_mtus{of=\"%s\"} %llu\n", kind_name[k],
+			(unsigned long long)r.learned[k]);
+	put_single(out, "spillway_learned_path_mtus_evicted_total", "counter",
+		   "learned path MTUs that made room for others", r.evicted);
+	put_family(out, "spillway_ptb_received_total", "counter",
+		   "ICMP errors \"packet too big\" from outside, by what they came to");
+	for (int i = 0; i < PTB_COUNT; i++)
+		fprintf(out, "spillway_ptb_received_total{result=\"%s\"} %llu\n", ptb_name[i],
+			(unsigned long long)sum->ptb[i]);
+	put_single(out, "spillway_mss_malformed_total", "counter",
+		   "SYNs and SYN-ACKs whose options cannot be read: they passed as they came", sum->mss_malformed);
+}
+
 struct metric {
 	const char *name, *type, *help;
 	size_t offset; /* of a uint64_t in the report */
@@ -199,6 +221,7 @@ char *api_metrics(const struct api_source *src, const struct view *view, size_t 
 	api_ledger_sum(src, &sum);
 	put_ledger(out, &sum);
 	put_actions(out, &sum);
+	put_paths(out, src, &sum);
 	put_verdicts(out, &sum);
 	put_backends(out, src, view);
 	put_services(out, src, view);

@@ -302,9 +302,9 @@ int observe_flows(struct dataplane *dp, unsigned worker, const struct flow_filte
 
 /* --- learned path MTUs --- */
 
-size_t observe_paths(const struct dataplane *dp, uint64_t *cursor, struct path_row rows[static PATH_QUERY_ROWS])
+size_t observe_paths(const struct dataplane *dp, uint64_t *cursor, struct path_row *rows, size_t max)
 {
-	return mtu_read(&dp->mtus, cursor, rows, PATH_QUERY_ROWS, dataplane_now_ns(dp));
+	return mtu_read(&dp->mtus, cursor, rows, max, dataplane_now_ns(dp));
 }
 
 void observe_path(const struct dataplane *dp, struct path_report *out)

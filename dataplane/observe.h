@@ -209,10 +209,12 @@ struct path_row {
 	uint64_t expires_ms;
 };
 
+/*
+ * Any thread: up to `max` rows from `*cursor` (0: the first) on; moves *cursor, to UINT64_MAX after the last. Waits for
+ * nobody.
+ */
 #define PATH_QUERY_ROWS 64
-
-/* Any thread: rows from `*cursor` (0: the first) on; moves *cursor, to UINT64_MAX after the last. */
-size_t observe_paths(const struct dataplane *dp, uint64_t *cursor, struct path_row rows[static PATH_QUERY_ROWS]);
+size_t observe_paths(const struct dataplane *dp, uint64_t *cursor, struct path_row *rows, size_t max);
 
 struct path_report {
 	uint64_t learned[PATH_KINDS]; /* now */

@@ -188,27 +188,19 @@ enum ctl_exit command_status(const struct ctl *ctl)
 	return result;
 }
 
-/* --- flows --- */
+/* --- lists that come in pages --- */
 
-#define FLOWS_DEFAULT  1000
-#define FLOWS_PAGE_MAX 1000
+#define ROWS_DEFAULT  1000
+#define ROWS_PAGE_MAX 1000
 
-static const struct column flow_columns[] = {
-	{"proto", "PROTO", COLUMN_TEXT},     {"client", "CLIENT", COLUMN_TEXT},
-	{"vip", "VIP", COLUMN_TEXT},         {"snat", "SNAT", COLUMN_TEXT},
-	{"backend", "BACKEND", COLUMN_TEXT}, {"service", "SERVICE", COLUMN_TEXT},
-	{"state", "STATE", COLUMN_TEXT},     {"age_s", "AGE", COLUMN_SECONDS},
-	{"idle_s", "IDLE", COLUMN_SECONDS},  {"expires_s", "EXPIRES", COLUMN_SECONDS},
-	{"bytes_up", "UP", COLUMN_BYTES},    {"bytes_down", "DOWN", COLUMN_BYTES},
-};
-
-struct flow_query {
-	char text[1024]; /* "&address=…": all but limit and cursor */
+struct page_query {
+	const char *path, *key; /* of the list, and of its rows in the answer */
+	char text[1024];        /* "&address=…": all but limit and cursor */
 	char cursor[128];
 	unsigned long limit;
 };
 
-static bool query_add(struct flow_query *q, const char *key, const char *value)
+static bool query_add(struct page_query *q, const char *key, const char *value)
 {
 	char *escaped = client_escape(value);
 	size_t len = strlen(q->text);
@@ -219,8 +211,72 @@ static bool query_add(struct flow_query *q, const char *key, const char *value)
 	return fits;
 }
 
+/* "limit=5", "cursor=…": what every such list knows. */
+static bool query_set_page(struct page_query *q, const char *arg)
+{
+	char *end;
+
+	if (strncmp(arg, "cursor=", 7) == 0)
+		return (size_t)snprintf(q->cursor, sizeof(q->cursor), "%s", arg + 7) < sizeof(q->cursor);
+	if (strncmp(arg, "limit=", 6) != 0 || arg[6] < '1' || arg[6] > '9')
+		return false;
+	errno = 0;
+	q->limit = strtoul(arg + 6, &end, 10);
+	return !*end && errno == 0;
+}
+
+/* One page; sets q->cursor to the next one, "" after the last. */
+static enum ctl_exit next_page(const struct ctl *ctl, struct page_query *q, unsigned long n_max, json_t *rows)
+{
+	char *cursor = client_escape(q->cursor), path[1400];
+	enum ctl_exit result;
+	json_t *doc;
+
+	snprintf(path, sizeof(path), "%s?limit=%lu%s%s%s", q->path, n_max < ROWS_PAGE_MAX ? n_max : ROWS_PAGE_MAX,
+		 q->text, *q->cursor ? "&cursor=" : "", cursor ? cursor : "");
+	free(cursor);
+	result = client_request(ctl, "GET", path, &doc);
+	if (result == EXIT_OK) {
+		const char *next = json_string_value(json_object_get(doc, "next"));
+
+		json_array_extend(rows, json_object_get(doc, q->key));
+		snprintf(q->cursor, sizeof(q->cursor), "%s", next ? next : "");
+	}
+	json_decref(doc);
+	return result;
+}
+
+static enum ctl_exit show_pages(const struct ctl *ctl, struct page_query *q, const struct column *columns,
+				size_t n_columns)
+{
+	json_t *rows = json_array();
+	enum ctl_exit result;
+
+	do
+		result = next_page(ctl, q, q->limit - json_array_size(rows), rows);
+	while (result == EXIT_OK && !ctl->json && *q->cursor && json_array_size(rows) < q->limit);
+	if (result == EXIT_OK && !ctl->json) {
+		table_print(stdout, columns, n_columns, rows);
+		if (*q->cursor)
+			fprintf(stderr, "There may be more: go on with cursor=%s\n", q->cursor);
+	}
+	json_decref(rows);
+	return result;
+}
+
+/* --- flows --- */
+
+static const struct column flow_columns[] = {
+	{"proto", "PROTO", COLUMN_TEXT},     {"client", "CLIENT", COLUMN_TEXT},
+	{"vip", "VIP", COLUMN_TEXT},         {"snat", "SNAT", COLUMN_TEXT},
+	{"backend", "BACKEND", COLUMN_TEXT}, {"service", "SERVICE", COLUMN_TEXT},
+	{"state", "STATE", COLUMN_TEXT},     {"age_s", "AGE", COLUMN_SECONDS},
+	{"idle_s", "IDLE", COLUMN_SECONDS},  {"expires_s", "EXPIRES", COLUMN_SECONDS},
+	{"bytes_up", "UP", COLUMN_BYTES},    {"bytes_down", "DOWN", COLUMN_BYTES},
+};
+
 /* "198.18.2.7", "198.18.2.7:34567", "2001:db8::7", "[2001:db8::7]:34567" */
-static bool query_add_endpoint(struct flow_query *q, const char *arg)
+static bool query_add_endpoint(struct page_query *q, const char *arg)
 {
 	char text[128], *address = text, *port = NULL, *colon;
 
@@ -242,66 +298,47 @@ static bool query_add_endpoint(struct flow_query *q, const char *arg)
 	return query_add(q, "address", address) && (!port || query_add(q, "port", port));
 }
 
-static bool query_add_argument(struct flow_query *q, const char *arg)
+static bool flows_argument(struct page_query *q, const char *arg)
 {
 	const char *equals = strchr(arg, '=');
-	char key[32], *end;
 
 	if (!equals)
 		return query_add_endpoint(q, arg);
-	if ((size_t)(equals - arg) >= sizeof(key))
-		return false;
-	snprintf(key, sizeof(key), "%.*s", (int)(equals - arg), arg);
-	if (strcmp(key, "cursor") == 0)
-		return (size_t)snprintf(q->cursor, sizeof(q->cursor), "%s", equals + 1) < sizeof(q->cursor);
-	if (strcmp(key, "limit") != 0)
-		return (strcmp(key, "service") == 0 || strcmp(key, "backend") == 0) && query_add(q, key, equals + 1);
-	errno = 0;
-	q->limit = strtoul(equals + 1, &end, 10);
-	return equals[1] >= '1' && equals[1] <= '9' && !*end && errno == 0;
-}
-
-/* One page; sets q->cursor to the next one, "" after the last. */
-static enum ctl_exit flow_page(const struct ctl *ctl, struct flow_query *q, unsigned long n_max, json_t *rows)
-{
-	char *cursor = client_escape(q->cursor), path[1400];
-	enum ctl_exit result;
-	json_t *doc;
-
-	snprintf(path, sizeof(path), "/v1/flows?limit=%lu%s%s%s", n_max < FLOWS_PAGE_MAX ? n_max : FLOWS_PAGE_MAX,
-		 q->text, *q->cursor ? "&cursor=" : "", cursor ? cursor : "");
-	free(cursor);
-	result = client_request(ctl, "GET", path, &doc);
-	if (result == EXIT_OK) {
-		const char *next = json_string_value(json_object_get(doc, "next"));
-
-		json_array_extend(rows, json_object_get(doc, "flows"));
-		snprintf(q->cursor, sizeof(q->cursor), "%s", next ? next : "");
-	}
-	json_decref(doc);
-	return result;
+	if (strncmp(arg, "service=", 8) == 0)
+		return query_add(q, "service", equals + 1);
+	if (strncmp(arg, "backend=", 8) == 0)
+		return query_add(q, "backend", equals + 1);
+	return query_set_page(q, arg);
 }
 
 enum ctl_exit command_flows(const struct ctl *ctl)
 {
-	struct flow_query q = {.limit = FLOWS_DEFAULT};
-	enum ctl_exit result;
-	json_t *rows;
+	struct page_query q = {.path = "/v1/flows", .key = "flows", .limit = ROWS_DEFAULT};
 
 	for (int i = 0; i < ctl->n_args; i++)
-		if (!query_add_argument(&q, ctl->args[i]))
+		if (!flows_argument(&q, ctl->args[i]))
 			return usage("expected flows [ADDRESS[:PORT]] [service=NAME] [backend=ID] [limit=N]");
-	rows = json_array();
-	do
-		result = flow_page(ctl, &q, q.limit - json_array_size(rows), rows);
-	while (result == EXIT_OK && !ctl->json && *q.cursor && json_array_size(rows) < q.limit);
-	if (result == EXIT_OK && !ctl->json) {
-		table_print(stdout, flow_columns, N_COLUMNS(flow_columns), rows);
-		if (*q.cursor)
-			fprintf(stderr, "There may be more: go on with cursor=%s\n", q.cursor);
+	return show_pages(ctl, &q, flow_columns, N_COLUMNS(flow_columns));
+}
+
+/* --- paths --- */
+
+static const struct column path_columns[] = {
+	{"address", "ADDRESS", COLUMN_TEXT}, {"mtu", "MTU", COLUMN_NUMBER},    {"side", "SIDE", COLUMN_TEXT},
+	{"source", "SOURCE", COLUMN_TEXT},   {"age_s", "AGE", COLUMN_SECONDS}, {"expires_s", "EXPIRES", COLUMN_SECONDS},
+};
+
+enum ctl_exit command_paths(const struct ctl *ctl)
+{
+	struct page_query q = {.path = "/v1/paths", .key = "paths", .limit = ROWS_DEFAULT};
+
+	for (int i = 0; i < ctl->n_args; i++) {
+		const char *arg = ctl->args[i];
+
+		if (strchr(arg, '=') ? !query_set_page(&q, arg) : !query_add(&q, "address", arg))
+			return usage("expected paths [ADDRESS] [limit=N]");
 	}
-	json_decref(rows);
-	return result;
+	return show_pages(ctl, &q, path_columns, N_COLUMNS(path_columns));
 }
 
 /* --- ledger --- */

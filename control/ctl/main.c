@@ -22,6 +22,8 @@ static const struct command {
 	{"backends", "", command_backends, true, "backends, their life, load and failures"},
 	{"flows", "[ADDRESS[:PORT]] [service=NAME] [backend=ID] [limit=N]", command_flows, true,
 	 "flows and their states; any address of a flow may be asked for"},
+	{"paths", "[ADDRESS] [limit=N]", command_paths, true,
+	 "path MTUs that routers told, of clients, their prefixes and backends"},
 	{"names", "", command_names, true, "DNS names and when they are asked again"},
 	{"ledger", "", command_ledger, true, "where every packet went, and why"},
 	{"reload", "", command_reload, false, "read the configuration file again"},

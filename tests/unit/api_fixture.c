@@ -140,6 +140,34 @@ int observe_flows(struct dataplane *dp, unsigned worker, const struct flow_filte
 	return n;
 }
 
+static const struct path_row fake_paths[FAKE_PATHS] = {
+	{.kind = PATH_CLIENT, .prefix_len = 32, .source = "ptb", .mtu = 1400, .age_ms = 1500, .expires_ms = 598500},
+	{.kind = PATH_PREFIX, .prefix_len = 24, .source = "members", .mtu = 1400, .age_ms = 500, .expires_ms = 599500},
+	{.kind = PATH_UPSTREAM, .prefix_len = 128, .source = "ptb", .mtu = 1280, .age_ms = 61000, .expires_ms = 539000},
+};
+
+/* An entry at every tenth position. */
+size_t observe_paths(const struct dataplane *dp, uint64_t *cursor, struct path_row *rows, size_t max)
+{
+	static const char *const addr[FAKE_PATHS] = {"198.18.2.7", "198.18.2.0", "2001:db8:3::15"};
+	size_t n = 0;
+
+	for (; *cursor < 10 * FAKE_PATHS && n < max; ++*cursor) {
+		if (*cursor % 10)
+			continue;
+		rows[n] = fake_paths[*cursor / 10];
+		ipaddr_parse(addr[*cursor / 10], &rows[n++].addr);
+	}
+	if (*cursor >= 10 * FAKE_PATHS)
+		*cursor = UINT64_MAX;
+	return n;
+}
+
+void observe_path(const struct dataplane *dp, struct path_report *out)
+{
+	*out = (struct path_report){.learned = {1, 1, 1}, .evicted = 4};
+}
+
 /* --- decide --- */
 
 static void decide_answer(struct api_fixture *f, struct api_command *c)
@@ -213,6 +241,9 @@ static void fill_ledgers(struct dataplane *dp)
 	dp->ledgers[1].verdicts[VERDICT_answer_echo] = 3;
 	dp->ledgers[1].verdicts[VERDICT_drop_no_route] = 1;
 	dp->ledgers[1].made[MADE_rst_idle] = 1;
+	dp->ledgers[1].ptb[PTB_noted] = 2;
+	dp->ledgers[0].ptb[PTB_noted] = 1;
+	dp->ledgers[0].mss_malformed = 9;
 }
 
 int api_fixture_start(struct api_fixture *f)

@@ -16,6 +16,7 @@
 #define FAKE_WORKERS  2
 #define FAKE_FLOWS_W0 70 /* more than two batches, and no multiple of one */
 #define FAKE_FLOWS_W1 5
+#define FAKE_PATHS    3
 #define FAKE_PROBLEMS 100 /* of a refused reload: more than any fixed buffer would hold */
 
 struct dataplane {

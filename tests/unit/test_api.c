@@ -198,6 +198,57 @@ static void test_names(void **state)
 	json_decref(doc);
 }
 
+static json_t *paths_of(struct api_fixture *f, const char *query, json_t **doc)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), "/v1/paths%s", query);
+	*doc = get_json(f, path, 200);
+	return json_object_get(*doc, "paths");
+}
+
+static void test_paths(void **state)
+{
+	static const struct {
+		const char *query;
+		size_t n;
+	} cases[] = {
+		{"?address=198.18.2.7", 2}, /* itself and its prefix */
+		{"?address=198.18.2.8", 1}, /* the prefix */
+		{"?address=198.18.3.7", 0}, {"?address=2001:db8:3::15", 1},          {"?address=2001:db8:3::16", 0},
+		{"?cursor=0.11.0", 1},      {"?cursor=0.18446744073709551614.0", 0},
+	};
+	json_t *doc, *rows = paths_of(*state, "", &doc);
+
+	assert_int_equal(json_array_size(rows), 3);
+	assert_null_value(doc, "next");
+	assert_string_equal(get_text(json_array_get(rows, 0), "address"), "198.18.2.7");
+	assert_int_equal(get_int(json_array_get(rows, 0), "mtu"), 1400);
+	assert_string_equal(get_text(json_array_get(rows, 0), "side"), "client");
+	assert_string_equal(get_text(json_array_get(rows, 0), "source"), "ptb");
+	assert_true(json_number_value(json_object_get(json_array_get(rows, 0), "age_s")) == 1.5);
+	assert_true(json_number_value(json_object_get(json_array_get(rows, 0), "expires_s")) == 598.5);
+	assert_string_equal(get_text(json_array_get(rows, 1), "address"), "198.18.2.0/24");
+	assert_string_equal(get_text(json_array_get(rows, 1), "side"), "client");
+	assert_string_equal(get_text(json_array_get(rows, 1), "source"), "members");
+	assert_string_equal(get_text(json_array_get(rows, 2), "address"), "2001:db8:3::15");
+	assert_string_equal(get_text(json_array_get(rows, 2), "side"), "upstream");
+	json_decref(doc);
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		if (json_array_size(paths_of(*state, cases[i].query, &doc)) != cases[i].n)
+			fail_msg("%s: not %zu rows", cases[i].query, cases[i].n);
+		json_decref(doc);
+	}
+	/* One after the other. */
+	rows = paths_of(*state, "?limit=1", &doc);
+	assert_int_equal(json_array_size(rows), 1);
+	assert_string_equal(get_text(doc, "next"), "0.1.0");
+	json_decref(doc);
+	rows = paths_of(*state, "?limit=1&cursor=0.1.0", &doc);
+	assert_string_equal(get_text(json_array_get(rows, 0), "address"), "198.18.2.0/24");
+	json_decref(doc);
+}
+
 static void test_ledger(void **state)
 {
 	struct api_fixture *f = *state;
@@ -214,6 +265,8 @@ static void test_ledger(void **state)
 	assert_int_equal(get_int(json_object_get(doc, "reasons"), "drop_truncated"), 6);
 	assert_int_equal(json_object_size(json_object_get(doc, "reasons")), VERDICT_COUNT);
 	assert_int_equal(get_int(json_object_get(doc, "made"), "rst_idle"), 1);
+	assert_int_equal(get_int(json_object_get(doc, "ptb"), "noted"), 3);
+	assert_int_equal(get_int(json_object_get(doc, "ptb"), "forged"), 0);
 	assert_int_equal(get_int(json_object_get(doc, "lost"), "new_ring"), 8);
 	assert_int_equal(get_int(json_object_get(doc, "lost"), "no_buffer"), 4);
 	assert_string_equal(get_text(json_object_get(json_object_get(doc, "about"), "drop_truncated"), "cause"),
@@ -476,6 +529,10 @@ static void test_metrics(void **state)
 		"\nspillway_service_new_flows_total{service=\"blog\"} 201\n",
 		"\nspillway_port_lost_packets_total{port=\"lan\",queue=\"1\",reason=\"no_buffer\"} 4\n",
 		"\nspillway_gate_known_packets_total{port=\"wan\"} 11\n",
+		"\nspillway_learned_path_mtus{of=\"client_prefix\"} 1\n",
+		"\nspillway_learned_path_mtus_evicted_total 4\n",
+		"\nspillway_ptb_received_total{result=\"noted\"} 3\n",
+		"\nspillway_mss_malformed_total 9\n",
 	};
 	struct reply r;
 
@@ -750,6 +807,7 @@ int main(void)
 		API_TEST(test_services),
 		API_TEST(test_backends),
 		API_TEST(test_names),
+		API_TEST(test_paths),
 		API_TEST(test_ledger),
 		API_TEST(test_flows_are_paged),
 		API_TEST(test_flow_row),

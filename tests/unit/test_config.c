@@ -228,21 +228,22 @@ static void test_values_and_positions(void **state)
 static void test_without_effect_is_warned(void **state)
 {
 	struct messages m;
-	struct config *c = parse(GATEWAY "cures: {wall: shadow, path: enforce}\n" SERVICE "    breaker: {ratio: 0.5%}\n"
-					 "    storm: {rate: 5k/s, hold: off}\n",
-				 &m);
+	struct config *c =
+		parse(GATEWAY "cures: {wall: shadow, storm: enforce}\n" SERVICE "    breaker: {ratio: 0.5%}\n"
+			      "    storm: {rate: 5k/s, hold: off}\n",
+		      &m);
 
 	/* Below the range: an error beside the warnings. */
 	assert_null(c);
 	assert_non_null(strstr(m.text, "t.yaml:11:22: services[0].breaker.ratio: expected a share"));
 	messages_fini(&m);
-	c = parse(GATEWAY "cures: {wall: shadow, path: enforce}\n" SERVICE "    breaker: {ratio: 33.25%}\n"
+	c = parse(GATEWAY "cures: {wall: shadow, storm: enforce}\n" SERVICE "    breaker: {ratio: 33.25%}\n"
 			  "    storm: {rate: 5k/s, hold: off}\n",
 		  &m);
 	assert_non_null(c);
 	assert_int_equal(m.n, 4);
 	assert_non_null(strstr(m.text, "t.yaml:6:9: warning: cures.wall: has no effect yet"));
-	assert_non_null(strstr(m.text, "t.yaml:6:23: warning: cures.path: has no effect yet"));
+	assert_non_null(strstr(m.text, "t.yaml:6:23: warning: cures.storm: has no effect yet"));
 	assert_non_null(strstr(m.text, "t.yaml:11:5: warning: services[0].breaker: has no effect yet"));
 	assert_non_null(strstr(m.text, "t.yaml:12:5: warning: services[0].storm: has no effect yet"));
 	assert_int_equal(c->cures.of[CURE_WALL], CURE_SHADOW);
@@ -259,15 +260,18 @@ static void test_single_keys_without_effect_are_warned(void **state)
 	struct messages m;
 	struct config *c =
 		parse(GATEWAY "  state_dir: /var/lib/other\ncures: {names: shadow, silence: enforce}\n" SERVICE
-			      "    drain: 30s\n    idle: {tcp: 1h, probe: 1m}\n",
+			      "    drain: 30s\n    idle: {tcp: 1h, probe: 1m}\n"
+			      "    path: {clamp: off, blackhole: off}\n",
 		      &m);
 
 	assert_non_null(c);
-	assert_int_equal(m.n, 4);
+	assert_int_equal(c->services[0].path_clamp, CLAMP_OFF);
+	assert_int_equal(m.n, 5);
 	assert_non_null(strstr(m.text, "warning: gateway.state_dir: has no effect yet"));
 	assert_non_null(strstr(m.text, "warning: cures.names: only enforce has an effect yet"));
 	assert_non_null(strstr(m.text, "warning: services[0].drain: has no effect yet"));
 	assert_non_null(strstr(m.text, "warning: services[0].idle.probe: has no effect yet"));
+	assert_non_null(strstr(m.text, "warning: services[0].path.blackhole: has no effect yet"));
 	messages_fini(&m);
 	config_free(c);
 }

@@ -143,6 +143,21 @@ static void test_flows(void **state)
 	assert_int_equal(count_lines("\ntcp "), 35);
 }
 
+static void test_paths(void **state)
+{
+	assert_int_equal(ctl(*state, "paths"), 0);
+	assert_says("ADDRESS          MTU  SIDE      SOURCE     AGE  EXPIRES\n"
+		    "198.18.2.7      1400  client    ptb       1.5s    9m58s\n");
+	assert_says("\n2001:db8:3::15  1280  upstream  ptb      1m01s    8m59s\n");
+	assert_int_equal(ctl(*state, "paths 198.18.2.8"), 0);
+	assert_says("198.18.2.0/24  1400  client  members");
+	assert_null(strstr(output, "198.18.2.7"));
+	assert_int_equal(ctl(*state, "paths limit=2"), 0);
+	assert_says("go on with cursor=0.11.0\n");
+	assert_int_equal(ctl(*state, "paths 198.18.2"), 3);
+	assert_says("bad value '198.18.2' of 'address'");
+}
+
 static void test_json_passes_the_answer(void **state)
 {
 	struct reply r;
@@ -174,6 +189,8 @@ static void test_usage(void **state)
 					  "flows limit=0",
 					  "flows [::1",
 					  "flows colour=red",
+					  "paths side=client",
+					  "paths limit=x",
 					  "--watch 0 status",
 					  "--watch 1 reload",
 					  "--watch x status",
@@ -256,16 +273,10 @@ static void test_watch(void **state)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		CTL_TEST(test_status),
-		CTL_TEST(test_lists),
-		CTL_TEST(test_ledger),
-		CTL_TEST(test_flows),
-		CTL_TEST(test_json_passes_the_answer),
-		CTL_TEST(test_reload),
-		CTL_TEST(test_usage),
-		CTL_TEST(test_unreachable),
-		CTL_TEST(test_check),
-		CTL_TEST(test_watch),
+		CTL_TEST(test_status), CTL_TEST(test_lists), CTL_TEST(test_ledger),
+		CTL_TEST(test_flows),  CTL_TEST(test_paths), CTL_TEST(test_json_passes_the_answer),
+		CTL_TEST(test_reload), CTL_TEST(test_usage), CTL_TEST(test_unreachable),
+		CTL_TEST(test_check),  CTL_TEST(test_watch),
 	};
 
 	if (argc != 2) {
