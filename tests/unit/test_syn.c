@@ -69,7 +69,7 @@ static void test_made_again(void **state)
 
 	for (int v6 = 0; v6 < 2; v6++) {
 		check_made_again(v6, linux_options, sizeof(linux_options), linux_options);
-		check_made_again(v6, NULL, 0, NULL);
+		check_made_again(v6, linux_options, 0, linux_options);
 	}
 }
 
