@@ -13,6 +13,8 @@
 
 /* Per family; an upstream or router each. */
 #define NEIGHBOURS         8192
+/* New connections that may wait for their turn, of all services together. */
+#define HOLDS              65536
 /* Of one name that backends follow, both families: what slots are set aside for. */
 #define ADDRESSES_PER_NAME 32
 

@@ -7,6 +7,8 @@
  */
 #pragma once
 
+#include "bucket.h"
+
 #include <stdint.h>
 
 struct backend_shared {
@@ -14,7 +16,8 @@ struct backend_shared {
 } __attribute__((aligned(64)));
 
 struct service_shared {
-	uint32_t unused; /* token buckets and budgets */
+	struct gcra rate;      /* new flows, of all clients; workers, by compare-and-swap */
+	struct gcra_line line; /* of those who wait for it; likewise */
 } __attribute__((aligned(64)));
 
 struct cells {
