@@ -201,6 +201,7 @@ void config_to_dataplane(const struct config *config, unsigned n_queues, struct 
 	out->n_backend_slots = backend_slots(config);
 	out->n_routes = config->routes;
 	out->n_neighbours = NEIGHBOURS;
+	out->n_holds = HOLDS;
 	out->n_snat = config->n_snat;
 	memcpy(out->snat, config->snat, sizeof(out->snat));
 }
