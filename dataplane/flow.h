@@ -389,6 +389,14 @@ flow_ref flow_add4(struct flow_table *t, const struct flow_key4 *up, const struc
 flow_ref flow_add6(struct flow_table *t, const struct flow_key6 *up, const struct flow_key6 *down, uint8_t proto);
 void flow_del(struct flow_table *t, flow_ref ref);
 
+/*
+ * Gives the flow another upstream side: `down` is what its packets are like from now on as they arrive. The client's
+ * side stays; both directions' translations are worked out anew, and DIR_UP has to be routed again. False if the index
+ * has no place for the new key: nothing has changed then.
+ */
+bool flow_rekey4(struct flow_table *t, flow_ref ref, const struct flow_key4 *down);
+bool flow_rekey6(struct flow_table *t, flow_ref ref, const struct flow_key6 *down);
+
 /* The address forms of a flow's keys, for the slow paths. */
 struct flow_addrs {
 	struct ipaddr client, vip, snat, backend;
