@@ -221,7 +221,7 @@ static void drain_wake(struct worker *w)
 /* Returns for how long it meant to sleep. The caller is an RCU reader, and is offline while asleep. */
 static uint64_t sleep_now(struct worker *w)
 {
-	int timeout_ms = SLEEP_MAX_MS;
+	int timeout_ms = wheel_sleep_ms(&w->wheel, w->run_ms, SLEEP_MAX_MS);
 	struct sleep_set s;
 
 	atomic_store_explicit(&w->asleep, true, memory_order_relaxed);
