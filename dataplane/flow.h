@@ -126,6 +126,10 @@ struct flow_track {
 	uint32_t backend_slot;
 	uint16_t snat_port_be;
 	uint8_t snat_index;
+	/* While a SYN waits for its answer (wall.c): */
+	uint8_t wall;                        /* enum wall_flag */
+	uint32_t syn_ms;                     /* CLOCK_MS of the SYN */
+	flow_ref waiting_next, waiting_prev; /* DIR_DOWN of others that wait for the same backend; 0: none */
 } __attribute__((aligned(64)));
 
 /* What birth and end need; no established packet reads it. */

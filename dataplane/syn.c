@@ -9,8 +9,56 @@
 enum {
 	OPTION_END = 0,
 	OPTION_NOP = 1,
+	OPTION_MSS = 2,
+	OPTION_WINDOW_SCALE = 3,
+	OPTION_SACK_PERMITTED = 4,
+	OPTION_TIMESTAMPS = 8,
 	OPTION_FAST_OPEN = 34, /* RFC 7413 4.1.1 */
 };
+
+/* --- judging --- */
+
+#define TTL_ENOUGH 16 /* hops between the gateway and any backend */
+
+/* Over everything, the checksum itself among it. */
+static bool is_checksum_right(const struct item *it)
+{
+	const void *l4 = it->frame + it->p.l4_off;
+
+	if (it->p.family == 4)
+		return rte_ipv4_udptcp_cksum(packet_ip4(it->frame, &it->p), l4) == 0;
+	return rte_ipv6_udptcp_cksum(packet_ip6(it->frame, &it->p), l4) == 0;
+}
+
+static bool is_common_option(uint8_t option)
+{
+	return option == OPTION_MSS || option == OPTION_WINDOW_SCALE || option == OPTION_SACK_PERMITTED ||
+	       option == OPTION_TIMESTAMPS || option == OPTION_FAST_OPEN;
+}
+
+static bool are_options_common(const uint8_t *options, uint8_t len)
+{
+	for (uint8_t at = 0; at < len && options[at] != OPTION_END;) {
+		if (options[at] == OPTION_NOP) {
+			at++;
+			continue;
+		}
+		if (!is_common_option(options[at]) || at + 1 >= len || options[at + 1] < 2 ||
+		    options[at + 1] > len - at)
+			return false;
+		at += options[at + 1];
+	}
+	return true;
+}
+
+bool syn_is_ordinary(const struct item *it)
+{
+	const uint8_t *options = it->frame + it->p.l4_off + sizeof(struct rte_tcp_hdr);
+
+	return it->p.ttl > TTL_ENOUGH && !(it->p.flags & PACKET_OPTIONS) &&
+	       are_options_common(options, it->p.payload_off - it->p.l4_off - sizeof(struct rte_tcp_hdr)) &&
+	       is_checksum_right(it);
+}
 
 /* --- keeping --- */
 
