@@ -69,6 +69,9 @@ struct policy_service {
 	bool clamp_mss;               /* to what its connections' paths carry */
 	uint32_t breaker_consecutive; /* connect failures in a row that open a backend's breaker */
 	struct policy_set sets[SET_FAMILIES][SET_PROTOS];
+	/* With names in shadow: what DNS says now, where that differs. Its backends have no slots. */
+	bool would_differ;
+	struct policy_set would[SET_FAMILIES][SET_PROTOS];
 };
 
 struct policy_listener {
