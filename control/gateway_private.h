@@ -31,6 +31,7 @@ struct gateway {
 	struct services *services;
 	struct paths *paths;
 	struct breakers *breakers;
+	struct saved *saved;
 	struct api *api;
 	struct events *events;
 	int command_fd;
