@@ -115,12 +115,15 @@ struct flow_half6 {
 	struct flow_key6 out;
 } __attribute__((aligned(64)));
 
+#define FLOW_MARK_WOULD_END 1 /* counted as one that an order would have ended */
+
 /* What both directions share; no established packet reads it. */
 struct flow_track {
 	uint32_t timeout_ms;
 	uint32_t wheel_next, wheel_prev; /* entry references without direction, FLOW_REF_NONE at the ends */
 	uint16_t wheel_slot;
 	uint8_t fin_seen; /* bit per direction */
+	uint8_t marks;    /* FLOW_MARK_* */
 	uint16_t modes;   /* of the cures, at its birth: cure_pack() */
 	uint32_t service_slot;
 	uint32_t backend_slot;

@@ -16,7 +16,10 @@
 struct dataplane;
 
 /* Packets that the gateway made itself, rather than turned around. */
-#define MADE_LIST(M) M(rst_idle, "RST to an endpoint of a flow that ended idle")
+#define MADE_LIST(M)                                                                                                   \
+	M(rst_idle, "RST to an endpoint of a flow that ended idle")                                                    \
+	M(rst_drain, "RST to an endpoint of a flow whose removed backend had drained long enough")                     \
+	M(rst_stop, "RST to an endpoint of a flow that the gateway's stop ended")
 
 enum made {
 #define M(name, help) MADE_##name,
@@ -33,6 +36,9 @@ extern const char *const made_name[MADE_COUNT];
  */
 #define ACTION_LIST(A)                                                                                                 \
 	A(rst_idle, SILENCE, "ended a connection that idled too long, with RST to both sides")                         \
+	A(rst_stop, SILENCE, "ended a flow as the gateway stops: TCP with RST to both sides")                          \
+	A(drain_rst, NAMES, "ended a flow of a removed backend at its drain deadline: TCP with RST to both sides")     \
+	A(follow, NAMES, "sent a new flow where DNS points now, not where it pointed first (counted in shadow alone)") \
 	A(clamp, PATH, "lowered the MSS of a SYN or SYN-ACK to what the path carries")                                 \
 	A(hold_ptb, PATH, "held back a \"packet too big\" that says less than its connection has shown to pass")
 

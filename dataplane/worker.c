@@ -7,6 +7,7 @@
 #include "observe_worker.h"
 #include "path.h"
 #include "pipeline.h"
+#include "reap.h"
 #include "steer.h"
 #include "tx.h"
 
@@ -125,6 +126,7 @@ static unsigned turn(struct worker *w, uint64_t slept_ns)
 	n += receive_ports(w, RX_NEW, 1) + receive_handed(w, RX_NEW, 1);
 	due_run(w);
 	n += wheel_is_behind(&w->wheel, w->run_ms);
+	n += reap_run(w);
 	tx_flush(w);
 	note_announce(w);
 	observe_serve_command(w);
@@ -221,18 +223,17 @@ static void drain_wake(struct worker *w)
 /* Returns for how long it meant to sleep. The caller is an RCU reader, and is offline while asleep. */
 static uint64_t sleep_now(struct worker *w)
 {
-	int timeout_ms = SLEEP_MAX_MS;
 	struct sleep_set s;
+	int timeout_ms;
 
 	atomic_store_explicit(&w->asleep, true, memory_order_relaxed);
 	atomic_thread_fence(memory_order_seq_cst);
-	if (steer_pending(w) || atomic_load(&w->command) || atomic_load(&w->stop)) {
+	if (steer_pending(w) || atomic_load(&w->command) || atomic_load(&w->stop) || reap_is_told(w)) {
 		atomic_store_explicit(&w->asleep, false, memory_order_relaxed);
 		return 0;
 	}
 	gather_fds(w, &s);
-	if (s.tx_pending)
-		timeout_ms = 1;
+	timeout_ms = s.tx_pending ? 1 : (int)reap_nap_ms(w, SLEEP_MAX_MS);
 	w->sleeps++;
 	worker_publish(w);
 	grace_leave();
@@ -337,7 +338,7 @@ static uint32_t share(uint32_t total, unsigned n_workers)
 uint64_t worker_bytes(const struct dataplane_config *config)
 {
 	return sizeof(struct worker) + answer_limits_bytes() + snat_pool_bytes(snat_pairs(config), config->n_workers) +
-	       (uint64_t)config->n_backend_slots * sizeof(struct backend_cell) +
+	       (uint64_t)config->n_backend_slots * sizeof(struct backend_cell) + reap_bytes(config->n_backend_slots) +
 	       (uint64_t)config->n_service_slots * sizeof(struct service_cell);
 }
 
@@ -354,6 +355,9 @@ static int worker_init(struct worker *w, const struct dataplane_config *config)
 		return err;
 	w->backends = memory_alloc(config->n_backend_slots * sizeof(*w->backends));
 	w->services = memory_alloc(config->n_service_slots * sizeof(*w->services));
+	err = reap_init(&w->reaper, config->n_backend_slots);
+	if (err)
+		return err;
 	w->limits = answer_limits_create(config->n_workers, config->secret, dataplane_now_ns(w->dp));
 	w->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	snprintf(name, sizeof(name), "notes%p", (void *)w);
@@ -397,6 +401,7 @@ void worker_destroy(struct worker *w)
 	snat_pool_fini(&w->snat);
 	memory_free(w->backends);
 	memory_free(w->services);
+	reap_fini(&w->reaper);
 	answer_limits_destroy(w->limits);
 	rte_ring_free(w->notes);
 	if (w->wake_fd >= 0)
