@@ -67,9 +67,9 @@ struct config_service {
 	size_t n_backends;
 	enum config_source source;
 	uint64_t idle_tcp_ns, idle_udp_ns;
+	uint64_t drain_ns; /* 0: off */
 	enum config_clamp path_clamp;
 	/* Checked and stored, without effect yet: a file that sets one of these gets a warning. */
-	uint64_t drain_ns;      /* 0: off */
 	uint64_t idle_probe_ns; /* 0: off */
 	bool path_blackhole;
 	uint32_t breaker_consecutive;
@@ -146,6 +146,9 @@ struct _IO_FILE;
 void config_print_example(struct _IO_FILE *out);
 /* The effective configuration, defaults filled in, as YAML. */
 void config_print(const struct config *config, struct _IO_FILE *out);
+
+/* "30s", "2h4m": as in the file. Returns 0, -EINVAL or -ERANGE; *ns is untouched on failure. */
+int config_parse_duration(const char *text, uint64_t *ns);
 
 /* Fills what the dataplane needs (not `secret`, not `max_frame`). `n_queues`: queues of all ports together. */
 void config_to_dataplane(const struct config *config, unsigned n_queues, struct dataplane_config *out);

@@ -29,6 +29,7 @@
 #define RETRY_NS         5000000000ULL /* what could not be published is tried again after this */
 #define PUBLISH_EVERY_NS 1000000000ULL /* a set that changes all the time is published this often */
 #define FIRST_ANSWER_NS  3000000000ULL /* how long a start waits for DNS before it serves what it has */
+#define FRESH_ANSWER_NS  300000000ULL  /* the same if it has saved addresses for all names */
 #define HANG_NS          3000000000ULL
 #define NOTES_AT_ONCE    64
 
@@ -120,8 +121,11 @@ static void on_publish(evutil_socket_t fd, short what, void *arg)
 {
 	struct gateway *gw = arg;
 
-	if (services_dirty(gw->services))
-		gateway_publish_now(gw);
+	if (gw->state != GATEWAY_READY || !services_dirty(gw->services))
+		return;
+	gateway_publish_now(gw);
+	/* What left is shown as such from now on, not from the next tick. */
+	gateway_publish_view(gw);
 }
 
 /* Soon, but not more often than once in PUBLISH_EVERY_NS. */
@@ -140,8 +144,13 @@ static void on_name(void *arg, const struct name_view *view)
 	struct gateway *gw = arg;
 
 	services_name_changed(gw->services, view);
-	if (services_dirty(gw->services) && gw->state != GATEWAY_STARTING)
+	if (services_dirty(gw->services) && gw->state == GATEWAY_READY)
 		publish_soon(gw);
+}
+
+static bool is_usable(void *arg, const struct ipaddr *addr)
+{
+	return services_usable(((struct gateway *)arg)->services, addr);
 }
 
 /* --- events of the loop --- */
@@ -200,7 +209,7 @@ static void on_signal(evutil_socket_t fd, short what, void *arg)
 {
 	struct gateway *gw = arg;
 
-	gw->stopping = true;
+	gw->n_signals++;
 	event_base_loopbreak(gw->base);
 }
 
@@ -302,6 +311,7 @@ static int start_dataplane(struct gateway *gw)
 						       .n_service_slots = config.n_service_slots,
 						       .n_backend_slots = config.n_backend_slots,
 						       .poison = getenv("SPILLWAY_POISON") != NULL,
+						       .events = gw->events,
 					       });
 	gw->paths = paths_create(gw->dp, gw->events);
 	return gw->services && gw->paths ? 0 : -ENOMEM;
@@ -408,6 +418,7 @@ static int start_names(struct gateway *gw)
 		.min_ttl_ns = gw->config->dns_min_ttl_ns,
 		.max_ttl_ns = gw->config->dns_max_ttl_ns,
 		.stale_ns = gw->config->dns_stale_ns,
+		.usable = is_usable,
 	};
 	int rc;
 
@@ -427,16 +438,31 @@ static int start_names(struct gateway *gw)
 	return rc;
 }
 
-/* Serving begins with the answers that came in time; the others change the policy when they come. */
-static void wait_for_names(struct gateway *gw)
+static void run_for_10ms(struct gateway *gw)
 {
-	uint64_t until_ns = clock_monotonic_ns() + FIRST_ANSWER_NS;
 	struct timeval tick = {.tv_usec = 10000};
 
-	while (!gw->stopping && !services_resolved(gw->services) && clock_monotonic_ns() < until_ns) {
-		event_base_loopexit(gw->base, &tick);
-		event_base_dispatch(gw->base);
-	}
+	event_base_loopexit(gw->base, &tick);
+	event_base_dispatch(gw->base);
+}
+
+/*
+ * Serving begins with the answers that came in time; the others change the policy when they come. Who has something
+ * saved for every name waits for a moment only, so as not to begin with what is not true any more.
+ */
+static bool waits_for_names(const struct gateway *gw, uint64_t waited_ns)
+{
+	if (gw->n_signals || services_answered(gw->services))
+		return false;
+	return waited_ns < (services_resolved(gw->services) ? FRESH_ANSWER_NS : FIRST_ANSWER_NS);
+}
+
+static void wait_for_names(struct gateway *gw)
+{
+	uint64_t begin_ns = clock_monotonic_ns();
+
+	while (waits_for_names(gw, clock_monotonic_ns() - begin_ns))
+		run_for_10ms(gw);
 	if (!services_resolved(gw->services))
 		gateway_say("some names are not resolved yet; their services refuse until they are");
 }
@@ -587,7 +613,7 @@ struct gateway *gateway_start(struct config *config, const char *config_path)
 void gateway_run(struct gateway *gw)
 {
 	/* A break that came while the start ran its loop is over with it. */
-	if (!gw->stopping)
+	if (!gw->n_signals)
 		event_base_dispatch(gw->base);
 }
 

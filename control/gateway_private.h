@@ -37,7 +37,7 @@ struct gateway {
 	enum gateway_state state;
 	bool guarded;
 	bool guard_was_there; /* before the start: a start that fails leaves it */
-	bool stopping;        /* a signal said so, perhaps before gateway_run() */
+	unsigned n_signals;   /* to stop, perhaps before gateway_run(); a second one is impatient */
 	int publish_error;    /* of the last publish: each is said once */
 	size_t n_starved;
 	struct event *tick, *publish, *notes, *commands, *sigterm, *sigint;

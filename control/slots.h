@@ -38,6 +38,9 @@ void slots_destroy(struct slots *s);
 int slots_get(struct slots *s, uint8_t proto, const struct ipaddr *addr, uint16_t port_be, struct slot_ref *ref);
 /* True if the backend has a slot, lingering or not: then slots_get() takes no free one. */
 bool slots_has(const struct slots *s, uint8_t proto, const struct ipaddr *addr, uint16_t port_be);
+/* Its slot, or SLOT_NONE; no use is taken. */
+uint32_t slots_find(const struct slots *s, uint8_t proto, const struct ipaddr *addr, uint16_t port_be);
+const struct slot_info *slots_info(const struct slots *s, uint32_t slot);
 /* One use less. The last one leaves it lingering. */
 void slots_put(struct slots *s, uint32_t slot);
 

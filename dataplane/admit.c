@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "admit.h"
+#include "action.h"
 #include "lookup.h"
 #include "place.h"
 #include "select.h"
@@ -31,6 +32,18 @@ static enum verdict refuse(struct worker *w, const struct policy_service *svc, c
 	return it->p.proto == PROTO_TCP ? for_tcp : for_udp;
 }
 
+/* Names in shadow: the flow began where the first answer pointed. DNS points elsewhere by now; does it for this flow?
+ */
+static void count_would_follow(struct worker *w, const struct policy_service *svc, const struct item *it)
+{
+	bool v6 = it->p.family == 6, udp = it->p.proto == PROTO_UDP;
+	const struct policy_backend *is = select_backend(&svc->sets[v6][udp], it->hash);
+	const struct policy_backend *would = select_backend(&svc->would[v6][udp], it->hash);
+
+	if (!would || !ipaddr_equal(&would->addr, &is->addr) || would->port_be != is->port_be)
+		action_due(w, CURE_SHADOW, ACTION_follow);
+}
+
 static enum verdict first_packet(struct worker *w, const struct policy *policy, struct item *it,
 				 const struct policy_listener *listener)
 {
@@ -45,6 +58,8 @@ static enum verdict first_packet(struct worker *w, const struct policy *policy, 
 		return refuse(w, svc, it, VERDICT_answer_service_down, VERDICT_answer_unreachable);
 	switch (place(w, it, policy, svc, backend)) {
 	case PLACE_OK:
+		if (__builtin_expect(svc->would_differ, 0))
+			count_would_follow(w, svc, it);
 		if (it->p.proto == PROTO_TCP)
 			tcp_begin(w, it);
 		return VERDICT_NONE;

@@ -66,6 +66,9 @@ struct policy_service {
 	struct policy_timeouts timeouts;
 	bool clamp_mss; /* to what its connections' paths carry */
 	struct policy_set sets[SET_FAMILIES][SET_PROTOS];
+	/* With names in shadow: what DNS says now, where that differs. Its backends have no slots. */
+	bool would_differ;
+	struct policy_set would[SET_FAMILIES][SET_PROTOS];
 };
 
 struct policy_listener {

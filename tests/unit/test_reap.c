@@ -132,6 +132,7 @@ static void test_handshake(void **state)
 		t = begin(PROTO_TCP, true, 3);
 		if (answered)
 			exchange(RIG_LAN, from_backend(&t, TCP_SYN | TCP_ACK, PEER, ISN + 1));
+		pass_ms(2000);
 		/* A client in SYN-SENT looks at the acknowledgement alone. */
 		check_both(true, ISN + 1, answered ? PEER + 1 : 0, ISN + 1, answered ? PEER + 1 : 0);
 		stop();
