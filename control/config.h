@@ -107,8 +107,8 @@ struct config {
 	unsigned n_snat;
 	enum config_on_fail on_death, on_hang;
 	char api_socket[108];
-	char api_http[64];   /* "127.0.0.1:9090", "" = off */
-	char state_dir[256]; /* without effect yet, as below */
+	char api_http[64]; /* "127.0.0.1:9090", "" = off */
+	char state_dir[256];
 	/* dns */
 	char dns_servers[CONFIG_MAX_DNS_SERVERS][64]; /* "198.18.3.53:53"; none: the system resolver file */
 	unsigned n_dns_servers;

@@ -86,8 +86,8 @@ static const struct config_key gateway_keys[] = {
 	{"on_hang", TYPE_ENUM, 0, FIELD(config, on_hang), .choices = on_fail_choices, .fallback = "drop",
 	 .help = "the same while the gateway runs but has not moved for 3 s"},
 	{"api", TYPE_MAP, 0, .map = MAP(api_keys), .help = "the HTTP API"},
-	{"state_dir", TYPE_PATH, KEY_NO_EFFECT, FIELD(config, state_dir), .fallback = "/var/lib/spillway",
-	 .help = "what outlives a restart is kept here"},
+	{"state_dir", TYPE_PATH, 0, FIELD(config, state_dir), .fallback = "/var/lib/spillway",
+	 .help = "what outlives a restart is kept here: the last good addresses of names"},
 };
 
 static const struct config_list dns_server_list = {.item = {NULL, TYPE_ENDPOINT, 0,

@@ -11,6 +11,7 @@
 #include "names.h"
 #include "netlink.h"
 #include "paths.h"
+#include "saved.h"
 #include "services.h"
 #include "view.h"
 
@@ -162,6 +163,8 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 	services_reap(gw->services);
 	paths_tick(gw->paths);
 	gateway_publish_view(gw);
+	if (gw->state == GATEWAY_READY)
+		saved_tick(gw->saved, gw->names, services_name_changes(gw->services), clock_monotonic_ns());
 	if (gw->state == GATEWAY_READY && services_dirty(gw->services) &&
 	    clock_monotonic_ns() - gw->last_publish_ns > RETRY_NS)
 		publish_soon(gw);
@@ -410,6 +413,20 @@ static int start_netlink(struct gateway *gw)
 	return rc;
 }
 
+/* The names are watched, and none has an answer yet. */
+static int start_saved(struct gateway *gw)
+{
+	unsigned n;
+
+	gw->saved = saved_create(gw->config->state_dir, gw->config->dns_stale_ns, gw->events);
+	if (!gw->saved)
+		return -ENOMEM;
+	n = saved_load(gw->saved, gw->names);
+	if (n)
+		gateway_say("%u sets of addresses from before, in %s", n, gw->config->state_dir);
+	return 0;
+}
+
 static int start_names(struct gateway *gw)
 {
 	char servers[CONFIG_MAX_DNS_SERVERS * 65] = "";
@@ -435,7 +452,7 @@ static int start_names(struct gateway *gw)
 	rc = services_configure(gw->services, gw->config, gw->names);
 	if (rc)
 		gateway_say("more services than there are slots");
-	return rc;
+	return rc ? rc : start_saved(gw);
 }
 
 static void run_for_10ms(struct gateway *gw)
@@ -629,11 +646,12 @@ static void free_event(struct event *event)
  */
 void gateway_stop(struct gateway *gw)
 {
-	bool remove_guard;
+	bool remove_guard, was_ready;
 
 	if (!gw)
 		return;
 	remove_guard = gw->guarded && (gw->state != GATEWAY_STARTING || !gw->guard_was_there);
+	was_ready = gw->state == GATEWAY_READY;
 	gw->state = GATEWAY_DRAINING;
 	if (gw->events)
 		events_wake(gw->events);
@@ -652,6 +670,9 @@ void gateway_stop(struct gateway *gw)
 	/* Only now: workers beat in the gates' memory. */
 	for (unsigned i = 0; i < gw->config->n_ports; i++)
 		gate_close(gw->ports[i].gate);
+	if (was_ready)
+		saved_write(gw->saved, gw->names);
+	saved_destroy(gw->saved);
 	names_destroy(gw->names);
 	netlink_destroy(gw->netlink);
 	services_destroy(gw->services);

@@ -29,6 +29,7 @@ struct gateway {
 	struct names *names;
 	struct services *services;
 	struct paths *paths;
+	struct saved *saved;
 	struct api *api;
 	struct events *events;
 	int command_fd;
