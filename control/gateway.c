@@ -10,6 +10,7 @@
 #include "memory_plan.h"
 #include "names.h"
 #include "netlink.h"
+#include "observe.h"
 #include "paths.h"
 #include "saved.h"
 #include "services.h"
@@ -33,6 +34,9 @@
 #define FRESH_ANSWER_NS  300000000ULL  /* the same if it has saved addresses for all names */
 #define HANG_NS          3000000000ULL
 #define NOTES_AT_ONCE    64
+#define STOP_MAX_MS      5000
+#define STOP_PATIENCE_MS 1000 /* for the last of them */
+#define STOP_FLOWS_PER_S 4500 /* what the limit on RSTs allows */
 
 void gateway_say(const char *format, ...)
 {
@@ -640,6 +644,39 @@ static void free_event(struct event *event)
 		event_free(event);
 }
 
+/* --- stop --- */
+
+static uint64_t count_flows(const struct gateway *gw)
+{
+	struct worker_report r;
+	uint64_t n = 0;
+
+	for (unsigned i = 0; i < dataplane_n_workers(gw->dp); i++) {
+		observe_worker(gw->dp, i, &r);
+		n += r.flows_v4 + r.flows_v6;
+	}
+	return n;
+}
+
+/*
+ * Both ends of every flow learn that it is over: the next gateway will not know them. As fast as the limit on RSTs
+ * allows, for STOP_MAX_MS at most. New flows do not begin any more: whoever comes now hears nothing, and tries again.
+ */
+static void end_flows(struct gateway *gw)
+{
+	uint64_t begin_ns = clock_monotonic_ns(), flows = count_flows(gw), want_ms = flows * 1000 / STOP_FLOWS_PER_S;
+	uint32_t spread_ms = want_ms < STOP_MAX_MS ? want_ms : STOP_MAX_MS;
+
+	if (!flows || gw->config->cures.of[CURE_SILENCE] != CURE_ENFORCE || services_close(gw->services))
+		return;
+	gateway_publish_view(gw);
+	gateway_say("ending %llu flows", (unsigned long long)flows);
+	dataplane_reap_all(gw->dp, &(struct reap_order){.cause = REAP_STOP, .spread_ms = spread_ms});
+	while (gw->n_signals < 2 && count_flows(gw) &&
+	       clock_monotonic_ns() - begin_ns < (spread_ms + STOP_PATIENCE_MS) * 1000000ULL)
+		run_for_10ms(gw);
+}
+
 /*
  * Nothing new comes in, then the workers end, then the kernel may answer for our addresses again. After a start that
  * failed it may not, if a gateway that died had left the guard.
@@ -653,6 +690,8 @@ void gateway_stop(struct gateway *gw)
 	remove_guard = gw->guarded && (gw->state != GATEWAY_STARTING || !gw->guard_was_there);
 	was_ready = gw->state == GATEWAY_READY;
 	gw->state = GATEWAY_DRAINING;
+	if (was_ready)
+		end_flows(gw);
 	if (gw->events)
 		events_wake(gw->events);
 	api_stop(gw->api);

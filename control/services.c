@@ -522,6 +522,25 @@ int services_publish(struct services *s)
 	return 0;
 }
 
+int services_close(struct services *s)
+{
+	struct draft d = {.parts = calloc(s->config.n_service_slots, sizeof(*d.parts)),
+			  .listeners = listener_table_create(NULL, 0)};
+
+	for (uint32_t i = 0; d.parts && i < s->config.n_service_slots; i++)
+		d.parts[i] = s->services[i].part;
+	if (d.parts && d.listeners)
+		d.policy = build_policy(s->policy->number + 1, &s->policy->modes, d.listeners, d.parts,
+					s->config.n_service_slots);
+	if (!d.policy) {
+		draft_drop(s, &d);
+		return -ENOMEM;
+	}
+	dataplane_publish(s->dp, d.policy);
+	draft_settle(s, &d);
+	return 0;
+}
+
 /* --- slots --- */
 
 static bool backend_unused(void *arg, uint32_t slot)

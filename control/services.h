@@ -62,6 +62,8 @@ bool services_answered(const struct services *s);
  * for whose backends there are no slots stays as it was, and dirty; the others are published.
  */
 int services_publish(struct services *s);
+/* Publishes the same without listeners: no new flow begins from now on. At stop; 0 or -ENOMEM. */
+int services_close(struct services *s);
 /* How many services the last publish left as they were. */
 size_t services_starved(const struct services *s);
 /* Frees slots whose last flow ended, ends the flows of those whose time to drain is over. Now and then. */
