@@ -110,6 +110,7 @@ struct path_memory {
 };
 
 struct flow_command; /* observe.c */
+struct outcomes;     /* outcome_worker.h */
 
 struct worker {
 	/* the packet path's */
@@ -122,6 +123,7 @@ struct worker {
 	struct backend_cell *backends; /* by slot */
 	struct service_cell *services; /* by slot */
 	struct cells *cells;           /* shared by all workers */
+	struct outcomes *outcomes;     /* read by others, too */
 	struct port_queue *tx_queue[DATAPLANE_MAX_PORTS];
 	struct tx_buffer tx[DATAPLANE_MAX_PORTS];
 	struct burst burst;
@@ -154,7 +156,7 @@ struct worker {
 
 	/* written by others */
 	_Atomic bool stop;
-	_Atomic(struct flow_command *) command; /* by a serve thread */
+	_Atomic(struct flow_command *) commands[QUERY_LANES]; /* by serve threads */
 	int wake_fd;
 
 	pthread_t thread;
@@ -179,7 +181,7 @@ struct dataplane {
 	struct mtu_table mtus; /* written by decide, read by workers */
 	uint32_t ports_up;     /* bit per port; written by decide, relaxed */
 	int notes_fd;          /* eventfd: workers left notes */
-	pthread_mutex_t query_lock;
+	pthread_mutex_t query_locks[QUERY_LANES];
 };
 
 /* CLOCK_MONOTONIC in production; tests pass their own. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "due.h"
-#include "action.h"
+#include "outcome_worker.h"
 #include "pipeline.h"
 #include "place.h"
 #include "segment.h"
@@ -27,10 +27,11 @@ static bool is_over(struct worker *w, flow_ref up)
 	case FLOW_SYN_SENT:
 	case FLOW_UDP_UNREPLIED:
 		count_add(&w->backends[flow_track(&w->flows, up)->backend_slot].failures, 1);
+		outcome_flow(w, up, OUTCOME_ATTEMPT(ATTEMPT_unanswered));
 		return true;
 	case FLOW_ESTABLISHED:
 	case FLOW_FIN_WAIT:
-		if (action_due(w, flow_mode(flow_track(&w->flows, up), CURE_SILENCE), ACTION_rst_idle))
+		if (outcome_action_due(w, up, ACTION_rst_idle))
 			tell_idle_ends(w, up);
 		return true;
 	default:

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "place.h"
+#include "outcome_worker.h"
 
 static flow_ref add_v4(struct worker *w, const struct item *it, const struct policy_backend *backend, unsigned snat,
 		       uint16_t snat_port_be)
@@ -122,6 +123,7 @@ void flow_end(struct worker *w, flow_ref ref, bool wheel)
 	struct flow_track *track = flow_track(&w->flows, ref);
 
 	flow_roll_up(w, ref);
+	outcome_ended(w, ref);
 	if (wheel)
 		wheel_del(&w->wheel, &w->flows, ref & ~UINT32_C(1));
 	snat_give_back(&w->snat, track->snat_index, track->backend_slot, track->snat_port_be);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "tcp.h"
+#include "outcome_worker.h"
 #include "syn.h"
 
 #include <rte_tcp.h>
@@ -139,8 +140,10 @@ static void on_rst(struct worker *w, const struct item *it, const struct segment
 
 	if (half->state == FLOW_CLOSED || !rst_is_valid(w, it->ref, s))
 		return;
-	if (half->state == FLOW_SYN_SENT && flow_ref_dir(it->ref) == DIR_DOWN)
+	if (half->state == FLOW_SYN_SENT && flow_ref_dir(it->ref) == DIR_DOWN) {
 		count_add(&w->backends[flow_track(&w->flows, it->ref)->backend_slot].failures, 1);
+		outcome_flow(w, it->ref, OUTCOME_ATTEMPT(ATTEMPT_refused_by_backend));
+	}
 	half->last_ms = w->run_ms;
 	flow_set_state(w, it->ref, FLOW_CLOSED, policy);
 }
@@ -172,6 +175,13 @@ static void on_syn_ack(struct worker *w, const struct item *it, const struct seg
 	flow_cold(&w->flows, it->ref)->peer_isn = s->seq;
 	count_add(&w->backends[flow_track(&w->flows, it->ref)->backend_slot].connects, 1);
 	flow_set_state(w, it->ref, FLOW_SYN_RECV, policy);
+}
+
+/* The client's side of the handshake. */
+static void on_connected(struct worker *w, const struct item *it, const struct policy *policy)
+{
+	outcome_flow(w, it->ref, OUTCOME_ATTEMPT(ATTEMPT_connected));
+	flow_set_state(w, it->ref, FLOW_ESTABLISHED, policy);
 }
 
 static void on_fin(struct worker *w, const struct item *it, const struct policy *policy)
@@ -216,10 +226,10 @@ void tcp_track(struct worker *w, const struct item *it, const struct policy *pol
 		return;
 	half->last_ms = w->run_ms;
 	note_sequence(half, &s);
+	if (half->state == FLOW_SYN_RECV && flow_ref_dir(it->ref) == DIR_UP)
+		on_connected(w, it, policy);
 	if (s.flags & TCP_FIN)
 		on_fin(w, it, policy);
-	else if (half->state == FLOW_SYN_RECV && flow_ref_dir(it->ref) == DIR_UP)
-		flow_set_state(w, it->ref, FLOW_ESTABLISHED, policy);
 	else if (half->state == FLOW_LAST_ACK && is_over(half, flow_half(&w->flows, flow_ref_other(it->ref))))
 		flow_set_state(w, it->ref, FLOW_TIME_WAIT, policy);
 }

@@ -5,6 +5,7 @@
 #include "memory.h"
 #include "note.h"
 #include "observe_worker.h"
+#include "outcome_worker.h"
 #include "path.h"
 #include "pipeline.h"
 #include "steer.h"
@@ -226,7 +227,7 @@ static uint64_t sleep_now(struct worker *w)
 
 	atomic_store_explicit(&w->asleep, true, memory_order_relaxed);
 	atomic_thread_fence(memory_order_seq_cst);
-	if (steer_pending(w) || atomic_load(&w->command) || atomic_load(&w->stop)) {
+	if (steer_pending(w) || observe_command_waits(w) || atomic_load(&w->stop)) {
 		atomic_store_explicit(&w->asleep, false, memory_order_relaxed);
 		return 0;
 	}
@@ -354,12 +355,13 @@ static int worker_init(struct worker *w, const struct dataplane_config *config)
 		return err;
 	w->backends = memory_alloc(config->n_backend_slots * sizeof(*w->backends));
 	w->services = memory_alloc(config->n_service_slots * sizeof(*w->services));
+	w->outcomes = outcomes_create(config);
 	w->limits = answer_limits_create(config->n_workers, config->secret, dataplane_now_ns(w->dp));
 	w->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	snprintf(name, sizeof(name), "notes%p", (void *)w);
 	w->notes = rte_ring_create_elem(name, sizeof(struct note), NOTES_RING, SOCKET_ID_ANY,
 					RING_F_SP_ENQ | RING_F_SC_DEQ);
-	if (!w->backends || !w->services || !w->limits || !w->notes)
+	if (!w->backends || !w->services || !w->limits || !w->notes || !w->outcomes)
 		return -ENOMEM;
 	if (w->wake_fd < 0)
 		return -errno;
@@ -398,6 +400,7 @@ void worker_destroy(struct worker *w)
 	memory_free(w->backends);
 	memory_free(w->services);
 	answer_limits_destroy(w->limits);
+	outcomes_destroy(w->outcomes);
 	rte_ring_free(w->notes);
 	if (w->wake_fd >= 0)
 		close(w->wake_fd);
