@@ -120,6 +120,17 @@ static bool param_mode(const char *value, struct api_query *q)
 	return i >= 0;
 }
 
+static bool param_since(const char *value, struct api_query *q)
+{
+	return parse_number(value, UINT64_MAX - 1, &q->since);
+}
+
+static bool param_follow(const char *value, struct api_query *q)
+{
+	q->follow = strcmp(value, "1") == 0;
+	return q->follow || strcmp(value, "0") == 0;
+}
+
 static const struct param {
 	const char *name;
 	enum api_param bit;
@@ -134,6 +145,8 @@ static const struct param {
 	{"cursor", PARAM_CURSOR, param_cursor, "the `next` of an earlier answer"},
 	{"cure", PARAM_CURE, param_cure, "wall, names, silence, path or storm"},
 	{"mode", PARAM_MODE, param_mode, "enforce, shadow or off"},
+	{"since", PARAM_SINCE, param_since, "the number of an event"},
+	{"follow", PARAM_FOLLOW, param_follow, "1 or 0"},
 };
 
 static_assert(API_FLOWS_LIMIT_MAX == 1000, "the text of `limit` says so");

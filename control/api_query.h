@@ -11,8 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define API_QUERY_MAX       511 /* bytes of the raw text: it must fit api_command.query */
-#define API_FLOWS_LIMIT_MAX 1000
+#define API_QUERY_MAX       511  /* bytes of the raw text: it must fit api_command.query */
+#define API_FLOWS_LIMIT_MAX 1000 /* rows of anything */
 
 /* Which parameters a path knows; a bit each. */
 enum api_param {
@@ -24,6 +24,8 @@ enum api_param {
 	PARAM_CURSOR = 1 << 5,
 	PARAM_CURE = 1 << 6,
 	PARAM_MODE = 1 << 7,
+	PARAM_SINCE = 1 << 8,
+	PARAM_FOLLOW = 1 << 9,
 };
 
 /*
@@ -46,6 +48,8 @@ struct api_query {
 	struct api_cursor cursor;
 	enum cure cure;
 	enum cure_mode mode;
+	uint64_t since; /* number of an event */
+	bool follow;
 };
 
 #define API_QUERY_ERR 256

@@ -10,6 +10,8 @@
 #include "memory_plan.h"
 #include "names.h"
 #include "netlink.h"
+#include "observe.h"
+#include "owners.h"
 #include "paths.h"
 #include "services.h"
 #include "view.h"
@@ -25,7 +27,6 @@
 #include <unistd.h>
 
 #define ERR_LEN          512
-#define TICK_MS          250           /* slots, views */
 #define RETRY_NS         5000000000ULL /* what could not be published is tried again after this */
 #define PUBLISH_EVERY_NS 1000000000ULL /* a set that changes all the time is published this often */
 #define FIRST_ANSWER_NS  3000000000ULL /* how long a start waits for DNS before it serves what it has */
@@ -74,6 +75,8 @@ void gateway_publish_view(struct gateway *gw)
 		view_free(view);
 		return;
 	}
+	pulse_late(&gw->pulse, &view->tick_p99_us, &view->tick_max_us);
+	owners_note(gw->owners, view, observe_now_ns(gw->dp));
 	view_publish(view);
 }
 
@@ -135,10 +138,30 @@ static void publish_soon(struct gateway *gw)
 		event_add(gw->publish, &tv);
 }
 
+/* The first answer is no news: each name has one. */
+static void tell_name_state(struct gateway *gw, const struct name_view *view, enum name_state before)
+{
+	static const struct {
+		const char *kind;
+		enum event_severity severity;
+	} told[] = {
+		[NAME_FRESH] = {"name_fresh", EVENT_INFO},         [NAME_STALE] = {"name_stale", EVENT_WARNING},
+		[NAME_DOUBT] = {"name_doubt", EVENT_WARNING},      [NAME_GONE] = {"name_gone", EVENT_CRITICAL},
+		[NAME_EXPIRED] = {"name_expired", EVENT_CRITICAL},
+	};
+
+	if (view->state == before || view->state == NAME_INIT || (before == NAME_INIT && view->state == NAME_FRESH))
+		return;
+	events_add(gw->events, told[view->state].severity, told[view->state].kind, "names", view->name,
+		   "IPv%u: %s, was %s; %zu addresses%s%s", view->family, name_state_text(view->state),
+		   name_state_text(before), view->n_addresses, *view->last_error ? "; " : "", view->last_error);
+}
+
 static void on_name(void *arg, const struct name_view *view)
 {
 	struct gateway *gw = arg;
 
+	tell_name_state(gw, view, services_name_state(gw->services, view->name, view->family));
 	services_name_changed(gw->services, view);
 	if (services_dirty(gw->services) && gw->state != GATEWAY_STARTING)
 		publish_soon(gw);
@@ -150,6 +173,8 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 {
 	struct gateway *gw = arg;
 
+	pulse_tick(&gw->pulse, clock_monotonic_ns());
+	pulse_workers(&gw->pulse, gw->dp, gw->events, observe_now_ns(gw->dp));
 	services_reap(gw->services);
 	paths_tick(gw->paths);
 	gateway_publish_view(gw);
@@ -304,7 +329,8 @@ static int start_dataplane(struct gateway *gw)
 						       .poison = getenv("SPILLWAY_POISON") != NULL,
 					       });
 	gw->paths = paths_create(gw->dp, gw->events);
-	return gw->services && gw->paths ? 0 : -ENOMEM;
+	gw->owners = owners_create(config.n_service_slots, config.n_backend_slots);
+	return gw->services && gw->paths && gw->owners ? 0 : -ENOMEM;
 }
 
 static int start_gate(struct gateway *gw, const struct config_port *port, struct gateway_port *gp)
@@ -450,6 +476,8 @@ static int start_api(struct gateway *gw)
 		.version = SPILLWAY_VERSION,
 		.started_ns = gw->started_ns,
 		.notify_fd = gw->command_fd,
+		.events = gw->events,
+		.owners = gw->owners,
 	};
 
 	gw->api = api_start(&config, gw->dp, err, sizeof(err));
@@ -490,7 +518,7 @@ static int start_signals(struct gateway *gw)
 
 static int start_events(struct gateway *gw)
 {
-	struct timeval tick = {.tv_usec = TICK_MS * 1000};
+	struct timeval tick = {.tv_usec = PULSE_TICK_MS * 1000};
 
 	gw->tick = event_new(gw->base, -1, EV_PERSIST, on_tick, gw);
 	gw->publish = event_new(gw->base, -1, 0, on_publish, gw);
@@ -580,6 +608,8 @@ struct gateway *gateway_start(struct config *config, const char *config_path)
 	}
 	gw->state = GATEWAY_READY;
 	gateway_publish_view(gw);
+	events_add(gw->events, EVENT_INFO, "started", "gateway", config_path, "%zu services, %u workers, in %.1f s",
+		   config->n_services, config->n_workers, (clock_monotonic_ns() - gw->started_ns) / 1e9);
 	gateway_say("ready");
 	return gw;
 }
@@ -630,6 +660,7 @@ void gateway_stop(struct gateway *gw)
 	netlink_destroy(gw->netlink);
 	services_destroy(gw->services);
 	paths_destroy(gw->paths);
+	owners_destroy(gw->owners);
 	dataplane_destroy(gw->dp);
 	if (remove_guard)
 		guard_remove();

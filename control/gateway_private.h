@@ -5,6 +5,7 @@
 #include "config.h"
 #include "dataplane.h"
 #include "gateway.h"
+#include "pulse.h"
 #include "view.h"
 
 #include <event2/event.h>
@@ -31,6 +32,8 @@ struct gateway {
 	struct paths *paths;
 	struct api *api;
 	struct events *events;
+	struct owners *owners;
+	struct pulse pulse;
 	int command_fd;
 	int instance_fd;
 	uint64_t started_ns, last_publish_ns;

@@ -237,6 +237,13 @@ void services_name_changed(struct services *s, const struct name_view *view)
 	snprintf(k->last_error, sizeof(k->last_error), "%s", view->last_error ? view->last_error : "");
 }
 
+enum name_state services_name_state(const struct services *s, const char *name, uint8_t family)
+{
+	const struct known_name *k = known_find(s, name, family);
+
+	return k ? k->state : NAME_INIT;
+}
+
 bool services_resolved(const struct services *s)
 {
 	for (const struct known_name *k = s->names; k; k = k->next)
@@ -651,6 +658,7 @@ static void add_backend(void *arg, const struct slot_info *info)
 		.port_be = info->port_be,
 		.proto = info->proto,
 		.slot = info->ref.slot,
+		.generation = info->ref.generation,
 		.life = info->life == SLOT_USED ? LIFE_ACTIVE : LIFE_DRAINING,
 		.expires_ns = expiry ? expiry->expires_ns : 0,
 	};
@@ -728,7 +736,7 @@ static int add_service(struct view *view, const struct service *svc)
 {
 	struct view_service *row = &view->services[view->n_services++];
 
-	*row = (struct view_service){.slot = svc->ref.slot};
+	*row = (struct view_service){.slot = svc->ref.slot, .generation = svc->ref.generation};
 	snprintf(row->name, sizeof(row->name), "%s", svc->name);
 	row->listen = format_listeners(svc->config);
 	for (unsigned i = 0; svc->part && i < SET_FAMILIES * SET_PROTOS; i++)

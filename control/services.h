@@ -41,6 +41,8 @@ void services_modes_changed(struct services *s);
 
 /* DNS spoke; marks the services that use the name. */
 void services_name_changed(struct services *s, const struct name_view *view);
+/* What a watched name's state is, as last told; NAME_INIT: nothing was told. */
+enum name_state services_name_state(const struct services *s, const char *name, uint8_t family);
 /* True if something waits to be published. */
 bool services_dirty(const struct services *s);
 /* True if no watched name is still in its first query. */
