@@ -18,6 +18,7 @@
 
 #include <errno.h>
 #include <event2/event.h>
+#include <net/if.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -64,6 +65,15 @@ static int view_gates(const struct gateway *gw, struct view *view)
 	return 0;
 }
 
+static void view_trouble(const struct gateway *gw, struct view *view)
+{
+	for (unsigned i = gw->n_ports; i-- > 0;)
+		if (gw->ports[i].lost)
+			snprintf(view->trouble, sizeof(view->trouble),
+				 "port %s: its netdev %s was deleted: restart the gateway when there is one again",
+				 gw->config->ports[i].name, gw->config->ports[i].device);
+}
+
 void gateway_publish_view(struct gateway *gw)
 {
 	struct view *view = calloc(1, sizeof(*view));
@@ -72,6 +82,7 @@ void gateway_publish_view(struct gateway *gw)
 		return;
 	view->refs = 1;
 	view->state = gw->state;
+	view_trouble(gw, view);
 	if (services_view(gw->services, view) || view_gates(gw, view)) {
 		view_free(view);
 		return;
@@ -234,6 +245,13 @@ static void on_link(void *arg, int port, const struct netlink_link *link)
 	const uint8_t *m = link->mac;
 
 	gate_set_mac(gw->ports[port].gate, m);
+	gw->ports[port].lost = link->lost;
+	if (link->lost && link->present) {
+		events_add(gw->events, EVENT_CRITICAL, "port_replaced", "gateway", gw->config->ports[port].name,
+			   "%s was deleted and made again, the port's sockets died with it: restart the gateway",
+			   gw->config->ports[port].device);
+		return;
+	}
 	events_add(gw->events, link->up ? EVENT_INFO : EVENT_CRITICAL,
 		   !link->present ? "link_gone"
 		   : link->up     ? "link_up"
@@ -416,6 +434,8 @@ static int start_port(struct gateway *gw, unsigned i)
 	char err[ERR_LEN];
 	int rc;
 
+	/* Before anything is opened: if the netdev is replaced meanwhile, that shows. */
+	gp->ifindex = port->kind == PORT_XSK ? if_nametoindex(port->device) : 0;
 	snprintf(config.name, sizeof(config.name), "%s", port->name);
 	snprintf(config.device, sizeof(config.device), "%s", port->device);
 	if (port->kind == PORT_XSK) {
@@ -447,7 +467,8 @@ static int start_netlink(struct gateway *gw)
 
 	for (unsigned i = 0; i < gw->n_ports; i++)
 		if (gw->ports[i].gate)
-			ports[n++] = (struct netlink_port){gw->ports[i].index, gw->config->ports[i].device};
+			ports[n++] = (struct netlink_port){gw->ports[i].index, gw->config->ports[i].device,
+							   gw->ports[i].ifindex};
 	gw->netlink = netlink_create(gw->base, gw->dp, ports, n, on_link, gw);
 	rc = gw->netlink ? 0 : -errno;
 	if (rc)
