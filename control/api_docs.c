@@ -4,6 +4,7 @@
 #include "clock.h"
 #include "json_row.h"
 #include "observe.h"
+#include "streak.h"
 #include "view.h"
 
 #include <math.h>
@@ -67,6 +68,7 @@ static const struct json_field worker_fields[] = {
 	JSON_FIELD(worker_report, expired),       JSON_FIELD(worker_report, flows_v4),
 	JSON_FIELD(worker_report, flows_v4_max),  JSON_FIELD(worker_report, flows_v6),
 	JSON_FIELD(worker_report, flows_v6_max),  JSON_FIELD(worker_report, stalled_ns),
+	JSON_FIELD(worker_report, tuples),        JSON_FIELD(worker_report, tuples_cut),
 };
 
 static json_t *status_workers(const struct api_source *src)
@@ -213,19 +215,22 @@ unsigned api_doc_services(const struct api_source *src, const struct view *view,
 }
 
 struct backend_row {
-	const char *id, *services, *life;
+	const char *id, *services, *life, *breaker;
 	uint32_t weight;
-	uint64_t flows, new_flows, connects, failures, pinned;
+	uint64_t flows, new_flows, connects, failures, resteered, probes, pinned;
 	uint64_t packets_up, packets_down, bytes_up, bytes_down;
 	double ttl_left;
 };
 
 static const struct json_field backend_fields[] = {
-	JSON_FIELD(backend_row, id),         JSON_FIELD_LIST(backend_row, services), JSON_FIELD(backend_row, life),
-	JSON_FIELD_NULL("breaker"),          JSON_FIELD(backend_row, weight),        JSON_FIELD(backend_row, flows),
-	JSON_FIELD(backend_row, new_flows),  JSON_FIELD(backend_row, connects),      JSON_FIELD(backend_row, failures),
-	JSON_FIELD_NULL("resteered"),        JSON_FIELD(backend_row, pinned),        JSON_FIELD(backend_row, ttl_left),
-	JSON_FIELD(backend_row, packets_up), JSON_FIELD(backend_row, packets_down),  JSON_FIELD(backend_row, bytes_up),
+	JSON_FIELD(backend_row, id),           JSON_FIELD_LIST(backend_row, services),
+	JSON_FIELD(backend_row, life),         JSON_FIELD(backend_row, breaker),
+	JSON_FIELD(backend_row, weight),       JSON_FIELD(backend_row, flows),
+	JSON_FIELD(backend_row, new_flows),    JSON_FIELD(backend_row, connects),
+	JSON_FIELD(backend_row, failures),     JSON_FIELD(backend_row, resteered),
+	JSON_FIELD(backend_row, probes),       JSON_FIELD(backend_row, pinned),
+	JSON_FIELD(backend_row, ttl_left),     JSON_FIELD(backend_row, packets_up),
+	JSON_FIELD(backend_row, packets_down), JSON_FIELD(backend_row, bytes_up),
 	JSON_FIELD(backend_row, bytes_down),
 };
 
@@ -239,6 +244,9 @@ static json_t *backend_json(const struct api_source *src, const struct view_back
 	row.new_flows = r.new_flows;
 	row.connects = r.connects;
 	row.failures = r.failures;
+	row.breaker = breaker_state_name[r.breaker];
+	row.resteered = r.resteered;
+	row.probes = r.probes;
 	row.pinned = api_pinned(b, &r);
 	row.packets_up = r.packets_up;
 	row.packets_down = r.packets_down;

@@ -131,6 +131,7 @@ struct policy_service *build_service(const struct build_input *in, struct slots 
 	svc->ref = in->ref;
 	svc->timeouts = timeouts_of(in->service);
 	svc->clamp_mss = in->service->path_clamp == CLAMP_AUTO;
+	svc->breaker_consecutive = in->service->breaker_consecutive;
 	for (unsigned family = 0; family < SET_FAMILIES && !err; family++)
 		for (unsigned proto = 0; proto < SET_PROTOS && !err; proto++)
 			if (listens(in->service, family, proto))

@@ -68,11 +68,11 @@ struct config_service {
 	enum config_source source;
 	uint64_t idle_tcp_ns, idle_udp_ns;
 	enum config_clamp path_clamp;
+	uint32_t breaker_consecutive;
 	/* Checked and stored, without effect yet: a file that sets one of these gets a warning. */
 	uint64_t drain_ns;      /* 0: off */
 	uint64_t idle_probe_ns; /* 0: off */
 	bool path_blackhole;
-	uint32_t breaker_consecutive;
 	uint64_t breaker_window_ns;
 	uint32_t breaker_ratio_ppm; /* parts per million, as every share */
 	uint64_t storm_client_timeout_ns;

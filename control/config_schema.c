@@ -114,7 +114,7 @@ static const struct config_key dns_keys[] = {
 									  .fallback = "enforce", .help = words         \
 	}
 static const struct config_key cure_keys[] = {
-	CURE(wall, CURE_WALL, KEY_NO_EFFECT, "dead upstreams: circuit breaker per backend"),
+	CURE(wall, CURE_WALL, 0, "dead upstreams: circuit breaker per backend"),
 	CURE(names, CURE_NAMES, 0, "DNS moved: each record's own TTL"),
 	CURE(silence, CURE_SILENCE, 0, "connections that a middlebox forgot"),
 	CURE(path, CURE_PATH, 0, "links with a smaller MTU"),
@@ -170,10 +170,10 @@ static const struct config_key path_keys[] = {
 
 static const struct config_key breaker_keys[] = {
 	{"consecutive", TYPE_NUMBER, 0, FIELD(config_service, breaker_consecutive), .min = 1, .max = 1000,
-	 .fallback = "5", .help = "failures in a row that open it"},
-	{"window", TYPE_DURATION, 0, FIELD(config_service, breaker_window_ns), .min = NS_PER_S, .max = 5 * MINUTE_NS,
-	 .fallback = "10s", .help = "over which `ratio` is taken"},
-	{"ratio", TYPE_SHARE, 0, FIELD(config_service, breaker_ratio_ppm), .min = 10000, .max = 1000000,
+	 .fallback = "5", .help = "SYNs in a row, unanswered or refused, that open it"},
+	{"window", TYPE_DURATION, KEY_NO_EFFECT, FIELD(config_service, breaker_window_ns), .min = NS_PER_S,
+	 .max = 5 * MINUTE_NS, .fallback = "10s", .help = "over which `ratio` is taken"},
+	{"ratio", TYPE_SHARE, KEY_NO_EFFECT, FIELD(config_service, breaker_ratio_ppm), .min = 10000, .max = 1000000,
 	 .fallback = "50%", .help = "share of failures that opens it"},
 };
 
@@ -207,7 +207,7 @@ static const struct config_key service_keys[] = {
 	 .help = "flows of a backend that left end after this; off: whenever they end by themselves"},
 	{"idle", TYPE_MAP, 0, .map = MAP(idle_keys), .help = "idle times"},
 	{"path", TYPE_MAP, 0, .map = MAP(path_keys), .help = "path MTU"},
-	{"breaker", TYPE_MAP, KEY_NO_EFFECT, .map = MAP(breaker_keys), .help = "circuit breaker of each backend"},
+	{"breaker", TYPE_MAP, 0, .map = MAP(breaker_keys), .help = "circuit breaker of each backend"},
 	{"storm", TYPE_MAP, KEY_NO_EFFECT, .map = MAP(storm_keys), .help = "retries and overload"},
 };
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "api.h"
+#include "breakers.h"
 #include "clock.h"
 #include "dataplane.h"
 #include "events.h"
@@ -144,12 +145,48 @@ static void on_name(void *arg, const struct name_view *view)
 		publish_soon(gw);
 }
 
+/* --- breakers --- */
+
+void gateway_run_breakers(struct gateway *gw)
+{
+	uint64_t now_ns = clock_monotonic_ns(), due_ns;
+	struct timeval tv;
+
+	breakers_run(gw->breakers, gw->config->cures.of[CURE_WALL], now_ns);
+	due_ns = breakers_due_ns(gw->breakers);
+	if (due_ns == UINT64_MAX) {
+		event_del(gw->breakers_due);
+		return;
+	}
+	due_ns = due_ns > now_ns ? due_ns - now_ns : 0;
+	tv = (struct timeval){.tv_sec = due_ns / 1000000000, .tv_usec = due_ns % 1000000000 / 1000};
+	event_add(gw->breakers_due, &tv);
+}
+
+static void on_breakers_due(evutil_socket_t fd, short what, void *arg)
+{
+	gateway_run_breakers(arg);
+}
+
 /* --- events of the loop --- */
+
+/* Whatever they were about. */
+static void make_up_for_lost_notes(struct gateway *gw)
+{
+	uint64_t lost = dataplane_notes_lost(gw->dp);
+
+	if (lost == gw->notes_lost)
+		return;
+	gw->notes_lost = lost;
+	breakers_note_all(gw->breakers);
+	gateway_run_breakers(gw);
+}
 
 static void on_tick(evutil_socket_t fd, short what, void *arg)
 {
 	struct gateway *gw = arg;
 
+	make_up_for_lost_notes(gw);
 	services_reap(gw->services);
 	paths_tick(gw->paths);
 	gateway_publish_view(gw);
@@ -164,10 +201,11 @@ static void take_note(struct gateway *gw, const struct note *note)
 	case NOTE_NEIGHBOUR:
 		netlink_resolve(gw->netlink, note->want.port, &note->want.addr);
 		break;
+	case NOTE_BACKEND:
+		breakers_note(gw->breakers, note->backend.slot);
+		break;
 	case NOTE_PATH_MTU:
 		paths_note(gw->paths, note, gw->config->cures.of[CURE_PATH], clock_monotonic_ns());
-		break;
-	case NOTE_BACKEND:
 		break;
 	}
 }
@@ -183,6 +221,7 @@ static void on_notes(evutil_socket_t fd, short what, void *arg)
 		for (size_t i = 0; i < n; i++)
 			take_note(gw, &notes[i]);
 	} while (n == NOTES_AT_ONCE);
+	gateway_run_breakers(gw);
 }
 
 static void on_link(void *arg, int port, bool present, bool up, uint32_t mtu)
@@ -194,6 +233,11 @@ static void on_link(void *arg, int port, bool present, bool up, uint32_t mtu)
 		   : up     ? "link_up"
 			    : "link_down",
 		   "gateway", gw->config->ports[port].name, "MTU %u", mtu);
+	/* The first time, nothing is served yet. */
+	if (!gw->breakers_due)
+		return;
+	breakers_ways_changed(gw->breakers);
+	gateway_run_breakers(gw);
 }
 
 static void on_signal(evutil_socket_t fd, short what, void *arg)
@@ -304,7 +348,11 @@ static int start_dataplane(struct gateway *gw)
 						       .poison = getenv("SPILLWAY_POISON") != NULL,
 					       });
 	gw->paths = paths_create(gw->dp, gw->events);
-	return gw->services && gw->paths ? 0 : -ENOMEM;
+	if (!gw->services || !gw->paths)
+		return -ENOMEM;
+	gw->breakers = breakers_create(gw->dp, gw->services, gw->events,
+				       &(struct breakers_config){config.n_backend_slots, config.n_service_slots});
+	return gw->breakers ? 0 : -errno;
 }
 
 static int start_gate(struct gateway *gw, const struct config_port *port, struct gateway_port *gp)
@@ -496,7 +544,8 @@ static int start_events(struct gateway *gw)
 	gw->publish = event_new(gw->base, -1, 0, on_publish, gw);
 	gw->notes = event_new(gw->base, dataplane_notes_fd(gw->dp), EV_READ | EV_PERSIST, on_notes, gw);
 	gw->commands = event_new(gw->base, gw->command_fd, EV_READ | EV_PERSIST, gateway_on_commands, gw);
-	if (!gw->tick || !gw->publish || !gw->notes || !gw->commands)
+	gw->breakers_due = event_new(gw->base, -1, 0, on_breakers_due, gw);
+	if (!gw->tick || !gw->publish || !gw->notes || !gw->commands || !gw->breakers_due)
 		return -ENOMEM;
 	event_add(gw->tick, &tick);
 	event_add(gw->notes, NULL);
@@ -623,11 +672,13 @@ void gateway_stop(struct gateway *gw)
 	free_event(gw->publish);
 	free_event(gw->notes);
 	free_event(gw->commands);
+	free_event(gw->breakers_due);
 	/* Only now: workers beat in the gates' memory. */
 	for (unsigned i = 0; i < gw->config->n_ports; i++)
 		gate_close(gw->ports[i].gate);
 	names_destroy(gw->names);
 	netlink_destroy(gw->netlink);
+	breakers_destroy(gw->breakers);
 	services_destroy(gw->services);
 	paths_destroy(gw->paths);
 	dataplane_destroy(gw->dp);

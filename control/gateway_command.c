@@ -95,6 +95,7 @@ static void reload(struct gateway *gw, const struct api_query *query, struct api
 	done = !gateway_set_listeners(gw, config) && done;
 	gateway_set_config_text(gw);
 	gateway_publish_view(gw);
+	gateway_run_breakers(gw);
 	if (done) {
 		c->status = 200;
 		c->answer = json_pack("{s:I}", "services", (json_int_t)config->n_services);
@@ -122,6 +123,7 @@ static void set_cure(struct gateway *gw, const struct api_query *query, struct a
 		return;
 	}
 	gateway_set_config_text(gw);
+	gateway_run_breakers(gw);
 	c->status = 200;
 	c->answer = json_pack("{s:s,s:s,s:s}", "cure", cure_name[query->cure], "mode", cure_mode_name[query->mode],
 			      "before", cure_mode_name[before]);

@@ -10,6 +10,7 @@
 #include <event2/event.h>
 #include <stdbool.h>
 
+struct breakers;
 struct events;
 
 struct gateway_port {
@@ -29,6 +30,7 @@ struct gateway {
 	struct names *names;
 	struct services *services;
 	struct paths *paths;
+	struct breakers *breakers;
 	struct api *api;
 	struct events *events;
 	int command_fd;
@@ -40,7 +42,8 @@ struct gateway {
 	bool stopping;        /* a signal said so, perhaps before gateway_run() */
 	int publish_error;    /* of the last publish: each is said once */
 	size_t n_starved;
-	struct event *tick, *publish, *notes, *commands, *sigterm, *sigint;
+	uint64_t notes_lost;
+	struct event *tick, *publish, *notes, *commands, *breakers_due, *sigterm, *sigint;
 };
 
 __attribute__((format(printf, 1, 2))) void gateway_say(const char *format, ...);
@@ -50,6 +53,8 @@ int gateway_publish_now(struct gateway *gw);
 int gateway_set_listeners(struct gateway *gw, const struct config *config);
 int gateway_guard(struct gateway *gw, const struct config *config);
 
+/* After anything that may concern breakers: settles it, and sets the timer for what is due next. */
+void gateway_run_breakers(struct gateway *gw);
 void gateway_publish_view(struct gateway *gw);
 void gateway_set_config_text(struct gateway *gw);
 void gateway_on_commands(evutil_socket_t fd, short what, void *arg);

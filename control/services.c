@@ -577,6 +577,29 @@ size_t services_starved(const struct services *s)
 
 /* --- looking --- */
 
+bool services_backend(const struct services *s, uint32_t slot, struct slot_info *info)
+{
+	const struct slot_info *found = slots_info(s->backends, slot);
+
+	if (found)
+		*info = *found;
+	return found;
+}
+
+void services_sides(const struct services *s, void (*fn)(void *arg, const struct services_side *side), void *arg)
+{
+	for (uint32_t i = 0; i < s->config.n_service_slots; i++) {
+		const struct service *svc = &s->services[i];
+
+		for (unsigned family = 0; svc->part && family < SET_FAMILIES; family++) {
+			const struct policy_set *set = &svc->part->sets[family][SET_TCP];
+
+			if (set->n_backends)
+				fn(arg, &(struct services_side){svc->name, svc->ref, family, set});
+		}
+	}
+}
+
 struct address_list {
 	struct ipaddr *out;
 	size_t n, max;
@@ -643,7 +666,6 @@ static void add_backend(void *arg, const struct slot_info *info)
 	struct view_filler *f = arg;
 	struct view_backend *row = &f->view->backends[f->view->n_backends];
 	const struct name_address key = {.addr = info->addr}, *expiry;
-	char text[IPADDR_PORT_STRLEN];
 
 	expiry = bsearch(&key, f->expiries, f->n_expiries, sizeof(key), by_address);
 	*row = (struct view_backend){
@@ -654,8 +676,7 @@ static void add_backend(void *arg, const struct slot_info *info)
 		.life = info->life == SLOT_USED ? LIFE_ACTIVE : LIFE_DRAINING,
 		.expires_ns = expiry ? expiry->expires_ns : 0,
 	};
-	snprintf(row->id, sizeof(row->id), "%s:%s", info->proto == PROTO_TCP ? "tcp" : "udp",
-		 ipaddr_port_format(&info->addr, info->port_be, text));
+	slots_id(info, row->id);
 	f->row_of[info->ref.slot] = f->view->n_backends++;
 }
 

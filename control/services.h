@@ -56,6 +56,20 @@ size_t services_starved(const struct services *s);
 /* Frees slots whose last flow ended. Now and then. */
 void services_reap(struct services *s);
 
+/* What a backend's slot stands for; false: nothing. */
+bool services_backend(const struct services *s, uint32_t slot, struct slot_info *info);
+
+/* The TCP backends of one family of one service, as published. */
+struct services_side {
+	const char *service;
+	struct slot_ref service_ref;
+	unsigned family; /* SET_V4 or SET_V6 */
+	const struct policy_set *set;
+};
+
+/* All that have backends. */
+void services_sides(const struct services *s, void (*fn)(void *arg, const struct services_side *side), void *arg);
+
 /* Every backend address in use, for keeping next hops resolved; returns how many there are, fills at most max. */
 size_t services_addresses(const struct services *s, struct ipaddr *out, size_t max);
 

@@ -3,6 +3,7 @@
 #include "hash.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 struct slot {
@@ -139,6 +140,20 @@ void slots_reap(struct slots *s, bool (*unused)(void *arg, uint32_t slot), void 
 		s->free = i;
 		s->in_use--;
 	}
+}
+
+const struct slot_info *slots_info(const struct slots *s, uint32_t slot)
+{
+	return slot >= s->n || s->slots[slot].info.life == SLOT_FREE ? NULL : &s->slots[slot].info;
+}
+
+const char *slots_id(const struct slot_info *info, char out[static SLOT_ID_STRLEN])
+{
+	char text[IPADDR_PORT_STRLEN];
+
+	snprintf(out, SLOT_ID_STRLEN, "%s:%s", info->proto == PROTO_TCP ? "tcp" : "udp",
+		 ipaddr_port_format(&info->addr, info->port_be, text));
+	return out;
 }
 
 void slots_foreach(const struct slots *s, void (*fn)(void *arg, const struct slot_info *info), void *arg)

@@ -48,6 +48,12 @@ void slots_put(struct slots *s, uint32_t slot);
 void slots_reap(struct slots *s, bool (*unused)(void *arg, uint32_t slot), void (*freed)(void *arg, uint32_t slot),
 		void *arg);
 
+/* NULL if there is no such slot, or it is free. */
+const struct slot_info *slots_info(const struct slots *s, uint32_t slot);
+/* Writes what people and programs call it ("tcp:198.18.3.21:8080") and returns `out`. */
+#define SLOT_ID_STRLEN (IPADDR_PORT_STRLEN + 8)
+const char *slots_id(const struct slot_info *info, char out[static SLOT_ID_STRLEN]);
+
 /* Every slot that is not free. */
 void slots_foreach(const struct slots *s, void (*fn)(void *arg, const struct slot_info *info), void *arg);
 uint32_t slots_in_use(const struct slots *s);

@@ -2,8 +2,9 @@
 #include "admit.h"
 #include "lookup.h"
 #include "place.h"
-#include "select.h"
+#include "stray.h"
 #include "tcp.h"
+#include "wall.h"
 
 /* A TCP packet in the middle of nothing: the sender is told, except where telling would be wrong. */
 static enum verdict stray_tcp(const struct item *it)
@@ -16,10 +17,15 @@ static bool is_bare_syn(const struct item *it)
 	return (it->p.tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 }
 
-static enum verdict to_snat(const struct item *it)
+static enum verdict to_snat(struct worker *w, const struct item *it, unsigned snat)
 {
+	enum verdict verdict;
+
 	if (it->p.proto == PROTO_UDP)
 		return VERDICT_drop_stray_udp;
+	verdict = stray_packet(w, it, snat);
+	if (verdict != VERDICT_NONE)
+		return verdict;
 	return is_bare_syn(it) ? VERDICT_drop_snat_syn : stray_tcp(it);
 }
 
@@ -35,14 +41,17 @@ static enum verdict first_packet(struct worker *w, const struct policy *policy, 
 				 const struct policy_listener *listener)
 {
 	const struct policy_service *svc = policy->services[listener->service_slot];
+	const struct policy_set *set = &svc->sets[it->p.family == 6][it->p.proto == PROTO_UDP];
 	const struct policy_backend *backend;
 
 	/* It would go no further, so it shall leave nothing behind. */
 	if (it->p.ttl <= 1)
 		return VERDICT_answer_ttl_exceeded;
-	backend = select_backend(&svc->sets[it->p.family == 6][it->p.proto == PROTO_UDP], it->hash);
-	if (!backend)
+	if (!set->n_backends)
 		return refuse(w, svc, it, VERDICT_answer_service_down, VERDICT_answer_unreachable);
+	backend = wall_choose(w, policy, svc, set, it->hash);
+	if (!backend)
+		return refuse(w, svc, it, VERDICT_answer_wall_open, VERDICT_answer_wall_unreachable);
 	switch (place(w, it, policy, svc, backend)) {
 	case PLACE_OK:
 		if (it->p.proto == PROTO_TCP)
@@ -59,12 +68,13 @@ static enum verdict admit(struct worker *w, const struct policy *policy, struct 
 {
 	struct ipaddr src = packet_src(it->frame, &it->p), dst = packet_dst(it->frame, &it->p);
 	const struct policy_listener *listener;
+	int snat = snat_index(&w->dp->snat, &dst);
 
 	/* What we send never comes back in; an answer to it would. */
 	if (is_ours(w, policy, &src))
 		return VERDICT_drop_ip_source;
-	if (snat_index(&w->dp->snat, &dst) >= 0)
-		return to_snat(it);
+	if (snat >= 0)
+		return to_snat(w, it, snat);
 	listener = listener_lookup(policy->listeners, &dst, it->p.dport_be, it->p.proto);
 	if (!listener)
 		return VERDICT_drop_not_ours;

@@ -109,6 +109,7 @@ static bool make_icmp(struct item *it, uint16_t mtu)
 		len = icmp_build_time_exceeded(made, size, &src, ip, it->p.ip_len);
 		break;
 	case VERDICT_answer_unreachable:
+	case VERDICT_answer_wall_unreachable:
 		len = icmp_build_port_unreachable(made, size, &src, ip, it->p.ip_len);
 		break;
 	default:
@@ -123,11 +124,18 @@ static bool make_icmp(struct item *it, uint16_t mtu)
 
 /* --- which, whether, where to --- */
 
+/*
+ * Ghosts and probes are answered without a limit: only to a backend, only about a SYN of ours, and a RST that it does
+ * not get costs it a half-open connection.
+ */
 static enum verdict limit(struct worker *w, const struct item *it, const struct ipaddr *to)
 {
 	enum verdict verdict = it->verdict;
 
 	switch (verdict) {
+	case VERDICT_answer_ghost:
+	case VERDICT_answer_probe:
+		return verdict;
 	case VERDICT_answer_stray_rst:
 		return answer_limits_stray(w->limits, to, w->now_ns) ? verdict : VERDICT_shed_stray_limit;
 	case VERDICT_answer_echo:
@@ -136,6 +144,7 @@ static enum verdict limit(struct worker *w, const struct item *it, const struct 
 		return answer_limits_ptb(w->limits, it->hash, to, w->now_ns) ? verdict : VERDICT_shed_icmp_limit;
 	case VERDICT_answer_ttl_exceeded:
 	case VERDICT_answer_unreachable:
+	case VERDICT_answer_wall_unreachable:
 		return answer_limits_icmp(w->limits, to, w->now_ns) ? verdict : VERDICT_shed_icmp_limit;
 	default:
 		return answer_limits_refused(w->limits, to, w->now_ns) ? verdict : VERDICT_shed_refused_limit;
@@ -150,6 +159,7 @@ static bool make(const struct worker *w, struct item *it)
 		return true;
 	case VERDICT_answer_ttl_exceeded:
 	case VERDICT_answer_unreachable:
+	case VERDICT_answer_wall_unreachable:
 	case VERDICT_answer_too_big:
 		return make_icmp(it, it->ref == FLOW_REF_NONE ? 0 : flow_half(&w->flows, it->ref)->mtu);
 	default:

@@ -9,12 +9,17 @@
 
 #include <stdint.h>
 
+/* Times are of the dataplane's clock, on which workers agree, unlike on their running clocks. */
 struct backend_shared {
-	uint32_t unused; /* the breaker's, and others' to come */
+	uint64_t breaker;   /* streak.h; workers and decide, by compare-and-swap */
+	uint64_t silent_ns; /* workers, relaxed: when a silence was counted last, */
+	uint64_t since_ns;  /* and when the first SYN of the streak was sent */
+	uint64_t due_ns;    /* decide, relaxed: when it tries an open one next */
 } __attribute__((aligned(64)));
 
 struct service_shared {
-	uint32_t unused; /* token buckets and budgets */
+	uint64_t last_resort_ns; /* workers, by compare-and-swap: the last flow let through though all is open; 0: none
+				  */
 } __attribute__((aligned(64)));
 
 struct cells {

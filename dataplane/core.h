@@ -19,6 +19,7 @@
 #include "policy.h"
 #include "port.h"
 #include "snat.h"
+#include "tuples.h"
 #include "verdict.h"
 #include "wheel.h"
 
@@ -61,11 +62,23 @@ static inline void count_add(uint64_t *counter, uint64_t n)
 	__atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);
 }
 
+#define BACKEND_LATELY 4
+
 struct backend_cell {
 	uint64_t users; /* flows that name the slot: it is not reused before this is 0 */
 	uint64_t new_flows, connects, failures;
 	uint64_t packets[DIRS], bytes[DIRS]; /* rolled up each 64 packets of a flow, and at its end */
+	/* The wall's: */
+	uint64_t held; /* tuples that name the slot: nor before this is 0 */
+	uint64_t resteered, overloads, probes;
+	uint32_t heard_ms;               /* CLOCK_MS, about: when the backend was heard last; other workers ask */
+	uint32_t handshake_ms8;          /* EWMA of how long handshakes took, in eighths */
+	uint32_t handshakes;             /* that went into it, until there are enough */
+	flow_ref waiting;                /* the first flow that waits for an answer to its SYN; 0: none does */
+	flow_ref lately[BACKEND_LATELY]; /* flows whose SYN was answered lately; 0: none */
 } __attribute__((aligned(64)));
+
+static_assert(sizeof(struct backend_cell) == 128, "two lines");
 
 struct service_cell {
 	uint64_t users, new_flows, refused;
@@ -109,6 +122,16 @@ struct path_memory {
 	struct path_held held[PATH_HELD];
 };
 
+/* Of the wall, at one worker. */
+#define WALL_OPENED_MAX 16
+
+struct wall {
+	uint32_t opened[WALL_OPENED_MAX]; /* slots of backends that opened, whose waiting flows go elsewhere */
+	unsigned n_opened;
+	uint64_t lost; /* frames that devices and rings had lost when they were asked last */
+	uint64_t lost_at_ns, lost_looked_ns;
+};
+
 struct flow_command; /* observe.c */
 
 struct worker {
@@ -118,6 +141,8 @@ struct worker {
 	struct flow_table flows;
 	struct wheel wheel;
 	struct snat_pool snat;
+	struct tuples tuples;
+	struct wall wall;
 	struct answer_limits *limits;
 	struct backend_cell *backends; /* by slot */
 	struct service_cell *services; /* by slot */
@@ -139,8 +164,10 @@ struct worker {
 
 	struct want_memory wants[WANT_MEMORY];
 	struct path_memory path;
-	struct rte_ring *notes; /* to decide: note.c */
-	bool notes_added;       /* and decide was not told yet */
+	struct rte_ring *orders; /* from decide: order.c */
+	uint64_t orders_done;    /* read by decide */
+	struct rte_ring *notes;  /* to decide: note.c */
+	bool notes_added;        /* and decide was not told yet */
 	uint64_t notes_lost;
 
 	/* read by others */
@@ -175,12 +202,16 @@ struct dataplane {
 	/* From worker to worker, a ring per class, so that a flood of SYNs cannot fill the way of what is established.
 	 */
 	struct rte_ring *rings[RX_CLASSES][DATAPLANE_MAX_WORKERS][DATAPLANE_MAX_WORKERS];
-	struct cells cells;    /* changed by workers and decide, as each says */
-	struct mtu_table mtus; /* written by decide, read by workers */
-	uint32_t ports_up;     /* bit per port; written by decide, relaxed */
-	int notes_fd;          /* eventfd: workers left notes */
+	struct cells cells;                           /* changed by workers and decide, as each says */
+	struct mtu_table mtus;                        /* written by decide, read by workers */
+	uint64_t orders_given[DATAPLANE_MAX_WORKERS]; /* decide's */
+	uint32_t ports_up;                            /* bit per port; written by decide, relaxed */
+	int notes_fd;                                 /* eventfd: workers left notes */
 	pthread_mutex_t query_lock;
 };
+
+/* Of the dataplane's clock, modulo 2^32, where the difference of two of them is what counts. */
+#define CLOCK_MS(ns) ((uint32_t)((ns) / 1000000))
 
 /* CLOCK_MONOTONIC in production; tests pass their own. */
 static inline uint64_t dataplane_now_ns(const struct dataplane *dp)

@@ -250,11 +250,17 @@ const struct policy *dataplane_publish(struct dataplane *dp, const struct policy
 	return old;
 }
 
+/* In the order in which a worker goes through it: an order makes a tuple, and so does a flow before it lets go. */
 bool dataplane_backend_unused(const struct dataplane *dp, uint32_t slot)
 {
-	for (unsigned i = 0; i < dp->config.n_workers; i++)
-		if (__atomic_load_n(&dp->workers[i]->backends[slot].users, __ATOMIC_ACQUIRE))
+	for (unsigned i = 0; i < dp->config.n_workers; i++) {
+		const struct worker *w = dp->workers[i];
+
+		if (__atomic_load_n(&w->orders_done, __ATOMIC_ACQUIRE) != dp->orders_given[i] ||
+		    __atomic_load_n(&w->backends[slot].users, __ATOMIC_ACQUIRE) ||
+		    __atomic_load_n(&w->backends[slot].held, __ATOMIC_ACQUIRE))
 			return false;
+	}
 	return true;
 }
 
@@ -286,6 +292,42 @@ void dataplane_service_reset(struct dataplane *dp, uint32_t slot)
 	for (unsigned i = 0; i < dp->config.n_workers; i++)
 		observe_store_words(&dp->workers[i]->services[slot], &zero, sizeof(zero));
 	cells_reset_service(&dp->cells, slot);
+}
+
+/* --- breakers --- */
+
+uint64_t dataplane_breaker(const struct dataplane *dp, uint32_t slot)
+{
+	return __atomic_load_n(&dp->cells.backends[slot].breaker, __ATOMIC_RELAXED);
+}
+
+bool dataplane_breaker_change(struct dataplane *dp, uint32_t slot, uint64_t *seen, uint64_t to)
+{
+	return __atomic_compare_exchange_n(&dp->cells.backends[slot].breaker, seen, to, false, __ATOMIC_RELAXED,
+					   __ATOMIC_RELAXED);
+}
+
+void dataplane_backend_times(const struct dataplane *dp, uint32_t slot, struct backend_times *out)
+{
+	const struct backend_shared *shared = &dp->cells.backends[slot];
+	uint64_t now_ns = dataplane_now_ns(dp);
+
+	*out = (struct backend_times){
+		.silent_ns = __atomic_load_n(&shared->silent_ns, __ATOMIC_RELAXED),
+		.since_ns = __atomic_load_n(&shared->since_ns, __ATOMIC_RELAXED),
+	};
+	for (unsigned i = 0; i < dp->config.n_workers; i++) {
+		uint32_t heard_ms = __atomic_load_n(&dp->workers[i]->backends[slot].heard_ms, __ATOMIC_RELAXED);
+		uint64_t ago_ns = (CLOCK_MS(now_ns) - heard_ms) * UINT64_C(1000000);
+
+		if (heard_ms && ago_ns < now_ns && now_ns - ago_ns > out->heard_ns)
+			out->heard_ns = now_ns - ago_ns;
+	}
+}
+
+void dataplane_backend_due(struct dataplane *dp, uint32_t slot, uint64_t at_ns)
+{
+	__atomic_store_n(&dp->cells.backends[slot].due_ns, at_ns, __ATOMIC_RELAXED);
 }
 
 /* --- routes, neighbours and notes --- */
@@ -340,6 +382,33 @@ struct path_lesson dataplane_path_learn(struct dataplane *dp, bool upstream, con
 void dataplane_paths_age(struct dataplane *dp)
 {
 	mtu_age(&dp->mtus, dataplane_now_ns(dp));
+}
+
+static enum way way_by(const struct dataplane *dp, const struct ipaddr *addr, const struct neighbour_want *hop,
+		       bool usable)
+{
+	if (!(dp->ports_up >> hop->port & 1))
+		return WAY_LINK_DOWN;
+	if (usable)
+		return WAY_OPEN;
+	return ipaddr_equal(&hop->addr, addr) ? WAY_NO_HOST : WAY_NO_ROUTER;
+}
+
+enum way dataplane_way(const struct dataplane *dp, const struct ipaddr *addr)
+{
+	struct neighbour_want want;
+	uint32_t cell;
+	uint16_t mtu;
+
+	switch (fib_lookup(dp->fib, fib_view(dp->fib), addr, 0, &cell, &mtu, &want)) {
+	case FIB_OK:
+		want = fib_want(dp->fib, cell);
+		return way_by(dp, addr, &want, fib_cell_read(&fib_cells(dp->fib)[cell]).usable);
+	case FIB_NO_NEIGHBOUR:
+		return way_by(dp, addr, &want, false);
+	default:
+		return WAY_NO_ROUTE;
+	}
 }
 
 int dataplane_route_lookup(struct dataplane *dp, const struct ipaddr *addr, int *port, struct ipaddr *gateway)

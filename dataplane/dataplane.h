@@ -108,7 +108,10 @@ void dataplane_stop(struct dataplane *dp);
  */
 const struct policy *dataplane_publish(struct dataplane *dp, const struct policy *policy);
 
-/* True if no worker holds a flow of that backend / service slot: then, a grace period later, it may be reused. */
+/*
+ * True if no worker holds a flow of that backend / service slot (nor, of a backend, a tuple, nor is there an order
+ * about any): then, a grace period later, it may be reused.
+ */
 bool dataplane_backend_unused(const struct dataplane *dp, uint32_t slot);
 bool dataplane_service_unused(const struct dataplane *dp, uint32_t slot);
 /* Zeroes the slot's counters for its next owner. The slot must be unused. */
@@ -219,6 +222,47 @@ struct path_lesson {
 struct path_lesson dataplane_path_learn(struct dataplane *dp, bool upstream, const struct ipaddr *to, uint32_t mtu);
 /* A few times a second: forgets what is too old. Workers heed the end of an entry themselves. */
 void dataplane_paths_age(struct dataplane *dp);
+
+/* --- orders: what decide wants done by one worker, which wakes up for it --- */
+
+enum order_kind {
+	ORDER_OPENED, /* `slot`: the backend's breaker opened: its SYNs that wait for an answer go elsewhere */
+	ORDER_PROBE,  /* `slot`, `addr`, `port_be`: send the backend a SYN of the gateway's own */
+};
+
+struct order {
+	enum order_kind kind;
+	uint32_t slot;
+	struct ipaddr addr;
+	uint16_t port_be;
+};
+
+/* False: the worker's ring is full, nothing was ordered. */
+bool dataplane_order(struct dataplane *dp, unsigned worker, const struct order *order);
+
+/* --- breakers: a word per backend slot, see streak.h --- */
+
+uint64_t dataplane_breaker(const struct dataplane *dp, uint32_t slot);
+/* False: it is no longer `*seen`, which is what it is then. */
+bool dataplane_breaker_change(struct dataplane *dp, uint32_t slot, uint64_t *seen, uint64_t to);
+struct backend_times {
+	uint64_t silent_ns; /* a silence was counted last */
+	uint64_t since_ns;  /* the first SYN of its streak was sent */
+	uint64_t heard_ns;  /* it was heard last, by any worker; to the millisecond, and not by each packet */
+};
+void dataplane_backend_times(const struct dataplane *dp, uint32_t slot, struct backend_times *out);
+/* When decide will try it next: of backends that are all open, the last resort is the first one due. */
+void dataplane_backend_due(struct dataplane *dp, uint32_t slot, uint64_t at_ns);
+
+/* What a packet to an address would meet on its way out. */
+enum way {
+	WAY_OPEN,
+	WAY_NO_ROUTE,
+	WAY_LINK_DOWN,
+	WAY_NO_ROUTER, /* the next hop, a router, is not resolved */
+	WAY_NO_HOST,   /* the address itself is the next hop, and not resolved */
+};
+enum way dataplane_way(const struct dataplane *dp, const struct ipaddr *addr);
 
 /* Where would a packet to `addr` go now? For explain and tests. Returns 0, -ENETUNREACH or -EHOSTUNREACH. */
 int dataplane_route_lookup(struct dataplane *dp, const struct ipaddr *addr, int *port, struct ipaddr *gateway);

@@ -4,6 +4,7 @@
 #include "pipeline.h"
 #include "place.h"
 #include "segment.h"
+#include "wall.h"
 
 #define DUE_BUDGET 64 /* flows that the wheel looks at per loop */
 
@@ -25,6 +26,10 @@ static bool is_over(struct worker *w, flow_ref up)
 {
 	switch ((enum flow_state)flow_half(&w->flows, up)->state) {
 	case FLOW_SYN_SENT:
+		if (wall_due(w, up))
+			return false;
+		count_add(&w->backends[flow_track(&w->flows, up)->backend_slot].failures, 1);
+		return true;
 	case FLOW_UDP_UNREPLIED:
 		count_add(&w->backends[flow_track(&w->flows, up)->backend_slot].failures, 1);
 		return true;

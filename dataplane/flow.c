@@ -336,6 +336,49 @@ flow_ref flow_add6(struct flow_table *t, const struct flow_key6 *up, const struc
 	return flow_ref_make(true, entry, DIR_UP);
 }
 
+/*
+ * The old key goes first: keys are told apart by tag and reference, and the two may share both. If there is no place
+ * for the new one, that which the old one left is still free.
+ */
+static bool index_move(struct flow_table *t, struct flow_cold *cold, flow_ref down, uint64_t hash)
+{
+	index_del(t, cold->hash[DIR_DOWN], down);
+	if (index_add(t, hash, down)) {
+		cold->hash[DIR_DOWN] = hash;
+		return true;
+	}
+	index_add(t, cold->hash[DIR_DOWN], down);
+	return false;
+}
+
+bool flow_rekey4(struct flow_table *t, flow_ref ref, const struct flow_key4 *down)
+{
+	struct flow4 *flow = &t->flows4[flow_ref_entry(ref)];
+	const struct flow_key4 up = flow->half[DIR_UP].in;
+	uint8_t proto = flow->half[DIR_UP].common.proto;
+
+	if (!index_move(t, &flow->cold, ref | DIR_DOWN, flow_hash4(down, proto, t->secret)))
+		return false;
+	set_half4(&flow->half[DIR_UP], &up, down, proto);
+	set_half4(&flow->half[DIR_DOWN], down, &up, proto);
+	flow->half[DIR_UP].common.route_gen = 0;
+	return true;
+}
+
+bool flow_rekey6(struct flow_table *t, flow_ref ref, const struct flow_key6 *down)
+{
+	struct flow6 *flow = &t->flows6[flow_ref_entry(ref)];
+	const struct flow_key6 up = flow->half[DIR_UP].in;
+	uint8_t proto = flow->half[DIR_UP].common.proto;
+
+	if (!index_move(t, &flow->cold, ref | DIR_DOWN, flow_hash6(down, proto, t->secret)))
+		return false;
+	set_half6(&flow->half[DIR_UP], &up, down, proto);
+	set_half6(&flow->half[DIR_DOWN], down, &up, proto);
+	flow->half[DIR_UP].common.route_gen = 0;
+	return true;
+}
+
 void flow_del(struct flow_table *t, flow_ref ref)
 {
 	const struct flow_cold *cold = flow_cold(t, ref);

@@ -126,6 +126,10 @@ struct flow_track {
 	uint32_t backend_slot;
 	uint16_t snat_port_be;
 	uint8_t snat_index;
+	/* While a SYN waits for its answer (wall.c): */
+	uint8_t wall;                        /* enum wall_flag */
+	uint32_t syn_ms;                     /* CLOCK_MS of the SYN */
+	flow_ref waiting_next, waiting_prev; /* DIR_DOWN of others that wait for the same backend; 0: none */
 } __attribute__((aligned(64)));
 
 /* What birth and end need; no established packet reads it. */
@@ -388,6 +392,14 @@ static inline bool flow_room(const struct flow_table *t, bool v6)
 flow_ref flow_add4(struct flow_table *t, const struct flow_key4 *up, const struct flow_key4 *down, uint8_t proto);
 flow_ref flow_add6(struct flow_table *t, const struct flow_key6 *up, const struct flow_key6 *down, uint8_t proto);
 void flow_del(struct flow_table *t, flow_ref ref);
+
+/*
+ * Gives the flow another upstream side: `down` is what its packets are like from now on as they arrive. The client's
+ * side stays; both directions' translations are worked out anew, and DIR_UP has to be routed again. False if the index
+ * has no place for the new key: nothing has changed then.
+ */
+bool flow_rekey4(struct flow_table *t, flow_ref ref, const struct flow_key4 *down);
+bool flow_rekey6(struct flow_table *t, flow_ref ref, const struct flow_key6 *down);
 
 /* The address forms of a flow's keys, for the slow paths. */
 struct flow_addrs {

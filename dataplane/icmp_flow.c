@@ -3,6 +3,8 @@
 #include "lookup.h"
 #include "path.h"
 #include "route.h"
+#include "stray.h"
+#include "wall.h"
 
 #include <limits.h>
 #include <rte_ether.h>
@@ -134,6 +136,28 @@ static enum verdict send_on(struct worker *w, const struct burst *b, struct item
 	return VERDICT_forwarded;
 }
 
+static enum verdict about_no_flow(struct worker *w, const struct icmp_quote *q)
+{
+	enum verdict verdict = stray_quoted(w, q);
+
+	return verdict == VERDICT_NONE ? VERDICT_drop_icmp_no_flow : verdict;
+}
+
+static bool is_ptb(const struct item *it)
+{
+	return icmp_is_ptb(it->p.family, icmp_of(it)[0], icmp_of(it)[1]);
+}
+
+/* Destination unreachable, and what is quoted is the SYN that its flow still waits for: sequence_plausible(). */
+static bool is_refusal(const struct worker *w, const struct item *it, flow_ref replies)
+{
+	uint8_t type = icmp_of(it)[0];
+
+	if (is_ptb(it) || flow_half(&w->flows, replies)->state != FLOW_SYN_SENT)
+		return false;
+	return type == (it->p.family == 4 ? ICMP4_UNREACHABLE : ICMP6_UNREACHABLE);
+}
+
 /* An error that passed all tests. */
 struct heard {
 	struct icmp_quote quote;
@@ -141,13 +165,8 @@ struct heard {
 	uint32_t mtu; /* of a "packet too big", else 0 */
 };
 
-static bool is_ptb(const struct item *it)
-{
-	return icmp_is_ptb(it->p.family, icmp_of(it)[0], icmp_of(it)[1]);
-}
-
 /* VERDICT_NONE: it is about a packet that we sent and that may still be on its way. */
-static enum verdict judge(const struct worker *w, const struct item *it, struct heard *h)
+static enum verdict judge(struct worker *w, const struct item *it, struct heard *h)
 {
 	struct ipaddr dst = packet_dst(it->frame, &it->p);
 
@@ -159,7 +178,7 @@ static enum verdict judge(const struct worker *w, const struct item *it, struct 
 		return VERDICT_drop_icmp_quote;
 	h->replies = find_replies(w, &h->quote);
 	if (h->replies == FLOW_REF_NONE)
-		return VERDICT_drop_icmp_no_flow;
+		return about_no_flow(w, &h->quote);
 	if (!sequence_plausible(w, h->replies, &h->quote))
 		return VERDICT_drop_icmp_sequence;
 	if (!icmp_error_passes(it->p.family, icmp_of(it)[0], icmp_of(it)[1]))
@@ -177,6 +196,11 @@ static enum verdict receive_error(struct worker *w, const struct burst *b, struc
 	if (is_ptb(it))
 		verdict = verdict == VERDICT_NONE ? path_ptb(w, h.replies, icmp_of(it), &h.quote, h.mtu)
 						  : path_ptb_refused(w, verdict);
+	if (verdict == VERDICT_NONE && is_refusal(w, it, h.replies) &&
+	    wall_failed(w, flow_ref_other(h.replies), CONNECT_UNREACHABLE)) {
+		stray_settle(w, h.replies);
+		return VERDICT_absorb_unreachable;
+	}
 	return verdict == VERDICT_NONE ? send_on(w, b, it, h.replies, &h.quote, h.mtu) : verdict;
 }
 

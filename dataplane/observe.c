@@ -2,6 +2,7 @@
 #include "observe.h"
 #include "observe_worker.h"
 #include "steer.h"
+#include "streak.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -129,7 +130,7 @@ static uint64_t load(const uint64_t *counter)
 
 void observe_backend(const struct dataplane *dp, uint32_t slot, struct backend_report *out)
 {
-	*out = (struct backend_report){0};
+	*out = (struct backend_report){.breaker = streak_state(dataplane_breaker(dp, slot))};
 	for (unsigned i = 0; i < dp->config.n_workers; i++) {
 		const struct backend_cell *c = &dp->workers[i]->backends[slot];
 
@@ -137,6 +138,9 @@ void observe_backend(const struct dataplane *dp, uint32_t slot, struct backend_r
 		out->new_flows += load(&c->new_flows);
 		out->connects += load(&c->connects);
 		out->failures += load(&c->failures);
+		out->resteered += load(&c->resteered);
+		out->overloads += load(&c->overloads);
+		out->probes += load(&c->probes);
 		out->packets_up += load(&c->packets[DIR_UP]);
 		out->packets_down += load(&c->packets[DIR_DOWN]);
 		out->bytes_up += load(&c->bytes[DIR_UP]);

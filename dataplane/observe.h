@@ -16,7 +16,10 @@
 struct dataplane;
 
 /* Packets that the gateway made itself, rather than turned around. */
-#define MADE_LIST(M) M(rst_idle, "RST to an endpoint of a flow that ended idle")
+#define MADE_LIST(M)                                                                                                   \
+	M(rst_idle, "RST to an endpoint of a flow that ended idle")                                                    \
+	M(syn_resteer, "a client's SYN, for another backend than the one that it went to first")                       \
+	M(syn_probe, "SYN of the gateway's own to a backend whose breaker is open")
 
 enum made {
 #define M(name, help) MADE_##name,
@@ -32,6 +35,11 @@ extern const char *const made_name[MADE_COUNT];
  * (shadow).
  */
 #define ACTION_LIST(A)                                                                                                 \
+	A(resteer, WALL, "gave a SYN that its backend did not answer, or refused, to another one")                     \
+	A(divert, WALL, "sent a new flow to its next choice, the first one's breaker being open")                      \
+	A(last_resort, WALL, "let a new flow through to a backend whose breaker is open, as are all of the service")   \
+	A(refuse_open, WALL, "refused a new flow: the breakers of all backends are open")                              \
+	A(probe, WALL, "sent a SYN of the gateway's own to a backend whose breaker is open")                           \
 	A(rst_idle, SILENCE, "ended a connection that idled too long, with RST to both sides")                         \
 	A(clamp, PATH, "lowered the MSS of a SYN or SYN-ACK to what the path carries")                                 \
 	A(hold_ptb, PATH, "held back a \"packet too big\" that says less than its connection has shown to pass")
@@ -119,6 +127,8 @@ struct worker_report {
 	uint32_t flows_v6, flows_v6_max;
 	uint64_t last_loop_ns; /* monotonic */
 	uint64_t stalled_ns;   /* time in which the worker did not run, ever */
+	uint64_t tuples;       /* ghosts and probes now */
+	uint64_t tuples_cut;   /* of those: gave way to others before their time */
 };
 
 void observe_worker(const struct dataplane *dp, unsigned worker, struct worker_report *out);
@@ -147,6 +157,10 @@ struct backend_report {
 	uint64_t new_flows; /* ever, since the slot's generation began */
 	uint64_t connects;  /* handshakes done (TCP) or first replies (UDP) */
 	uint64_t failures;  /* refused or never answered */
+	uint64_t resteered; /* of those: given to another backend */
+	uint64_t overloads; /* SYNs unanswered although the backend was heard meanwhile */
+	uint64_t probes;    /* SYNs of the gateway's own */
+	uint64_t breaker;   /* enum breaker_state, now */
 	uint64_t packets_up, packets_down, bytes_up, bytes_down;
 };
 void observe_backend(const struct dataplane *dp, uint32_t slot, struct backend_report *out);

@@ -104,7 +104,7 @@ static void track_udp(struct worker *w, const struct item *it, const struct poli
 static void track_burst(struct worker *w, struct burst *b)
 {
 	for (unsigned i = 0; i < b->n; i++) {
-		const struct item *it = &b->items[i];
+		struct item *it = &b->items[i];
 
 		if (it->verdict != VERDICT_NONE)
 			continue;

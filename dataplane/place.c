@@ -1,5 +1,27 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "place.h"
+#include "wall.h"
+
+struct flow_key4 place_down4(const struct worker *w, const struct policy_backend *backend, unsigned snat,
+			     uint16_t snat_port_be)
+{
+	return (struct flow_key4){
+		.src_be = ipaddr_v4_be(&backend->addr),
+		.dst_be = ipaddr_v4_be(&w->dp->snat.addr[snat]),
+		.sport_be = backend->port_be,
+		.dport_be = snat_port_be,
+	};
+}
+
+struct flow_key6 place_down6(const struct worker *w, const struct policy_backend *backend, unsigned snat,
+			     uint16_t snat_port_be)
+{
+	struct flow_key6 down = {.sport_be = backend->port_be, .dport_be = snat_port_be};
+
+	memcpy(down.src, backend->addr.b, 16);
+	memcpy(down.dst, w->dp->snat.addr[snat].b, 16);
+	return down;
+}
 
 static flow_ref add_v4(struct worker *w, const struct item *it, const struct policy_backend *backend, unsigned snat,
 		       uint16_t snat_port_be)
@@ -10,12 +32,7 @@ static flow_ref add_v4(struct worker *w, const struct item *it, const struct pol
 		.sport_be = it->p.sport_be,
 		.dport_be = it->p.dport_be,
 	};
-	const struct flow_key4 down = {
-		.src_be = ipaddr_v4_be(&backend->addr),
-		.dst_be = ipaddr_v4_be(&w->dp->snat.addr[snat]),
-		.sport_be = backend->port_be,
-		.dport_be = snat_port_be,
-	};
+	const struct flow_key4 down = place_down4(w, backend, snat, snat_port_be);
 
 	return flow_add4(&w->flows, &up, &down, it->p.proto);
 }
@@ -25,23 +42,19 @@ static flow_ref add_v6(struct worker *w, const struct item *it, const struct pol
 {
 	const struct rte_ipv6_hdr *ip = packet_ip6(it->frame, &it->p);
 	struct flow_key6 up = {.sport_be = it->p.sport_be, .dport_be = it->p.dport_be};
-	struct flow_key6 down = {.sport_be = backend->port_be, .dport_be = snat_port_be};
+	const struct flow_key6 down = place_down6(w, backend, snat, snat_port_be);
 
 	memcpy(up.src, ip->src_addr, 16);
 	memcpy(up.dst, ip->dst_addr, 16);
-	memcpy(down.src, backend->addr.b, 16);
-	memcpy(down.dst, w->dp->snat.addr[snat].b, 16);
 	return flow_add6(&w->flows, &up, &down, it->p.proto);
 }
 
-/* Tries the SNAT addresses of the family in turn, from one that the flow's hash names. */
-static bool take_port(struct worker *w, const struct item *it, uint32_t backend_slot, unsigned *snat, uint16_t *port_be)
+bool place_take_port(struct worker *w, bool v4, uint64_t hash, uint32_t backend_slot, unsigned *snat, uint16_t *port_be)
 {
 	const struct snat_addresses *s = &w->dp->snat;
-	bool v4 = it->p.family == 4;
 
 	for (unsigned i = 0; i < s->n; i++) {
-		*snat = ((uint32_t)it->hash + i) % s->n;
+		*snat = ((uint32_t)hash + i) % s->n;
 		if (ipaddr_is_v4(&s->addr[*snat]) != v4)
 			continue;
 		*port_be = snat_take(&w->snat, *snat, backend_slot);
@@ -67,6 +80,8 @@ static void begin(struct worker *w, const struct item *it, const struct policy *
 	flow_cold(&w->flows, it->ref)->born_ms = w->run_ms;
 	flow_put_state(&w->flows, it->ref, it->p.proto == PROTO_TCP ? FLOW_SYN_SENT : FLOW_UDP_UNREPLIED);
 	track->timeout_ms = it->p.proto == PROTO_TCP ? svc->timeouts.syn_sent_ms : svc->timeouts.udp_unreplied_ms;
+	if (it->p.proto == PROTO_TCP && policy->modes.of[CURE_WALL] != CURE_OFF)
+		wall_watch(w, it->ref);
 	wheel_add(&w->wheel, &w->flows, it->ref, w->run_ms);
 	count_add(&w->backends[track->backend_slot].users, 1);
 	count_add(&w->backends[track->backend_slot].new_flows, 1);
@@ -83,7 +98,7 @@ enum place_result place(struct worker *w, struct item *it, const struct policy *
 
 	if (!flow_room(&w->flows, v6))
 		return PLACE_TABLE_FULL;
-	if (!take_port(w, it, backend->ref.slot, &snat, &port_be))
+	if (!place_take_port(w, !v6, it->hash, backend->ref.slot, &snat, &port_be))
 		return PLACE_PORTS_EXHAUSTED;
 	it->ref = v6 ? add_v6(w, it, backend, snat, port_be) : add_v4(w, it, backend, snat, port_be);
 	if (it->ref == FLOW_REF_NONE) {
@@ -96,8 +111,13 @@ enum place_result place(struct worker *w, struct item *it, const struct policy *
 
 void flow_roll_up(struct worker *w, flow_ref ref)
 {
-	struct backend_cell *cell = &w->backends[flow_track(&w->flows, ref)->backend_slot];
+	uint32_t slot = flow_track(&w->flows, ref)->backend_slot;
+	const struct flow_half *down = flow_half(&w->flows, ref | DIR_DOWN);
+	struct backend_cell *cell = &w->backends[slot];
 	struct flow_cold *cold = flow_cold(&w->flows, ref);
+
+	if (down->packets)
+		wall_heard(w, slot, (uint32_t)w->run_ms - down->last_ms);
 
 	for (enum flow_dir dir = DIR_UP; dir < DIRS; dir++) {
 		struct flow_half *half = flow_half(&w->flows, (ref & ~UINT32_C(1)) | dir);
@@ -111,21 +131,16 @@ void flow_roll_up(struct worker *w, flow_ref ref)
 	}
 }
 
-/* Last, and with release: when decide reads 0 users, this worker is through with the slot. */
-static void leave_slot(uint64_t *users)
-{
-	__atomic_store_n(users, *users - 1, __ATOMIC_RELEASE);
-}
-
 void flow_end(struct worker *w, flow_ref ref, bool wheel)
 {
 	struct flow_track *track = flow_track(&w->flows, ref);
 
 	flow_roll_up(w, ref);
+	wall_leave(w, ref);
 	if (wheel)
 		wheel_del(&w->wheel, &w->flows, ref & ~UINT32_C(1));
 	snat_give_back(&w->snat, track->snat_index, track->backend_slot, track->snat_port_be);
-	leave_slot(&w->services[track->service_slot].users);
-	leave_slot(&w->backends[track->backend_slot].users);
+	place_leave_slot(&w->services[track->service_slot].users);
+	place_leave_slot(&w->backends[track->backend_slot].users);
 	flow_del(&w->flows, ref);
 }

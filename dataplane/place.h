@@ -19,6 +19,24 @@ enum place_result {
 enum place_result place(struct worker *w, struct item *it, const struct policy *policy,
 			const struct policy_service *svc, const struct policy_backend *backend);
 
+/*
+ * A SNAT port towards that backend, of any of the family's addresses, the first to be tried being one that the hash
+ * names. False: there is none.
+ */
+bool place_take_port(struct worker *w, bool v4, uint64_t hash, uint32_t backend_slot, unsigned *snat,
+		     uint16_t *port_be);
+/* What a flow's packets from the backend look like. */
+struct flow_key4 place_down4(const struct worker *w, const struct policy_backend *backend, unsigned snat,
+			     uint16_t snat_port_be);
+struct flow_key6 place_down6(const struct worker *w, const struct policy_backend *backend, unsigned snat,
+			     uint16_t snat_port_be);
+
+/* One user of a slot less. Last, and with release: when decide reads 0, this worker is through with the slot. */
+static inline void place_leave_slot(uint64_t *users)
+{
+	__atomic_store_n(users, *users - 1, __ATOMIC_RELEASE);
+}
+
 /* Takes the flow off everything but the wheel (`wheel`: off that too). */
 void flow_end(struct worker *w, flow_ref ref, bool wheel);
 

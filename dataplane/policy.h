@@ -61,10 +61,13 @@ struct policy_timeouts {
 enum { SET_V4 = 0, SET_V6 = 1, SET_FAMILIES = 2 };
 enum { SET_TCP = 0, SET_UDP = 1, SET_PROTOS = 2 };
 
+#define BREAKER_CONSECUTIVE_DEFAULT 5
+
 struct policy_service {
 	struct slot_ref ref;
 	struct policy_timeouts timeouts;
-	bool clamp_mss; /* to what its connections' paths carry */
+	bool clamp_mss;               /* to what its connections' paths carry */
+	uint32_t breaker_consecutive; /* connect failures in a row that open a backend's breaker */
 	struct policy_set sets[SET_FAMILIES][SET_PROTOS];
 };
 

@@ -89,6 +89,11 @@ static inline enum verdict rewrite(struct worker *w, const struct burst *b, stru
 	return verdict;
 }
 
+enum verdict rewrite_item(struct worker *w, const struct burst *b, struct item *it)
+{
+	return rewrite(w, b, it);
+}
+
 void rewrite_burst(struct worker *w, struct burst *b)
 {
 	for (unsigned i = 0; i < b->n; i++)

@@ -2,7 +2,6 @@
 #include "steer.h"
 #include "icmp_flow.h"
 
-#include <rte_ring.h>
 #include <unistd.h>
 
 /* Of a client's flow, from the hash of the client-side key (client first). */
@@ -78,18 +77,11 @@ unsigned steer_take(struct worker *w, enum rx_class class, struct rte_mbuf **m, 
 	return taken;
 }
 
-/* rte_ring_empty() with atomic loads: the giver may be at work. */
-static bool is_empty(const struct rte_ring *ring)
-{
-	return __atomic_load_n(&ring->prod.tail, __ATOMIC_RELAXED) ==
-	       __atomic_load_n(&ring->cons.tail, __ATOMIC_RELAXED);
-}
-
 bool steer_pending(const struct worker *w)
 {
 	for (unsigned from = 0; from < w->dp->config.n_workers; from++)
 		for (int class = 0; class < RX_CLASSES; class ++)
-			if (from != w->index && !is_empty(w->dp->rings[class][from][w->index]))
+			if (from != w->index && !ring_is_empty(w->dp->rings[class][from][w->index]))
 				return true;
 	return false;
 }

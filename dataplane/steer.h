@@ -7,6 +7,8 @@
 
 #include "core.h"
 
+#include <rte_ring.h>
+
 /* Decides owners, and hands over what is not ours; such items end with VERDICT_handed_over or its failure. */
 void steer_burst(struct worker *w, struct burst *b);
 
@@ -14,5 +16,12 @@ void steer_burst(struct worker *w, struct burst *b);
 unsigned steer_take(struct worker *w, enum rx_class class, struct rte_mbuf **m, unsigned n);
 /* True if another worker's packet waits. */
 bool steer_pending(const struct worker *w);
-/* Wakes the owner of the packets just given, if it sleeps. */
+/* rte_ring_empty() with atomic loads: the giver may be at work. */
+static inline bool ring_is_empty(const struct rte_ring *ring)
+{
+	return __atomic_load_n(&ring->prod.tail, __ATOMIC_RELAXED) ==
+	       __atomic_load_n(&ring->cons.tail, __ATOMIC_RELAXED);
+}
+
+/* Wakes the worker if it sleeps: after something was put where it looks before it goes to sleep. */
 void worker_wake(struct worker *w);

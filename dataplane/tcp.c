@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "tcp.h"
+#include "stray.h"
 #include "syn.h"
+#include "wall.h"
 
 #include <rte_tcp.h>
 
@@ -53,6 +55,7 @@ void flow_set_state(struct worker *w, flow_ref ref, enum flow_state state, const
 	struct flow_track *track = flow_track(&w->flows, ref);
 	uint32_t before_ms = track->timeout_ms;
 
+	wall_leave(w, ref);
 	flow_put_state(&w->flows, ref, state);
 	track->timeout_ms = state_timeout_ms(flow_timeouts(policy, track), state);
 	/* A longer timeout is noticed when the old slot comes; a shorter one must not wait for it. */
@@ -133,14 +136,29 @@ static bool rst_is_valid(const struct worker *w, flow_ref ref, const struct segm
 	return s->seq == back->ack || s->seq == half->end;
 }
 
-static void on_rst(struct worker *w, const struct item *it, const struct segment *s, const struct policy *policy)
+/* The backend refused the SYN. True: another one has it now, and the client is not to know. */
+static bool on_refusal(struct worker *w, struct item *it)
+{
+	uint32_t slot = flow_track(&w->flows, it->ref)->backend_slot;
+
+	wall_heard(w, slot, 0);
+	if (wall_failed(w, it->ref & ~UINT32_C(1), CONNECT_REFUSED)) {
+		it->verdict = VERDICT_absorb_refusal;
+		stray_settle(w, it->ref);
+		return true;
+	}
+	count_add(&w->backends[slot].failures, 1);
+	return false;
+}
+
+static void on_rst(struct worker *w, struct item *it, const struct segment *s, const struct policy *policy)
 {
 	struct flow_half *half = flow_half(&w->flows, it->ref);
 
 	if (half->state == FLOW_CLOSED || !rst_is_valid(w, it->ref, s))
 		return;
-	if (half->state == FLOW_SYN_SENT && flow_ref_dir(it->ref) == DIR_DOWN)
-		count_add(&w->backends[flow_track(&w->flows, it->ref)->backend_slot].failures, 1);
+	if (half->state == FLOW_SYN_SENT && flow_ref_dir(it->ref) == DIR_DOWN && on_refusal(w, it))
+		return;
 	half->last_ms = w->run_ms;
 	flow_set_state(w, it->ref, FLOW_CLOSED, policy);
 }
@@ -155,6 +173,9 @@ static void on_syn(struct worker *w, const struct item *it, const struct policy 
 		flow_track(&w->flows, it->ref)->fin_seen = 0;
 		flow_half(&w->flows, it->ref)->last_ms = w->run_ms;
 		flow_set_state(w, it->ref, FLOW_SYN_SENT, policy);
+		if (flow_mode(flow_track(&w->flows, it->ref), CURE_WALL) != CURE_OFF)
+			wall_watch(w, it->ref);
+		wheel_move(&w->wheel, &w->flows, it->ref, w->run_ms);
 	}
 	if (flow_ref_dir(it->ref) == DIR_UP && flow_half(&w->flows, it->ref)->state == FLOW_SYN_SENT)
 		tcp_begin(w, it);
@@ -171,6 +192,7 @@ static void on_syn_ack(struct worker *w, const struct item *it, const struct seg
 	flow_half(&w->flows, flow_ref_other(it->ref))->ack = s->seq;
 	flow_cold(&w->flows, it->ref)->peer_isn = s->seq;
 	count_add(&w->backends[flow_track(&w->flows, it->ref)->backend_slot].connects, 1);
+	wall_answered(w, flow_ref_other(it->ref));
 	flow_set_state(w, it->ref, FLOW_SYN_RECV, policy);
 }
 
@@ -180,6 +202,8 @@ static void on_fin(struct worker *w, const struct item *it, const struct policy 
 
 	enum flow_state state = flow_half(&w->flows, it->ref)->state;
 
+	if (flow_ref_dir(it->ref) == DIR_DOWN)
+		wall_heard(w, track->backend_slot, 0);
 	track->fin_seen |= 1 << flow_ref_dir(it->ref);
 	if (state == FLOW_TIME_WAIT || state == FLOW_CLOSED)
 		return;
@@ -192,7 +216,7 @@ static bool is_over(const struct flow_half *half, const struct flow_half *back)
 	return half->ack == back->end && back->ack == half->end;
 }
 
-void tcp_track(struct worker *w, const struct item *it, const struct policy *policy)
+void tcp_track(struct worker *w, struct item *it, const struct policy *policy)
 {
 	struct flow_half *half = flow_half(&w->flows, it->ref);
 	struct segment s = read_segment(it);
@@ -203,6 +227,8 @@ void tcp_track(struct worker *w, const struct item *it, const struct policy *pol
 	}
 	if (s.flags & TCP_SYN) {
 		/* Beyond the handshake it is out of any window: whoever forges one shall not keep the flow alive. */
+		if (half->state == FLOW_SYN_SENT)
+			wall_keep_deadline(w, it->ref);
 		if (half->state == FLOW_SYN_SENT || half->state == FLOW_SYN_RECV)
 			half->last_ms = w->run_ms;
 		if (s.flags & TCP_ACK)

@@ -7,8 +7,11 @@
 
 #include "core.h"
 
-/* A packet of a known TCP flow. Updates state, timeout and last_ms, and the backend's counters. */
-void tcp_track(struct worker *w, const struct item *it, const struct policy *policy);
+/*
+ * A packet of a known TCP flow. Updates state, timeout and last_ms, and the backend's counters. One that is not for the
+ * other end is given its verdict.
+ */
+void tcp_track(struct worker *w, struct item *it, const struct policy *policy);
 /* Notes the sequence numbers of the client's SYN that made the flow. */
 void tcp_begin(struct worker *w, const struct item *it);
 /* True if this packet is a SYN that begins a new life of a four-tuple whose old flow is over. */

@@ -48,6 +48,18 @@ enum cause {
 	V(answer_unreachable, ANSWERED, NAMES,                                                                         \
 	  "UDP to a service without a usable backend, answered with port unreachable")                                 \
 	V(answer_too_big, ANSWERED, PATH, "longer than the egress MTU, answered with the MTU that fits")               \
+	V(answer_wall_open, ANSWERED, WALL,                                                                            \
+	  "SYN to a service whose backends' breakers are all open, answered with RST")                                 \
+	V(answer_wall_unreachable, ANSWERED, WALL,                                                                     \
+	  "UDP to a service whose backends' breakers are all open, answered with port unreachable")                    \
+	V(answer_ghost, ANSWERED, WALL,                                                                                \
+	  "SYN-ACK of a backend whose SYN had been given to another one meanwhile, answered with RST")                 \
+	V(answer_probe, ANSWERED, WALL,                                                                                \
+	  "answer to the gateway's own SYN, answered with RST: the application never sees it")                         \
+	/* absorbed */                                                                                                 \
+	V(absorb_refusal, ABSORBED, WALL, "RST to a SYN that was given to another backend instead")                    \
+	V(absorb_unreachable, ABSORBED, WALL, "ICMP error about a SYN that was given to another backend instead")      \
+	V(absorb_probe, ABSORBED, WALL, "RST or ICMP error to the gateway's own SYN")                                  \
 	/* shed: silent refusals */                                                                                    \
 	V(shed_stray_limit, SHED, SILENCE, "mid-flow packet of an unknown flow, over the RST limits")                  \
 	V(shed_refused_limit, SHED, GATEWAY, "SYN that could not be served, over the RST limits")                      \
@@ -78,6 +90,7 @@ enum cause {
 	V(drop_icmp_sequence, DROPPED, GATEWAY, "ICMP error that quotes data which is not under way: forged or late")  \
 	V(drop_ptb_held, DROPPED, PATH,                                                                                \
 	  "\"packet too big\" less than what its connection had acknowledged: believed if it comes again")             \
+	V(drop_ghost, DROPPED, WALL, "late packet of a backend whose SYN had been given to another one meanwhile")     \
 	/* dropped: no way to serve */                                                                                 \
 	V(drop_unanswerable, DROPPED, GATEWAY,                                                                         \
 	  "could not be served, and such a packet is not to be answered (multicast, ICMP errors)")                     \

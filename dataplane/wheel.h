@@ -34,6 +34,19 @@ void wheel_move(struct wheel *w, const struct flow_table *t, flow_ref ref, uint6
 uint32_t wheel_advance(struct wheel *w, const struct flow_table *t, uint64_t now_ms, uint32_t budget,
 		       flow_ref *expired);
 
+/*
+ * How long a worker may sleep, `max_ms` (at most a tick) at the most: until the next slot begins, if there is a flow in
+ * it. That makes a timer late by a tick, and not by a nap on top of it.
+ */
+static inline uint32_t wheel_sleep_ms(const struct wheel *w, uint64_t now_ms, uint32_t max_ms)
+{
+	uint64_t begin_ms = w->tick * WHEEL_TICK_MS;
+
+	if (w->heads[w->tick % WHEEL_SLOTS] == FLOW_REF_NONE || begin_ms >= now_ms + max_ms)
+		return max_ms;
+	return begin_ms > now_ms ? begin_ms - now_ms : 0;
+}
+
 /* True if the last wheel_advance() to now_ms left something for the next. */
 static inline bool wheel_is_behind(const struct wheel *w, uint64_t now_ms)
 {

@@ -5,10 +5,12 @@
 #include "memory.h"
 #include "note.h"
 #include "observe_worker.h"
+#include "order.h"
 #include "path.h"
 #include "pipeline.h"
 #include "steer.h"
 #include "tx.h"
+#include "wall.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -124,7 +126,7 @@ static unsigned turn(struct worker *w, uint64_t slept_ns)
 	n = receive_ports(w, RX_KNOWN, KNOWN_BURSTS) + receive_handed(w, RX_KNOWN, KNOWN_BURSTS);
 	n += receive_ports(w, RX_NEW, 1) + receive_handed(w, RX_NEW, 1);
 	due_run(w);
-	n += wheel_is_behind(&w->wheel, w->run_ms);
+	n += wheel_is_behind(&w->wheel, w->run_ms) + wall_run(w);
 	tx_flush(w);
 	note_announce(w);
 	observe_serve_command(w);
@@ -156,6 +158,8 @@ static void fill_report(struct worker *w, struct worker_report *r)
 		.flows_v4_max = w->flows.pool4.capacity,
 		.flows_v6 = w->flows.pool6.in_use,
 		.flows_v6_max = w->flows.pool6.capacity,
+		.tuples = tuples_count(&w->tuples),
+		.tuples_cut = w->tuples.cut_short,
 		.last_loop_ns = w->now_ns,
 	};
 }
@@ -221,12 +225,12 @@ static void drain_wake(struct worker *w)
 /* Returns for how long it meant to sleep. The caller is an RCU reader, and is offline while asleep. */
 static uint64_t sleep_now(struct worker *w)
 {
-	int timeout_ms = SLEEP_MAX_MS;
+	int timeout_ms = wheel_sleep_ms(&w->wheel, w->run_ms, SLEEP_MAX_MS);
 	struct sleep_set s;
 
 	atomic_store_explicit(&w->asleep, true, memory_order_relaxed);
 	atomic_thread_fence(memory_order_seq_cst);
-	if (steer_pending(w) || atomic_load(&w->command) || atomic_load(&w->stop)) {
+	if (steer_pending(w) || order_pending(w) || atomic_load(&w->command) || atomic_load(&w->stop)) {
 		atomic_store_explicit(&w->asleep, false, memory_order_relaxed);
 		return 0;
 	}
@@ -316,6 +320,7 @@ void worker_stop(struct worker *w)
 /* --- life --- */
 
 #define NOTES_RING     1024
+#define ORDERS_RING    256
 #define SNAT_PAIRS_MIN 64
 #define SNAT_PAIRS_MAX 4096
 
@@ -336,30 +341,40 @@ static uint32_t share(uint32_t total, unsigned n_workers)
 
 uint64_t worker_bytes(const struct dataplane_config *config)
 {
-	return sizeof(struct worker) + answer_limits_bytes() + snat_pool_bytes(snat_pairs(config), config->n_workers) +
+	return sizeof(struct worker) + answer_limits_bytes() + tuples_bytes() +
+	       snat_pool_bytes(snat_pairs(config), config->n_workers) +
 	       (uint64_t)config->n_backend_slots * sizeof(struct backend_cell) +
 	       (uint64_t)config->n_service_slots * sizeof(struct service_cell);
 }
 
-static int worker_init(struct worker *w, const struct dataplane_config *config)
+/* Between this worker and decide. */
+static struct rte_ring *ring_create(const struct worker *w, const char *what, unsigned elem_bytes, unsigned n)
 {
 	char name[32];
+
+	snprintf(name, sizeof(name), "%s%p", what, (const void *)w);
+	return rte_ring_create_elem(name, elem_bytes, n, SOCKET_ID_ANY, RING_F_SP_ENQ | RING_F_SC_DEQ);
+}
+
+static int worker_init(struct worker *w, const struct dataplane_config *config)
+{
 	int err;
 
 	err = flow_table_init(&w->flows, share(config->flows_v4, config->n_workers),
 			      share(config->flows_v6, config->n_workers), config->secret);
 	if (!err)
 		err = snat_pool_init(&w->snat, &w->dp->partition, w->index, snat_pairs(config), config->secret);
+	if (!err)
+		err = tuples_init(&w->tuples, config->secret);
 	if (err)
 		return err;
 	w->backends = memory_alloc(config->n_backend_slots * sizeof(*w->backends));
 	w->services = memory_alloc(config->n_service_slots * sizeof(*w->services));
 	w->limits = answer_limits_create(config->n_workers, config->secret, dataplane_now_ns(w->dp));
 	w->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-	snprintf(name, sizeof(name), "notes%p", (void *)w);
-	w->notes = rte_ring_create_elem(name, sizeof(struct note), NOTES_RING, SOCKET_ID_ANY,
-					RING_F_SP_ENQ | RING_F_SC_DEQ);
-	if (!w->backends || !w->services || !w->limits || !w->notes)
+	w->notes = ring_create(w, "notes", sizeof(struct note), NOTES_RING);
+	w->orders = ring_create(w, "orders", sizeof(struct order), ORDERS_RING);
+	if (!w->backends || !w->services || !w->limits || !w->notes || !w->orders)
 		return -ENOMEM;
 	if (w->wake_fd < 0)
 		return -errno;
@@ -395,10 +410,12 @@ void worker_destroy(struct worker *w)
 		return;
 	flow_table_fini(&w->flows);
 	snat_pool_fini(&w->snat);
+	tuples_fini(&w->tuples);
 	memory_free(w->backends);
 	memory_free(w->services);
 	answer_limits_destroy(w->limits);
 	rte_ring_free(w->notes);
+	rte_ring_free(w->orders);
 	if (w->wake_fd >= 0)
 		close(w->wake_fd);
 	memory_free(w);

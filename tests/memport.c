@@ -20,7 +20,7 @@ struct port_queue {
 	struct port *port;
 	struct fifo in[RX_CLASSES];
 	struct fifo out;
-	uint64_t rx_packets, rx_bytes, tx_packets, tx_bytes, tx_full;
+	uint64_t rx_packets, rx_bytes, tx_packets, tx_bytes, tx_full, lost;
 };
 
 static uint16_t fifo_put(struct fifo *f, struct rte_mbuf *const *m, uint16_t n)
@@ -91,6 +91,7 @@ static void memport_report(const struct port_queue *q, struct port_report *out)
 	out->tx_packets = q->tx_packets;
 	out->tx_bytes = q->tx_bytes;
 	out->tx_full = q->tx_full;
+	out->lost_known_ring = q->lost;
 }
 
 static void fifo_free(struct fifo *f)
@@ -166,6 +167,11 @@ struct port *memport_add(struct dataplane *dp, const char *name, const uint8_t m
 uint16_t memport_feed(struct port *port, unsigned queue, enum rx_class class, struct rte_mbuf *const *m, uint16_t n)
 {
 	return fifo_put(&port->queues[queue]->in[class], m, n);
+}
+
+void memport_lose(struct port *port, unsigned queue, unsigned n)
+{
+	port->queues[queue]->lost += n;
 }
 
 uint16_t memport_take(struct port *port, unsigned queue, struct rte_mbuf **m, uint16_t n)

@@ -11,6 +11,7 @@
 #include "frames.h"
 #include "memport.h"
 #include "rig.h"
+#include "streak.h"
 #include "worker.h"
 
 #include <inttypes.h>
@@ -208,13 +209,14 @@ static bool is_right(const uint8_t *frame, size_t len)
 	return frame_checksum_error(copy) == NULL;
 }
 
-/* Made by the gateway in the place of what came, so that it is right whatever came. */
+/* Made by the gateway, so that it is right whatever came, in its place or in its buffer: answers, and SYNs. */
 static bool is_made(const uint8_t *frame, size_t len)
 {
 	struct packet p;
 
 	check(parse(frame, len, &p) == VERDICT_NONE);
-	return p.kind == PACKET_ICMP_ERROR || (p.kind == PACKET_TCP && p.tcp_flags & TCP_RST && p.payload_len == 0);
+	return p.kind == PACKET_ICMP_ERROR ||
+	       (p.kind == PACKET_TCP && p.tcp_flags & (TCP_RST | TCP_SYN) && p.payload_len == 0);
 }
 
 /* What a packet was like when it came stands in its buffer. */
@@ -247,16 +249,22 @@ static void take_all(int r)
 static void check_worker(const struct worker *w, uint64_t *handed_over)
 {
 	const struct ledger *l = &w->ledger;
-	uint64_t users = 0;
+	uint64_t users = 0, held = 0, ports = 0, made = 0;
 
+	for (int m = 0; m < MADE_COUNT; m++)
+		made += l->made[m];
 	check(ledger_balance(l) == 0);
-	check(l->tx + l->tx_failed ==
-	      ledger_class(l, CLASS_FORWARDED) + ledger_class(l, CLASS_ANSWERED) + l->made[MADE_rst_idle]);
+	check(l->tx + l->tx_failed == ledger_class(l, CLASS_FORWARDED) + ledger_class(l, CLASS_ANSWERED) + made);
 	check(w->wheel.n_flows == w->flows.pool4.in_use + w->flows.pool6.in_use);
 	check(w->wheel.n_flows == w->flows.adds - w->flows.removes);
-	for (uint32_t i = 0; i < w->dp->config.n_backend_slots; i++)
+	for (uint32_t i = 0; i < w->dp->config.n_backend_slots; i++) {
 		users += w->backends[i].users;
+		held += w->backends[i].held;
+	}
+	for (uint32_t i = 0; i < w->snat.n_pairs; i++)
+		ports += w->snat.pairs[i].used;
 	check(users == w->wheel.n_flows && users == w->services[0].users);
+	check(held == tuples_count(&w->tuples) && ports == users + held);
 	*handed_over += l->verdicts[VERDICT_handed_over] - l->taken_over;
 }
 
@@ -276,6 +284,22 @@ static void run(int r)
 
 /* --- what changes in between --- */
 
+/* What decide might do at any time: open, close, order, and listen. */
+static void decide(struct rig *rig, unsigned n_workers, const struct policy_backend *b, uint64_t c)
+{
+	const struct streak s = {.state = c & 1 ? BREAKER_OPEN : BREAKER_CLOSED, .side_down = (c & 0xe) == 0};
+	struct note notes[64];
+
+	if (c >> 8 & 1)
+		rig->dp->cells.backends[b->ref.slot].breaker = streak_word(&s);
+	else
+		dataplane_order(
+			rig->dp, (c >> 16) % n_workers,
+			&(struct order){c >> 24 & 1 ? ORDER_OPENED : ORDER_PROBE, b->ref.slot, b->addr, b->port_be});
+	while (dataplane_notes(rig->dp, notes, 64))
+		;
+}
+
 static void change(int r)
 {
 	const uint8_t mac[6] = {2, 0, 0, 0, 3, 1};
@@ -283,7 +307,7 @@ static void change(int r)
 	uint64_t c = frame_random(&chance);
 	const struct policy_backend *backend = &rig->backends[c >> 8 & 1][SET_TCP][(c >> 16) % 3];
 
-	switch (c % 4) {
+	switch (c % 6) {
 	case 0:
 		dataplane_neighbour_update(rig->dp, RIG_LAN, &backend->addr,
 					   c >> 32 & 3 ? NEIGHBOUR_USABLE : NEIGHBOUR_GONE, mac);
@@ -295,8 +319,11 @@ static void change(int r)
 		rig->policy.number = rigs[r].other.number = rig->policy.number + 1;
 		dataplane_publish(rig->dp, c >> 32 & 3 ? &rig->policy : &rigs[r].other);
 		break;
-	default:
+	case 3:
 		rig->now_ns += 10000000000ull; /* it did not run for ten seconds */
+		break;
+	default:
+		decide(rig, rigs[r].n_workers, backend, frame_random(&chance));
 	}
 }
 

@@ -28,8 +28,7 @@ def lab(request):
     with Lab(n_queues=request.param) as it:
         files = it.path("files")
         os.mkdir(files)
-        for up in UPSTREAMS:
-            Nginx(it, up, files)
+        it.nginx = {up: Nginx(it, up, files) for up in UPSTREAMS}
         it.zone = Dns(it)
         it.files = files
         yield it

@@ -84,7 +84,9 @@ struct load {
 	uint64_t outcomes[OUTCOME_COUNT];
 	uint64_t source_ok[MAX_SOURCES];
 	uint64_t max_ns, sum_ns;
+	uint64_t connect_max_ns; /* of those that were made, answered or not */
 	uint64_t first_failure_ns, last_failure_ns;
+	uint64_t last_failed_start_ns; /* start of the latest connection that failed */
 };
 
 static volatile sig_atomic_t stop_wanted;
@@ -161,6 +163,8 @@ static void conn_finish(struct load *load, struct conn *c, enum outcome outcome)
 		if (!load->first_failure_ns)
 			load->first_failure_ns = now;
 		load->last_failure_ns = now;
+		if (c->start_ns > load->last_failed_start_ns)
+			load->last_failed_start_ns = c->start_ns;
 	}
 	if (load->opt.progress && load->finished % 1000 == 0)
 		fprintf(stderr, "%llu %llu\n", (unsigned long long)load->finished,
@@ -274,6 +278,8 @@ static void conn_event(struct load *load, unsigned slot, uint32_t events)
 			return;
 		}
 		c->sent = true;
+		if (now_ns() - c->start_ns > load->connect_max_ns)
+			load->connect_max_ns = now_ns() - c->start_ns;
 		epoll_ctl(load->epoll_fd, EPOLL_CTL_MOD, c->fd,
 			  &(struct epoll_event){.events = EPOLLIN, .data.u32 = slot});
 	}
@@ -359,6 +365,8 @@ static void report(const struct load *load)
 	json_object_set_new(root, "seconds", json_real(seconds));
 	json_object_set_new(root, "max_ms", json_real((double)load->max_ns / NS_PER_MS));
 	json_object_set_new(root, "mean_ms", json_real(ok ? (double)load->sum_ns / (double)ok / NS_PER_MS : 0));
+	json_object_set_new(root, "connect_max_ms", json_real((double)load->connect_max_ns / NS_PER_MS));
+	json_object_set_new(root, "last_failed_start_ns", json_integer((json_int_t)load->last_failed_start_ns));
 	json_object_set_new(root, "first_failure_ns", json_integer((json_int_t)load->first_failure_ns));
 	json_object_set_new(root, "last_failure_ns", json_integer((json_int_t)load->last_failure_ns));
 	json_dumpf(root, stdout, JSON_COMPACT | JSON_PRESERVE_ORDER);

@@ -2,6 +2,7 @@
 """What runs on the lab's hosts: nginx on each upstream, unbound as the DNS server, an echo service."""
 
 import os
+import signal
 import socket
 import subprocess
 import threading
@@ -79,10 +80,23 @@ class Nginx:
         v4, v6 = UPSTREAMS[name][4], UPSTREAMS[name][6]
         with open(conf, "w", encoding="ascii") as f:
             f.write(NGINX_CONF.format(dir=self.dir, files=files, name=name, v4=v4, v6=v6, port=BACKEND_PORT))
-        ns = lab.ns[name]
-        with open(os.path.join(self.dir, "output"), "wb") as out:
-            self.child = lab.children.spawn(ns, "nginx", "-c", conf, "-p", self.dir, stdout=out, stderr=out)
-        eventually(lambda: accepts(ns, v4, BACKEND_PORT) and accepts(ns, v6, BACKEND_PORT), 10, f"nginx on {name}")
+        self._lab, self._name = lab, name
+        self.start()
+
+    def start(self):
+        ns = self._lab.ns[self._name]
+        argv = ["nginx", "-c", os.path.join(self.dir, "nginx.conf"), "-p", self.dir]
+        with open(os.path.join(self.dir, "output"), "ab") as out:
+            self.child = self._lab.children.spawn(ns, *argv, stdout=out, stderr=out)
+        eventually(self._accepts, 10, f"nginx on {self._name}")
+
+    def _accepts(self):
+        ns, addresses = self._lab.ns[self._name], UPSTREAMS[self._name]
+        return all(accepts(ns, addresses[f], BACKEND_PORT) for f in (4, 6))
+
+    def stop(self):
+        """At once: nobody listens any more, and what was open is reset."""
+        self._lab.children.end(self.child, signal.SIGKILL)
 
 
 class Dns:

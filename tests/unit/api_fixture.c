@@ -2,6 +2,7 @@
 #include "api_fixture.h"
 
 #include "policy.h"
+#include "streak.h"
 
 #include <curl/curl.h>
 
@@ -78,7 +79,15 @@ size_t observe_ports(const struct dataplane *dp, struct port_report *out, size_t
 
 void observe_backend(const struct dataplane *dp, uint32_t slot, struct backend_report *out)
 {
-	*out = (struct backend_report){.flows = 10 + slot, .new_flows = 100 + slot, .connects = 90, .failures = slot};
+	*out = (struct backend_report){
+		.flows = 10 + slot,
+		.new_flows = 100 + slot,
+		.connects = 90,
+		.failures = slot,
+		.resteered = 30 + slot,
+		.probes = 40 + slot,
+		.breaker = slot == 1 ? BREAKER_OPEN : BREAKER_CLOSED,
+	};
 }
 
 void observe_service(const struct dataplane *dp, uint32_t slot, struct service_report *out)

@@ -43,6 +43,22 @@ static uint64_t made(const struct ledger *l)
 	return n;
 }
 
+/* Flows and tuples hold a port and a use of their backend's slot each, and nobody else does. */
+static void check_holds(const struct worker *w)
+{
+	uint64_t users = 0, held = 0, ports = 0;
+
+	for (uint32_t i = 0; i < w->dp->config.n_backend_slots; i++) {
+		users += w->backends[i].users;
+		held += w->backends[i].held;
+	}
+	for (uint32_t i = 0; i < w->snat.n_pairs; i++)
+		ports += w->snat.pairs[i].used;
+	assert_int_equal(users, w->wheel.n_flows);
+	assert_int_equal(held, tuples_count(&w->tuples));
+	assert_int_equal(ports, users + held);
+}
+
 /* The books: whatever a test did, every packet is accounted for, and so is every flow. */
 static void check_books(void)
 {
@@ -59,6 +75,7 @@ static void check_books(void)
 		taken_over += l->taken_over;
 		assert_int_equal(w->wheel.n_flows, w->flows.pool4.in_use + w->flows.pool6.in_use);
 		assert_int_equal(w->wheel.n_flows, w->flows.adds - w->flows.removes);
+		check_holds(w);
 	}
 	assert_int_equal(handed_over, taken_over);
 }

@@ -170,8 +170,10 @@ static void test_backends(void **state)
 	assert_int_equal(json_array_size(rows), 3);
 	assert_string_equal(get_text(fixed, "id"), "tcp:198.18.3.21:8080");
 	assert_int_equal(json_array_size(json_object_get(fixed, "services")), 2);
-	assert_null_value(fixed, "breaker");
-	assert_null_value(fixed, "resteered");
+	assert_string_equal(get_text(fixed, "breaker"), "closed");
+	assert_string_equal(get_text(dns, "breaker"), "open");
+	assert_int_equal(get_int(dns, "resteered"), 31);
+	assert_int_equal(get_int(dns, "probes"), 41);
 	assert_null_value(fixed, "ttl_left");
 	assert_true(left_s > 20 && left_s <= 30);
 	assert_int_equal(get_int(dns, "weight"), 3);

@@ -48,6 +48,19 @@ static struct flow_key6 key6(uint32_t i, enum flow_dir dir)
 	return key;
 }
 
+/* The flow `ref` gets the upstream side of the j-th one. */
+static bool rekey(struct flow_table *t, flow_ref ref, uint32_t j)
+{
+	if (is_v6(j)) {
+		struct flow_key6 down = key6(j, DIR_DOWN);
+
+		return flow_rekey6(t, ref, &down);
+	}
+	struct flow_key4 down = key4(j, DIR_DOWN);
+
+	return flow_rekey4(t, ref, &down);
+}
+
 static flow_ref add(struct flow_table *t, uint32_t i)
 {
 	if (is_v6(i)) {
@@ -209,6 +222,106 @@ static void test_churn(void **state)
 	free(refs);
 }
 
+/* Half of the population, whose flows take the upstream sides of the other half, and of the next, and so on. */
+static void test_rekey(void **state)
+{
+	const uint32_t n = 4096;
+	flow_ref *refs = calloc(n, sizeof(*refs));
+	struct flow_table t;
+
+	assert_non_null(refs);
+	assert_int_equal(flow_table_init(&t, n / 2, n / 2, secret), 0);
+	for (uint32_t i = 0; i < n; i++)
+		refs[i] = add(&t, i);
+	for (uint32_t round = 1; round < 10; round++) {
+		for (uint32_t i = 0; i < n; i++) {
+			uint32_t j = i + round * n, before = j - n;
+
+			flow_half(&t, refs[i])->route_gen = flow_half(&t, flow_ref_other(refs[i]))->route_gen = 7;
+			assert_true(rekey(&t, refs[i], j));
+			assert_int_equal(lookup(&t, i, DIR_UP, proto_of(i)), refs[i]);
+			assert_int_equal(lookup(&t, j, DIR_DOWN, proto_of(i)), flow_ref_other(refs[i]));
+			assert_int_equal(lookup(&t, before, DIR_DOWN, proto_of(i)), FLOW_REF_NONE);
+			/* Only towards the upstream the way is another one. */
+			assert_int_equal(flow_half(&t, refs[i])->route_gen, 0);
+			assert_int_equal(flow_half(&t, flow_ref_other(refs[i]))->route_gen, 7);
+		}
+		assert_int_equal(places_taken(&t), 2 * (uint64_t)n);
+	}
+	for (uint32_t i = 0; i < n; i++)
+		flow_del(&t, refs[i]);
+	check_empty(&t);
+	flow_table_fini(&t);
+	free(refs);
+}
+
+/* In an index without room a flow stays as it was, and what could move is found. */
+static void test_rekey_crowded(void **state)
+{
+	uint32_t n = 0, n_refused = 0, down_of[400];
+	flow_ref refs[400];
+	struct flow_table t;
+
+	assert_int_equal(flow_table_init(&t, 400, 400, secret), 0);
+	t.mask = 63;
+	for (uint32_t i = 0; i < 400; i++) {
+		refs[n] = add(&t, i);
+		down_of[n] = i;
+		n += refs[n] != FLOW_REF_NONE;
+	}
+	for (uint32_t j = 400; j < 4000; j++) {
+		uint32_t k = j % n;
+		bool moved;
+
+		if (is_v6(down_of[k]) != is_v6(j) || proto_of(down_of[k]) != proto_of(j))
+			continue;
+		moved = rekey(&t, refs[k], j);
+		n_refused += !moved;
+		assert_int_equal(lookup(&t, moved ? j : down_of[k], DIR_DOWN, proto_of(j)), refs[k] | DIR_DOWN);
+		assert_int_equal(lookup(&t, moved ? down_of[k] : j, DIR_DOWN, proto_of(j)), FLOW_REF_NONE);
+		down_of[k] = moved ? j : down_of[k];
+		for (uint32_t i = 0; i < n; i++)
+			assert_int_equal(lookup(&t, down_of[i], DIR_DOWN, proto_of(down_of[i])), refs[i] | DIR_DOWN);
+	}
+	assert_true(n_refused > 10);
+	for (uint32_t i = 0; i < n; i++)
+		flow_del(&t, refs[i]);
+	check_empty(&t);
+	flow_table_fini(&t);
+}
+
+/* Old and new key in one pair of buckets with one tag, which is all that tells places apart. */
+static void test_rekey_alike(void **state)
+{
+	struct flow_key4 up = key4(0, DIR_UP), down, other;
+	uint32_t n_pairs = 0;
+	struct flow_table t;
+	flow_ref ref;
+
+	assert_int_equal(flow_table_init(&t, 64, 1, secret), 0);
+	/* One bucket pair for all keys: two buckets, and the second of either is the other one. */
+	t.mask = 1;
+	down = key4(0, DIR_DOWN);
+	ref = flow_add4(&t, &up, &down, PROTO_TCP);
+	for (uint32_t i = 1; n_pairs < 4 && i < 40000000; i++) {
+		other = down;
+		other.src_be = htonl(i);
+		if (flow_tag(flow_hash4(&other, PROTO_TCP, secret)) != flow_tag(flow_hash4(&down, PROTO_TCP, secret)))
+			continue;
+		assert_true(flow_rekey4(&t, ref, &other));
+		assert_int_equal(flow_lookup4(&t, &other, PROTO_TCP, flow_hash4(&other, PROTO_TCP, secret)), ref | 1);
+		assert_int_equal(flow_lookup4(&t, &down, PROTO_TCP, flow_hash4(&down, PROTO_TCP, secret)),
+				 FLOW_REF_NONE);
+		assert_int_equal(places_taken(&t), 2);
+		down = other;
+		n_pairs++;
+	}
+	assert_int_equal(n_pairs, 4);
+	flow_del(&t, ref);
+	check_empty(&t);
+	flow_table_fini(&t);
+}
+
 static uint16_t fold(uint64_t sum)
 {
 	while (sum >> 16)
@@ -247,6 +360,10 @@ static void test_deltas(void **state)
 		flow_ref up = add(&t, i * 977);
 		struct flow_addrs a;
 
+		/* Every third of them has been given another upstream side. */
+		if (i % 3 == 0)
+			assert_true(rekey(&t, up, i * 977 + 4));
+
 		flow_addrs(&t, up, &a);
 		assert_int_equal(a.proto, proto_of(i * 977));
 		for (enum flow_dir dir = DIR_UP; dir < DIRS; dir++) {
@@ -283,9 +400,8 @@ static void test_deltas(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_brim),
-		cmocka_unit_test(test_crowded),
-		cmocka_unit_test(test_churn),
+		cmocka_unit_test(test_brim),   cmocka_unit_test(test_crowded),       cmocka_unit_test(test_churn),
+		cmocka_unit_test(test_rekey),  cmocka_unit_test(test_rekey_crowded), cmocka_unit_test(test_rekey_alike),
 		cmocka_unit_test(test_deltas),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

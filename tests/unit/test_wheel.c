@@ -211,11 +211,38 @@ static void test_random(void **state)
 	end(&b);
 }
 
+/* Who sleeps as long as it says misses nothing, and wakes for nothing only now and then. */
+static void test_sleep(void **state)
+{
+	flow_ref expired[1];
+	unsigned naps = 0;
+	struct bench b;
+
+	begin(&b, 1000003);
+	assert_int_equal(wheel_sleep_ms(b.w, b.now_ms, 100), 100);
+	for (uint32_t timeout_ms = 1; timeout_ms < 2000; timeout_ms += 37) {
+		uint64_t due_ms = b.now_ms + timeout_ms;
+
+		add(&b, 0, timeout_ms);
+		while (!wheel_advance(b.w, &b.t, b.now_ms, 1, expired)) {
+			uint32_t sleep_ms = wheel_sleep_ms(b.w, b.now_ms, 100);
+
+			assert_in_range(sleep_ms, 1, 100);
+			b.now_ms += sleep_ms;
+			naps++;
+		}
+		assert_in_range(b.now_ms, due_ms, due_ms + WHEEL_TICK_MS);
+	}
+	assert_true(naps < 54 * (2000 / 2 / 100 + 4));
+	end(&b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_deadlines), cmocka_unit_test(test_longest), cmocka_unit_test(test_refreshed),
 		cmocka_unit_test(test_shorter),   cmocka_unit_test(test_budget),  cmocka_unit_test(test_random),
+		cmocka_unit_test(test_sleep),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

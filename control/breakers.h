@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The breakers of all backends, as decide keeps them. Workers open at once and say so (NOTE_BACKEND); here that is
+ * confirmed and told, or taken back because a whole side fell silent; open ones are probed until they answer.
+ *
+ * A side is one family of one service: its backends share what lies between. If most of them fall silent together, or
+ * there is no way to them, it is not they who are dead: no breaker opens on silence until one of them answers.
+ */
+#pragma once
+
+#include "cure.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct breakers;
+struct dataplane;
+struct events;
+struct services;
+
+struct breakers_config {
+	uint32_t n_backend_slots, n_service_slots;
+};
+
+/* All are borrowed. NULL with errno set. */
+struct breakers *breakers_create(struct dataplane *dp, const struct services *services, struct events *events,
+				 const struct breakers_config *config);
+void breakers_destroy(struct breakers *b);
+
+/* A worker says that there is news of that backend; to be settled with the next breakers_run(). */
+void breakers_note(struct breakers *b, uint32_t slot);
+/* Notes were lost: any backend may have news. */
+void breakers_note_all(struct breakers *b);
+/* A link changed: there may be no way to some side, or one again. */
+void breakers_ways_changed(struct breakers *b);
+
+/* Settles all news, and does what is due. `mode`: of the wall, for flows that begin now. */
+void breakers_run(struct breakers *b, enum cure_mode mode, uint64_t now_ns);
+/* When breakers_run() is due next without any news; UINT64_MAX: not. */
+uint64_t breakers_due_ns(const struct breakers *b);
+
+/* True if so many of a side's backends are silent that it must be the side: four in five, of at least three. */
+bool breakers_side_is_silent(size_t n_backends, size_t n_silent);

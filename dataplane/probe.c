@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "probe.h"
+#include "action.h"
+#include "hash.h"
+#include "place.h"
+#include "route.h"
+#include "stray.h"
+#include "syn.h"
+#include "tx.h"
+
+#include <rte_mbuf.h>
+#include <rte_tcp.h>
+
+#define PROBE_TTL    64
+#define PROBE_WINDOW 65535
+#define OPTION_MSS   2
+
+/* Nobody outside can tell the next one. */
+static uint32_t random_isn(const struct worker *w, const struct tuple *t)
+{
+	const uint64_t k[] = {w->now_ns, w->ledger.made[MADE_syn_probe],
+			      t->backend_slot | (uint64_t)t->snat_port_be << 32};
+
+	return hash_keyed(k, sizeof(k), w->dp->config.secret);
+}
+
+static struct syn syn_from(const struct worker *w, const struct tuple *t, uint16_t mtu)
+{
+	uint16_t mss = mtu - (ipaddr_is_v4(&t->backend) ? sizeof(struct rte_ipv4_hdr) : sizeof(struct rte_ipv6_hdr)) -
+		       sizeof(struct rte_tcp_hdr);
+
+	return (struct syn){
+		.src = w->dp->snat.addr[t->snat_index],
+		.dst = t->backend,
+		.sport_be = t->snat_port_be,
+		.dport_be = t->backend_port_be,
+		.kept =
+			{
+				.options = {OPTION_MSS, 4, mss >> 8, mss & 0xff},
+				.options_len = 4,
+				.tcp_flags = TCP_SYN,
+				.ttl = PROBE_TTL,
+				.window_be = htons(PROBE_WINDOW),
+				.isn = t->isn,
+			},
+	};
+}
+
+static bool send_syn(struct worker *w, const struct tuple *t)
+{
+	struct fib_hop hop;
+	struct item it;
+	struct syn syn;
+	uint16_t mtu;
+
+	if (route_address(w, &w->burst, &t->backend, t->isn, &hop, &mtu) != VERDICT_NONE)
+		return false;
+	syn = syn_from(w, t, mtu);
+	if (!syn_make(w, &syn, &it))
+		return false;
+	route_put_l2(&it, &hop);
+	w->ledger.made[MADE_syn_probe]++;
+	tx_put(w, it.out_port, it.m);
+	return true;
+}
+
+/* False: there was no port, no way or no buffer; the next order comes soon. */
+static bool probe(struct worker *w, const struct order *o)
+{
+	uint64_t hash = hash_keyed(o->addr.b, sizeof(o->addr.b), w->dp->config.secret);
+	struct tuple t = {
+		.kind = TUPLE_PROBE,
+		.backend = o->addr,
+		.backend_port_be = o->port_be,
+		.backend_slot = o->slot,
+		.syn_ms = CLOCK_MS(w->now_ns),
+		.born_ms = w->run_ms,
+	};
+	unsigned snat;
+
+	if (!place_take_port(w, ipaddr_is_v4(&o->addr), hash, o->slot, &snat, &t.snat_port_be))
+		return false;
+	t.snat_index = snat;
+	t.isn = random_isn(w, &t);
+	if (!send_syn(w, &t)) {
+		snat_give_back(&w->snat, snat, o->slot, t.snat_port_be);
+		return false;
+	}
+	stray_keep(w, &t);
+	count_add(&w->backends[o->slot].probes, 1);
+	return true;
+}
+
+void probe_run(struct worker *w, const struct order *order)
+{
+	enum cure_mode mode = w->burst.policy->modes.of[CURE_WALL];
+
+	if (mode != CURE_ENFORCE || probe(w, order))
+		(void)action_due(w, mode, ACTION_probe);
+}

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * A backend's breaker as the workers and decide share it: its state, and the connect failures in a row that led or lead
+ * to it, in one word, so that nobody sees the one without the other. Zero: closed, and nothing to say against it.
+ *
+ * Workers count failures, forget them, and open; all else is decide's. Every change is one compare-and-swap.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum breaker_state {
+	BREAKER_CLOSED,
+	BREAKER_OPEN,      /* no new flows */
+	BREAKER_HALF_OPEN, /* one at a time */
+	BREAKER_RAMP,      /* a growing share */
+	BREAKER_STATES,
+};
+
+extern const char *const breaker_state_name[BREAKER_STATES]; /* "closed", … */
+
+/* Of a SYN that was sent to the backend. */
+enum connect_failure {
+	CONNECT_SILENT,      /* no answer in time */
+	CONNECT_REFUSED,     /* RST */
+	CONNECT_UNREACHABLE, /* ICMP error */
+	CONNECT_FAILURES,
+};
+
+/* What the word says. */
+struct streak {
+	enum breaker_state state;
+	bool answered;  /* not closed, or its side down: and a SYN was answered; for decide to settle */
+	bool side_down; /* its whole side fell silent: silence counts for nothing until it is answered */
+	uint16_t failures[CONNECT_FAILURES];
+};
+
+#define STREAK_STATE_MASK UINT64_C(0xff)
+
+static inline enum breaker_state streak_state(uint64_t word)
+{
+	return (enum breaker_state)(word & STREAK_STATE_MASK);
+}
+
+struct streak streak_read(uint64_t word);
+uint64_t streak_word(const struct streak *s);
+uint32_t streak_length(const struct streak *s);
+
+enum streak_result {
+	STREAK_COUNTED,
+	STREAK_OPENED,  /* it was the one too many: the word is open now, with all of them in it */
+	STREAK_IGNORED, /* not closed any more, or silence while the side is down */
+};
+
+/* One more failure; `limit` of them in a row open. */
+enum streak_result streak_fail(uint64_t *word, enum connect_failure kind, uint32_t limit);
+
+/* The rest of streak_answered(), where there is something to forget or to tell. */
+bool streak_answered_after_failures(uint64_t *word, uint64_t seen);
+
+/*
+ * A SYN was answered: the streak is over. True if decide should hear of it. Read before written: the line of a healthy
+ * backend stays shared.
+ */
+static inline bool streak_answered(uint64_t *word)
+{
+	uint64_t seen = __atomic_load_n(word, __ATOMIC_RELAXED);
+
+	return seen && streak_answered_after_failures(word, seen);
+}

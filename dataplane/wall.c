@@ -1,0 +1,449 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "wall.h"
+#include "note.h"
+#include "order.h"
+#include "pipeline.h"
+#include "port.h"
+#include "probe.h"
+#include "resteer.h"
+#include "route.h"
+#include "select.h"
+#include "stray.h"
+#include "tcp.h"
+
+/* A SYN may be silent for ten times what handshakes usually take, within these bounds; until enough are known, max. */
+#define SYN_TIMEOUT_MIN_MS 200
+#define SYN_TIMEOUT_MAX_MS 1000
+#define SYN_TIMEOUT_FACTOR 10
+#define HANDSHAKES_ENOUGH  10
+#define HANDSHAKE_MAX_MS   10000
+
+#define LAST_RESORT_NS     1000000000 /* one flow per service in that time */
+#define WAITING_BUDGET     64         /* flows of opened backends that are given away per loop */
+
+/* --- a new flow --- */
+
+/* Another worker's clock may be a loop ahead. */
+static bool take_last_resort(struct worker *w, uint32_t service_slot)
+{
+	uint64_t *last_ns = &w->cells->services[service_slot].last_resort_ns;
+	uint64_t seen_ns = __atomic_load_n(last_ns, __ATOMIC_RELAXED);
+
+	if (seen_ns && (int64_t)(w->now_ns - seen_ns) < LAST_RESORT_NS)
+		return false;
+	return __atomic_compare_exchange_n(last_ns, &seen_ns, w->now_ns, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+}
+
+const struct policy_backend *wall_choose(struct worker *w, const struct policy *policy,
+					 const struct policy_service *svc, const struct policy_set *set, uint64_t hash)
+{
+	const struct policy_backend *first = select_backend(set, hash), *next;
+	enum cure_mode mode = policy->modes.of[CURE_WALL];
+
+	if (mode == CURE_OFF || select_takes_flows(w->cells, first->ref.slot))
+		return first;
+	next = select_next(w->cells, set, hash, SLOT_NONE);
+	if (next)
+		return action_due(w, mode, ACTION_divert) ? next : first;
+	if (take_last_resort(w, svc->ref.slot))
+		return action_due(w, mode, ACTION_last_resort) ? select_first_due(w->cells, set) : first;
+	return action_due(w, mode, ACTION_refuse_open) ? NULL : first;
+}
+
+/* --- flows that wait: a list per backend, linked by their DIR_DOWN, which is never 0 --- */
+
+static void start_waiting(struct worker *w, flow_ref up)
+{
+	struct flow_track *track = flow_track(&w->flows, up);
+	struct backend_cell *cell = &w->backends[track->backend_slot];
+	flow_ref down = up | DIR_DOWN;
+
+	track->wall |= WALL_WAITING;
+	track->waiting_prev = 0;
+	track->waiting_next = cell->waiting;
+	if (cell->waiting)
+		flow_track(&w->flows, cell->waiting)->waiting_prev = down;
+	cell->waiting = down;
+}
+
+void wall_stop_waiting(struct worker *w, flow_ref ref)
+{
+	struct flow_track *track = flow_track(&w->flows, ref);
+
+	track->wall &= ~WALL_WAITING;
+	if (track->waiting_prev)
+		flow_track(&w->flows, track->waiting_prev)->waiting_next = track->waiting_next;
+	else
+		w->backends[track->backend_slot].waiting = track->waiting_next;
+	if (track->waiting_next)
+		flow_track(&w->flows, track->waiting_next)->waiting_prev = track->waiting_prev;
+}
+
+void wall_watch(struct worker *w, flow_ref up)
+{
+	struct flow_track *track = flow_track(&w->flows, up);
+
+	track->wall |= WALL_WATCHED;
+	track->syn_ms = CLOCK_MS(w->now_ns);
+	track->timeout_ms = wall_syn_timeout_ms(&w->backends[track->backend_slot]);
+	if (!(track->wall & WALL_SPENT))
+		start_waiting(w, up);
+}
+
+/* --- what is known of a backend --- */
+
+uint32_t wall_syn_timeout_ms(const struct backend_cell *cell)
+{
+	uint32_t ms = cell->handshake_ms8 * SYN_TIMEOUT_FACTOR / 8;
+
+	if (cell->handshakes < HANDSHAKES_ENOUGH || ms > SYN_TIMEOUT_MAX_MS)
+		return SYN_TIMEOUT_MAX_MS;
+	return ms < SYN_TIMEOUT_MIN_MS ? SYN_TIMEOUT_MIN_MS : ms;
+}
+
+void wall_heard(struct worker *w, uint32_t slot, uint32_t ago_ms)
+{
+	struct backend_cell *cell = &w->backends[slot];
+	uint32_t at_ms = CLOCK_MS(w->now_ns) - ago_ms;
+
+	if ((int32_t)(at_ms - cell->heard_ms) > 0)
+		__atomic_store_n(&cell->heard_ms, at_ms, __ATOMIC_RELAXED);
+}
+
+/* EWMA of eighths, in eighths. */
+static void learn_handshake(struct backend_cell *cell, uint32_t took_ms)
+{
+	uint32_t ms = took_ms < HANDSHAKE_MAX_MS ? took_ms : HANDSHAKE_MAX_MS;
+
+	cell->handshake_ms8 = cell->handshakes ? cell->handshake_ms8 - cell->handshake_ms8 / 8 + ms : ms * 8;
+	if (cell->handshakes < HANDSHAKES_ENOUGH)
+		cell->handshakes++;
+}
+
+static void tell_decide(struct worker *w, uint32_t slot)
+{
+	note_add(w, &(struct note){.kind = NOTE_BACKEND, .backend.slot = slot});
+}
+
+static void end_streak(struct worker *w, uint32_t slot)
+{
+	if (streak_answered(&w->cells->backends[slot].breaker))
+		tell_decide(w, slot);
+}
+
+void wall_heard_answer(struct worker *w, uint32_t slot, uint32_t took_ms)
+{
+	learn_handshake(&w->backends[slot], took_ms);
+	end_streak(w, slot);
+}
+
+/* A SYN that was sent more than once gives no time: nobody knows which of them was answered (Karn). */
+void wall_answered(struct worker *w, flow_ref up)
+{
+	const struct flow_track *track = flow_track(&w->flows, up);
+	struct backend_cell *cell = &w->backends[track->backend_slot];
+
+	if (flow_mode(track, CURE_WALL) == CURE_OFF)
+		return;
+	wall_heard(w, track->backend_slot, 0);
+	cell->lately[cell->connects % BACKEND_LATELY] = up | DIR_DOWN;
+	if (flow_half(&w->flows, up)->packets == 1)
+		learn_handshake(cell, CLOCK_MS(w->now_ns) - track->syn_ms);
+	end_streak(w, track->backend_slot);
+}
+
+/* --- silence --- */
+
+/* Frames that were lost before anybody looked at them, of all ports and workers: an answer may be among them. */
+static uint64_t lost_unseen(const struct worker *w)
+{
+	const struct dataplane *dp = w->dp;
+	uint64_t lost = 0;
+
+	for (unsigned i = 0; i < dp->n_ports; i++)
+		for (unsigned q = 0; q < dp->ports[i]->config.n_queues; q++) {
+			struct port_report r = {0};
+
+			dp->ports[i]->ops->report(dp->ports[i]->queues[q], &r);
+			lost += r.lost_known_ring + r.lost_new_ring + r.lost_no_buffer;
+		}
+	for (unsigned i = 0; i < dp->config.n_workers; i++)
+		lost += __atomic_load_n(&dp->workers[i]->published.ledger.verdicts[VERDICT_drop_handover_full],
+					__ATOMIC_RELAXED);
+	return lost;
+}
+
+/* True if frames may have been lost in the last `age_ms`. Devices are asked once per loop at the most. */
+static bool lost_lately(struct worker *w, uint32_t age_ms)
+{
+	struct wall *wall = &w->wall;
+
+	if (wall->lost_looked_ns != w->now_ns) {
+		uint64_t lost = lost_unseen(w);
+
+		if (lost != wall->lost)
+			wall->lost_at_ns = w->now_ns;
+		wall->lost = lost;
+		wall->lost_looked_ns = w->now_ns;
+	}
+	return wall->lost_at_ns && w->now_ns / 1000000 - wall->lost_at_ns / 1000000 < age_ms;
+}
+
+/* One of the flows that it answered lately has had a packet of it since. */
+static bool moves_lately(const struct worker *w, uint32_t slot, uint32_t age_ms)
+{
+	for (unsigned i = 0; i < BACKEND_LATELY; i++) {
+		flow_ref ref = w->backends[slot].lately[i];
+		const struct flow_half *down;
+
+		if (!ref)
+			return false;
+		/* The entry may be another flow's by now, which says as much if it is one of this backend. */
+		down = flow_half(&w->flows, ref);
+		if (down->proto == PROTO_TCP && down->state > FLOW_SYN_SENT &&
+		    flow_track(&w->flows, ref)->backend_slot == slot && (uint32_t)w->run_ms - down->last_ms < age_ms)
+			return true;
+	}
+	return false;
+}
+
+/* By any worker. A backend whose accept queue is full is silent to SYNs, and no less alive. */
+static bool heard_since(const struct worker *w, uint32_t slot, uint32_t age_ms)
+{
+	uint32_t now_ms = CLOCK_MS(w->now_ns);
+
+	for (unsigned i = 0; i < w->dp->config.n_workers; i++) {
+		const struct backend_cell *cell = &w->dp->workers[i]->backends[slot];
+
+		if (now_ms - __atomic_load_n(&cell->heard_ms, __ATOMIC_RELAXED) < age_ms)
+			return true;
+	}
+	return moves_lately(w, slot, age_ms);
+}
+
+enum silence {
+	SILENCE_OF_BACKEND,
+	SILENCE_OVERLOAD, /* it speaks, only not to new flows */
+	SILENCE_OF_SIDE,  /* there is no way to it, or its whole side is silent */
+	SILENCE_UNKNOWN,  /* the gateway may have missed the answer, or never sent the SYN */
+};
+
+static enum silence judge_silence(struct worker *w, flow_ref up)
+{
+	const struct flow_track *track = flow_track(&w->flows, up);
+	const struct flow_cold *cold = flow_cold(&w->flows, up);
+	struct flow_half *half = flow_half(&w->flows, up);
+	uint32_t age_ms = CLOCK_MS(w->now_ns) - track->syn_ms;
+	uint64_t word = __atomic_load_n(&w->cells->backends[track->backend_slot].breaker, __ATOMIC_RELAXED);
+	struct fib_hop hop;
+
+	if (lost_lately(w, age_ms))
+		return SILENCE_UNKNOWN;
+	if (streak_read(word).side_down)
+		return SILENCE_OF_SIDE;
+	switch (route_flow(w, &w->burst, up, half, cold->hash[DIR_UP], &hop)) {
+	case VERDICT_NONE:
+		break;
+	case VERDICT_drop_neighbour: /* decide knows whether that is the backend itself */
+		return SILENCE_OF_BACKEND;
+	default:
+		return SILENCE_OF_SIDE;
+	}
+	if (!half->packets && !cold->packets[DIR_UP])
+		return SILENCE_UNKNOWN;
+	return heard_since(w, track->backend_slot, age_ms) ? SILENCE_OVERLOAD : SILENCE_OF_BACKEND;
+}
+
+/* --- failures --- */
+
+static void note_opened(struct worker *w, uint32_t slot)
+{
+	struct wall *wall = &w->wall;
+
+	for (unsigned i = 0; i < wall->n_opened; i++)
+		if (wall->opened[i] == slot)
+			return;
+	/* Of one too many the flows wait for their own timers. */
+	if (wall->n_opened < WALL_OPENED_MAX)
+		wall->opened[wall->n_opened++] = slot;
+}
+
+static uint32_t streak_limit(const struct worker *w, const struct flow_track *track)
+{
+	const struct policy *policy = w->burst.policy;
+	const struct policy_service *svc =
+		track->service_slot < policy->n_services ? policy->services[track->service_slot] : NULL;
+
+	return svc ? svc->breaker_consecutive : BREAKER_CONSECUTIVE_DEFAULT;
+}
+
+static void blame(struct worker *w, flow_ref up, enum connect_failure kind)
+{
+	struct flow_track *track = flow_track(&w->flows, up);
+	struct backend_shared *shared = &w->cells->backends[track->backend_slot];
+
+	if (track->wall & WALL_BLAMED)
+		return;
+	track->wall |= WALL_BLAMED;
+	if (!__atomic_load_n(&shared->breaker, __ATOMIC_RELAXED))
+		__atomic_store_n(&shared->since_ns,
+				 w->now_ns - (CLOCK_MS(w->now_ns) - track->syn_ms) * UINT64_C(1000000),
+				 __ATOMIC_RELAXED);
+	if (kind == CONNECT_SILENT)
+		__atomic_store_n(&shared->silent_ns, w->now_ns, __ATOMIC_RELAXED);
+	if (streak_fail(&shared->breaker, kind, streak_limit(w, track)) != STREAK_OPENED)
+		return;
+	note_opened(w, track->backend_slot);
+	tell_decide(w, track->backend_slot);
+}
+
+static const struct policy_backend *next_choice(const struct worker *w, flow_ref up)
+{
+	const struct flow_track *track = flow_track(&w->flows, up);
+	const struct policy *policy = w->burst.policy;
+	const struct policy_service *svc =
+		track->service_slot < policy->n_services ? policy->services[track->service_slot] : NULL;
+
+	if (!svc)
+		return NULL;
+	return select_next(w->cells, &svc->sets[flow_ref_is_v6(up)][SET_TCP], flow_cold(&w->flows, up)->hash[DIR_UP],
+			   track->backend_slot);
+}
+
+/* Counted when it is done: a flow for which there is no port stays where it is. */
+static bool move_on(struct worker *w, flow_ref up)
+{
+	struct flow_track *track = flow_track(&w->flows, up);
+	enum cure_mode mode = flow_mode(track, CURE_WALL);
+	const struct policy_backend *to;
+
+	if (track->wall & WALL_SPENT)
+		return false;
+	to = next_choice(w, up);
+	if (!to || (mode == CURE_ENFORCE && !resteer(w, up, to)))
+		return false;
+	if (track->wall & WALL_WAITING)
+		wall_stop_waiting(w, up);
+	track->wall |= WALL_SPENT;
+	return action_due(w, mode, ACTION_resteer);
+}
+
+bool wall_failed(struct worker *w, flow_ref up, enum connect_failure kind)
+{
+	if (flow_mode(flow_track(&w->flows, up), CURE_WALL) == CURE_OFF)
+		return false;
+	blame(w, up, kind);
+	if (!move_on(w, up))
+		return false;
+	wheel_move(&w->wheel, &w->flows, up, w->run_ms);
+	return true;
+}
+
+/* From now on it has the time that its state gives it, since its last SYN. True if there is some left. */
+static bool wait_on(struct worker *w, flow_ref up)
+{
+	struct flow_track *track = flow_track(&w->flows, up);
+
+	track->wall &= ~WALL_WATCHED;
+	if (track->wall & WALL_WAITING)
+		wall_stop_waiting(w, up);
+	track->timeout_ms = flow_timeouts(w->burst.policy, track)->syn_sent_ms;
+	return flow_idle_ms(&w->flows, up, w->run_ms) < track->timeout_ms;
+}
+
+/* Once more, and long enough for both ends to have sent again. */
+static bool wait_again(struct worker *w, flow_ref up)
+{
+	struct flow_track *track = flow_track(&w->flows, up);
+	uint32_t idle_ms = flow_idle_ms(&w->flows, up, w->run_ms);
+	uint32_t end_ms = flow_timeouts(w->burst.policy, track)->syn_sent_ms;
+
+	track->syn_ms = CLOCK_MS(w->now_ns);
+	track->timeout_ms = idle_ms + SYN_TIMEOUT_MAX_MS < end_ms ? idle_ms + SYN_TIMEOUT_MAX_MS : end_ms;
+	return idle_ms < end_ms;
+}
+
+bool wall_due(struct worker *w, flow_ref up)
+{
+	const struct flow_track *track = flow_track(&w->flows, up);
+
+	if (!(track->wall & WALL_WATCHED))
+		return false;
+	switch (judge_silence(w, up)) {
+	case SILENCE_UNKNOWN:
+		return wait_again(w, up);
+	case SILENCE_OF_SIDE:
+		break;
+	case SILENCE_OVERLOAD:
+		count_add(&w->backends[track->backend_slot].overloads, 1);
+		if (move_on(w, up))
+			return true;
+		break;
+	case SILENCE_OF_BACKEND:
+		blame(w, up, CONNECT_SILENT);
+		if (move_on(w, up))
+			return true;
+	}
+	return wait_on(w, up);
+}
+
+/* --- once per loop --- */
+
+/* All that wait for a backend that opened, without waiting for their own timers. Returns what is left of `budget`. */
+static unsigned give_away(struct worker *w, uint32_t slot, unsigned budget)
+{
+	struct backend_cell *cell = &w->backends[slot];
+
+	while (cell->waiting && budget) {
+		flow_ref up = cell->waiting & ~UINT32_C(1);
+
+		budget--;
+		if (move_on(w, up))
+			wheel_move(&w->wheel, &w->flows, up, w->run_ms);
+		else if (flow_track(&w->flows, up)->wall & WALL_WAITING)
+			wall_stop_waiting(w, up); /* nobody takes it: its own timer says how it goes on */
+	}
+	return budget;
+}
+
+static void give_away_all(struct worker *w)
+{
+	struct wall *wall = &w->wall;
+	unsigned budget = WAITING_BUDGET;
+
+	while (wall->n_opened && budget) {
+		uint32_t slot = wall->opened[wall->n_opened - 1];
+
+		/* Decide may have found that it is not the backend. */
+		if (!select_takes_flows(w->cells, slot))
+			budget = give_away(w, slot, budget);
+		if (budget)
+			wall->n_opened--;
+	}
+}
+
+static void obey(struct worker *w)
+{
+	struct order order;
+
+	while (order_take(w, &order)) {
+		if (order.kind == ORDER_OPENED)
+			note_opened(w, order.slot);
+		else
+			probe_run(w, &order);
+		order_done(w);
+	}
+}
+
+unsigned wall_run(struct worker *w)
+{
+	bool ordered = order_pending(w);
+
+	if (ordered || w->wall.n_opened) {
+		pipeline_stamp(w, &w->burst);
+		if (ordered)
+			obey(w);
+		give_away_all(w);
+	}
+	return stray_expire(w) + w->wall.n_opened;
+}

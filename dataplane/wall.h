@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The wall on the packet path: what SYNs and their answers say of a backend, and what becomes of a SYN that has failed.
+ *
+ * Each SYN that a flow sends to a backend is watched until it is answered, refused, or silent for too long. A failure
+ * is counted in the backend's streak; too many in a row open its breaker, here and at once (decide confirms). The flow
+ * itself is given to another backend, once, before its client learns anything; when a breaker opens, all flows that
+ * wait for that backend are. From the handshake on a flow has nothing to do with any of this.
+ */
+#pragma once
+
+#include "action.h"
+#include "core.h"
+#include "streak.h"
+
+/* In flow_track's `wall`; all 0 where the cure is off. */
+enum wall_flag {
+	WALL_WATCHED = 1 << 0, /* timeout_ms is that of its SYN, not that of its state */
+	WALL_WAITING = 1 << 1, /* in its backend's list of flows that could go elsewhere */
+	WALL_SPENT = 1 << 2,   /* was given to another backend: not once more */
+	WALL_BLAMED = 1 << 3,  /* its SYN was counted as a failure of the backend that has it now */
+};
+
+/* --- a new flow --- */
+
+/* The backend for it, of a set that is not empty; NULL: it is to be refused. */
+const struct policy_backend *wall_choose(struct worker *w, const struct policy *policy,
+					 const struct policy_service *svc, const struct policy_set *set, uint64_t hash);
+/* It sends its SYN now: sets timeout_ms. Its timer is the caller's to move. */
+void wall_watch(struct worker *w, flow_ref up);
+
+/* --- what comes of the SYN; `up`: in state FLOW_SYN_SENT --- */
+
+/* It was answered. */
+void wall_answered(struct worker *w, flow_ref up);
+/* It was refused. True: the flow has another backend now, and what said so is not for the client. */
+bool wall_failed(struct worker *w, flow_ref up, enum connect_failure kind);
+/* Its time has come, and it is off the wheel. True: it lives on, with a timeout that lies ahead. */
+bool wall_due(struct worker *w, flow_ref up);
+
+/* Another SYN of it passes: that refreshes the flow, but the first one's deadline stays. */
+static inline void wall_keep_deadline(const struct worker *w, flow_ref ref)
+{
+	struct flow_track *track = flow_track(&w->flows, ref);
+	uint32_t idle_ms = flow_idle_ms(&w->flows, ref, w->run_ms);
+
+	if (track->wall & WALL_WATCHED)
+		track->timeout_ms -= idle_ms < track->timeout_ms ? idle_ms : track->timeout_ms;
+}
+
+/* The rest of wall_leave(). */
+void wall_stop_waiting(struct worker *w, flow_ref ref);
+
+/* It leaves FLOW_SYN_SENT, for whatever state or reason. */
+static inline void wall_leave(struct worker *w, flow_ref ref)
+{
+	struct flow_track *track = flow_track(&w->flows, ref);
+
+	if (track->wall & WALL_WAITING)
+		wall_stop_waiting(w, ref);
+	track->wall = 0;
+}
+
+/* --- backends --- */
+
+/* How long a SYN to the backend may stay unanswered. */
+uint32_t wall_syn_timeout_ms(const struct backend_cell *cell);
+/* A packet of the backend came `ago_ms` ago. */
+void wall_heard(struct worker *w, uint32_t slot, uint32_t ago_ms);
+/* It answered a SYN of ours after that time. */
+void wall_heard_answer(struct worker *w, uint32_t slot, uint32_t took_ms);
+
+/* Once per loop: orders, breakers that opened, tuples whose time is over. Returns 0 if nothing is left to do. */
+unsigned wall_run(struct worker *w);

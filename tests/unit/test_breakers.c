@@ -1,0 +1,655 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Decide's breakers over a whole worker: what SYNs meet, what is told of it, and what is sent. */
+#include "talk.h"
+
+#include "breakers.h"
+#include "config.h"
+#include "events.h"
+#include "services.h"
+#include "slots.h"
+#include "streak.h"
+
+#include <event2/event.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define N_SLOTS 16
+
+static const char head[] = "gateway:\n"
+			   "  workers: [0]\n"
+			   "  flows: 10000\n"
+			   "  ports: [{name: wan, device: eth1}, {name: lan, device: eth2}]\n"
+			   "  snat: [198.18.101.1, \"2001:db8:101::1\"]\n"
+			   "services:\n"
+			   "  - name: shop\n"
+			   "    listen: [\"198.18.100.1:80/tcp\", \"[2001:db8:100::1]:80/tcp\"]\n"
+			   "    backends:\n";
+
+static struct {
+	struct event_base *base;
+	struct names *names;
+	struct services *services;
+	struct config *config, *before;
+	struct events *events;
+	struct breakers *breakers;
+	enum cure_mode mode;
+	uint64_t events_seen;
+} f;
+
+static void on_name(void *arg, const struct name_view *view)
+{
+}
+
+static void tell(void *arg, const char *message)
+{
+	print_error("%s\n", message);
+}
+
+/* The service has the first `n` backends of either family, TCP port 8080, and opens after `consecutive`. */
+static void configure(unsigned n, unsigned consecutive)
+{
+	char text[4096];
+	size_t len = snprintf(text, sizeof(text), "%s", head);
+
+	for (unsigned i = 1; i <= n; i++)
+		len += snprintf(text + len, sizeof(text) - len,
+				"      - {address: 198.18.3.%u, port: 8080}\n"
+				"      - {address: \"2001:db8:3::%x\", port: 8080}\n",
+				i, i);
+	len += snprintf(text + len, sizeof(text) - len, "    breaker: {consecutive: %u}\n", consecutive);
+	f.before = f.config;
+	f.config = config_parse("test", text, len, tell, NULL);
+	assert_non_null(f.config);
+	f.config->cures.of[CURE_WALL] = f.mode;
+	assert_int_equal(services_configure(f.services, f.config, f.names), 0);
+	assert_int_equal(services_publish(f.services), 0);
+	config_free(f.before);
+	f.before = NULL;
+}
+
+static void begin_all(unsigned workers, unsigned n, enum cure_mode mode)
+{
+	const struct names_config names = {.servers_csv = "127.0.0.1:9"};
+
+	start((struct rig_config){.n_backends = 8, .n_workers = workers, .flows_v4 = 4096, .flows_v6 = 4096});
+	f.mode = mode;
+	f.base = event_base_new();
+	f.names = names_create(f.base, &names, on_name, NULL);
+	f.services = services_create(rig.dp, &(struct services_config){4, N_SLOTS, true});
+	f.events = events_create(getenv("EV") ? stderr : NULL);
+	f.breakers = breakers_create(rig.dp, f.services, f.events, &(struct breakers_config){N_SLOTS, 4});
+	assert_true(f.base && f.names && f.services && f.events && f.breakers);
+	configure(n, 5);
+}
+
+static void end_all(void)
+{
+	dataplane_publish(rig.dp, &rig.policy);
+	breakers_destroy(f.breakers);
+	services_destroy(f.services);
+	names_destroy(f.names);
+	event_base_free(f.base);
+	events_destroy(f.events);
+	config_free(f.config);
+	memset(&f, 0, sizeof(f));
+	stop();
+}
+
+/* Decide hears what workers noted, and does what is due; the workers obey. */
+static void decide(void)
+{
+	struct note notes[64];
+	size_t n;
+
+	while ((n = dataplane_notes(rig.dp, notes, 64)))
+		for (size_t i = 0; i < n; i++)
+			if (notes[i].kind == NOTE_BACKEND)
+				breakers_note(f.breakers, notes[i].backend.slot);
+	breakers_run(f.breakers, f.mode, rig.now_ns);
+	turn();
+}
+
+static void pass(uint64_t ms)
+{
+	for (uint64_t end_ns = rig.now_ns + ms * 1000000; rig.now_ns < end_ns;) {
+		pass_ms(10);
+		decide();
+	}
+}
+
+static uint32_t slot_of(bool v6, unsigned backend)
+{
+	char want[SLOT_ID_STRLEN], id[SLOT_ID_STRLEN];
+	struct slot_info info;
+
+	snprintf(want, sizeof(want), v6 ? "tcp:[2001:db8:3::%x]:8080" : "tcp:198.18.3.%u:8080", backend);
+	for (uint32_t slot = 0; slot < N_SLOTS; slot++)
+		if (services_backend(f.services, slot, &info) && strcmp(slots_id(&info, id), want) == 0)
+			return slot;
+	fail();
+	return 0;
+}
+
+static enum breaker_state state_of(bool v6, unsigned backend)
+{
+	return streak_state(dataplane_breaker(rig.dp, slot_of(v6, backend)));
+}
+
+static bool is_marked(bool v6, unsigned backend)
+{
+	return streak_read(dataplane_breaker(rig.dp, slot_of(v6, backend))).side_down;
+}
+
+/* The next event there must be, and it is that one. */
+static void expect(const char *kind, const char *subject, const char *words)
+{
+	struct event_record e;
+	uint64_t lost;
+
+	assert_int_equal(events_read(f.events, f.events_seen, &e, 1, &lost, 0), 1);
+	f.events_seen = e.number;
+	assert_string_equal(e.kind, kind);
+	assert_string_equal(e.subject, subject);
+	assert_string_equal(e.cause, "wall");
+	if (!strstr(e.text, words))
+		fail_msg("expected '%s' in '%s'", words, e.text);
+}
+
+static void expect_nothing(void)
+{
+	struct event_record e;
+	uint64_t lost;
+
+	if (events_read(f.events, f.events_seen, &e, 1, &lost, 0))
+		fail_msg("%s: %s: %s", e.kind, e.subject, e.text);
+}
+
+/* What backends say to a SYN, by number; index 0 is not used. */
+enum says { ANSWERS, REFUSES, SILENT };
+
+static enum says says[9];
+
+struct seen {
+	unsigned probes, syns[9], rsts; /* rsts: to clients */
+};
+
+/* All that left, and what the backends say to it. A probe is what comes without SACK and timestamps: 24 bytes. */
+static struct seen talk_back(void)
+{
+	struct seen seen = {0};
+
+	for (struct sent s; take(&s);) {
+		struct talk t = {.v6 = s.p.family == 6, .proto = PROTO_TCP};
+
+		assert_null(frame_checksum_error(s.frame));
+		if (s.port == RIG_WAN) {
+			seen.rsts += !!(s.p.tcp_flags & TCP_RST);
+			continue;
+		}
+		if (s.p.tcp_flags != TCP_SYN)
+			continue;
+		learn(&t, &s);
+		seen.probes += s.p.payload_off - s.p.l4_off == 24;
+		seen.syns[t.backend.b[15]]++;
+		if (says[t.backend.b[15]] == SILENT)
+			continue;
+		feed(RIG_LAN, from_backend(&t, says[t.backend.b[15]] == REFUSES ? TCP_RST | TCP_ACK : TCP_SYN | TCP_ACK,
+					   PEER, seq(&s) + 1));
+	}
+	return seen;
+}
+
+static void add(struct seen *sum, const struct seen *s)
+{
+	sum->probes += s->probes;
+	sum->rsts += s->rsts;
+	for (int i = 0; i < 9; i++)
+		sum->syns[i] += s->syns[i];
+}
+
+/* `ms` with a new client each `every_ms`; 0: without. */
+static struct seen run(bool v6, unsigned *client, uint64_t ms, unsigned every_ms)
+{
+	struct seen sum = {0};
+
+	for (uint64_t at = 0; at < ms; at += 10) {
+		struct seen s;
+
+		if (every_ms && at % every_ms == 0)
+			feed(RIG_WAN, from_client(&(struct talk){.v6 = v6, .proto = PROTO_TCP, .client = (*client)++},
+						  TCP_SYN, ISN, 0));
+		pass(10);
+		s = talk_back();
+		add(&sum, &s);
+		turn();
+		s = talk_back();
+		add(&sum, &s);
+	}
+	return sum;
+}
+
+static const char *id_of(bool v6, unsigned backend)
+{
+	static char id[SLOT_ID_STRLEN];
+	struct slot_info info;
+
+	assert_true(services_backend(f.services, slot_of(v6, backend), &info));
+	return slots_id(&info, id);
+}
+
+/* --- one backend --- */
+
+static void refusing(bool v6, unsigned workers)
+{
+	unsigned client = 0;
+	struct seen s;
+
+	memset(says, 0, sizeof(says));
+	begin_all(workers, 3, CURE_ENFORCE);
+	run(v6, &client, 1000, 10);
+	expect_nothing();
+	says[2] = REFUSES;
+	s = run(v6, &client, 1000, 10);
+	assert_int_equal(s.rsts, 0);
+	assert_int_equal(state_of(v6, 2), BREAKER_OPEN);
+	expect("breaker_open", id_of(v6, 2), "5 SYNs in a row refused");
+	expect_nothing();
+	/* While it is open it gets probes, one a second, and nothing else. */
+	s = run(v6, &client, 10000, 10);
+	assert_int_equal(s.rsts, 0);
+	assert_in_range(s.probes, 9, 11);
+	assert_int_equal(s.syns[2], s.probes);
+	/* Back with the first that it answers. */
+	says[2] = ANSWERS;
+	s = run(v6, &client, 1200, 10);
+	assert_int_equal(state_of(v6, 2), BREAKER_CLOSED);
+	expect("breaker_closed", id_of(v6, 2), "answered a SYN");
+	expect_nothing();
+	s = run(v6, &client, 1000, 10);
+	assert_int_equal(s.probes, 0);
+	assert_in_range(s.syns[2], 20, 50);
+	run(v6, &client, 11000, 0);
+	end_all();
+}
+
+static void test_refusing(void **state)
+{
+	for (unsigned workers = 1; workers <= 2; workers++) {
+		refusing(false, workers);
+		refusing(true, workers);
+	}
+}
+
+static void silent(bool v6, unsigned workers)
+{
+	unsigned client = 0;
+	struct seen s;
+
+	memset(says, 0, sizeof(says));
+	begin_all(workers, 3, CURE_ENFORCE);
+	run(v6, &client, 2000, 10);
+	says[1] = SILENT;
+	for (int i = 0; i < 100 && state_of(v6, 1) != BREAKER_OPEN; i++)
+		assert_int_equal(run(v6, &client, 10, 10).rsts, 0);
+	/* The others were heard meanwhile: there is nothing to wait for. */
+	run(v6, &client, 10, 10);
+	expect("breaker_open", id_of(v6, 1), "5 SYNs in a row unanswered");
+	run(v6, &client, 500, 10);
+	s = run(v6, &client, 10000, 10);
+	assert_in_range(s.probes, 9, 11);
+	assert_int_equal(s.syns[1], s.probes);
+	says[1] = ANSWERS;
+	run(v6, &client, 1200, 10);
+	assert_int_equal(state_of(v6, 1), BREAKER_CLOSED);
+	expect("breaker_closed", id_of(v6, 1), "answered a SYN");
+	expect_nothing();
+	end_all();
+}
+
+static void test_silent(void **state)
+{
+	for (unsigned workers = 1; workers <= 2; workers++) {
+		silent(false, workers);
+		silent(true, workers);
+	}
+}
+
+/* After a minute every five seconds is enough. */
+static void test_open_for_long(void **state)
+{
+	unsigned client = 0;
+	struct seen s;
+
+	memset(says, 0, sizeof(says));
+	begin_all(1, 3, CURE_ENFORCE);
+	says[3] = REFUSES;
+	run(false, &client, 1000, 10);
+	assert_int_equal(state_of(false, 3), BREAKER_OPEN);
+	run(false, &client, 66000, 0);
+	s = run(false, &client, 50000, 0);
+	assert_in_range(s.probes, 9, 11);
+	end_all();
+}
+
+/* All refuse: clients hear it at once, the backends hear of one a second, and one that answers is enough. */
+static void test_all_refuse(void **state)
+{
+	unsigned client = 0;
+	struct seen s;
+
+	memset(says, 0, sizeof(says));
+	begin_all(1, 3, CURE_ENFORCE);
+	says[1] = says[2] = says[3] = REFUSES;
+	run(false, &client, 1000, 10);
+	for (unsigned i = 1; i <= 3; i++)
+		assert_int_equal(state_of(false, i), BREAKER_OPEN);
+	s = run(false, &client, 5000, 10);
+	assert_int_equal(s.rsts, 500); /* the last resorts among them are refused by their backends */
+	assert_in_range(s.probes, 12, 18);
+	assert_in_range(s.syns[1] + s.syns[2] + s.syns[3] - s.probes, 4, 6);
+	says[2] = ANSWERS;
+	run(false, &client, 1200, 10);
+	assert_int_equal(state_of(false, 2), BREAKER_CLOSED);
+	s = run(false, &client, 1000, 10);
+	assert_int_equal(s.rsts, 0);
+	assert_int_equal(s.syns[2], 100);
+	end_all();
+}
+
+/* `consecutive` is the service's; what a reload changes holds for the next SYN. */
+static void test_consecutive(void **state)
+{
+	unsigned client = 0;
+
+	memset(says, 0, sizeof(says));
+	begin_all(1, 2, CURE_ENFORCE);
+	configure(2, 1000);
+	says[1] = REFUSES;
+	run(false, &client, 5000, 10);
+	assert_int_equal(state_of(false, 1), BREAKER_CLOSED);
+	configure(2, 2);
+	run(false, &client, 100, 10);
+	assert_int_equal(state_of(false, 1), BREAKER_OPEN);
+	end_all();
+}
+
+/* One that left DNS or the file is not probed: its slot is to become free. */
+static void test_leaves_while_open(void **state)
+{
+	unsigned client = 0;
+	struct slot_info info;
+	uint32_t slot;
+	struct seen s;
+
+	memset(says, 0, sizeof(says));
+	begin_all(1, 3, CURE_ENFORCE);
+	says[3] = REFUSES;
+	run(false, &client, 1000, 10);
+	slot = slot_of(false, 3);
+	configure(2, 5);
+	services_reap(f.services);
+	assert_true(services_backend(f.services, slot, &info));
+	s = run(false, &client, 20500, 0);
+	assert_int_equal(s.syns[3], 0);
+	services_reap(f.services);
+	assert_false(services_backend(f.services, slot, &info));
+	/* And when it comes back it is a new one. */
+	run(false, &client, 2000, 0);
+	configure(3, 5);
+	assert_int_equal(state_of(false, 3), BREAKER_CLOSED);
+	end_all();
+}
+
+/* --- sides --- */
+
+/* All silent: that is not theirs. Whatever was opened is taken back, clients' SYNs go on, and the first answer ends it.
+ */
+static void side(bool v6, unsigned workers)
+{
+	unsigned client = 0;
+	struct seen s;
+
+	memset(says, 0, sizeof(says));
+	begin_all(workers, 4, CURE_ENFORCE);
+	run(v6, &client, 2000, 10);
+	for (unsigned i = 1; i <= 4; i++)
+		says[i] = SILENT;
+	run(v6, &client, 1000, 10);
+	for (unsigned i = 1; i <= 4; i++) {
+		assert_int_equal(state_of(v6, i), BREAKER_CLOSED);
+		assert_true(is_marked(v6, i));
+	}
+	expect("side_down", "shop", v6 ? "IPv6: 4 of 4 backends fell silent" : "IPv4: 4 of 4 backends fell silent");
+	expect_nothing();
+	s = run(v6, &client, 3000, 10);
+	assert_int_equal(s.rsts, 0);
+	assert_int_equal(s.probes, 0);
+	/* The other family is another side. */
+	assert_false(is_marked(!v6, 1));
+	says[2] = ANSWERS;
+	run(v6, &client, 100, 10);
+	expect("side_up", "shop", v6 ? "IPv6" : "IPv4");
+	/* The others are on their own now. */
+	run(v6, &client, 1000, 10);
+	assert_int_equal(state_of(v6, 2), BREAKER_CLOSED);
+	for (unsigned i = 1; i <= 4; i++)
+		if (i != 2) {
+			assert_int_equal(state_of(v6, i), BREAKER_OPEN);
+			f.events_seen++;
+		}
+	expect_nothing();
+	end_all();
+}
+
+static void test_side(void **state)
+{
+	for (unsigned workers = 1; workers <= 2; workers++) {
+		side(false, workers);
+		side(true, workers);
+	}
+}
+
+static void test_four_in_five_of_three(void **state)
+{
+	assert_false(breakers_side_is_silent(0, 0));
+	assert_false(breakers_side_is_silent(1, 1));
+	assert_false(breakers_side_is_silent(2, 2));
+	assert_false(breakers_side_is_silent(3, 2));
+	assert_true(breakers_side_is_silent(3, 3));
+	assert_false(breakers_side_is_silent(4, 3));
+	assert_true(breakers_side_is_silent(5, 4));
+	assert_false(breakers_side_is_silent(10, 7));
+	assert_true(breakers_side_is_silent(10, 8));
+}
+
+/* Two of two: they may both be dead. Refusals: they speak, so the way to them is there. */
+static void test_no_side(void **state)
+{
+	unsigned client = 0;
+
+	memset(says, 0, sizeof(says));
+	begin_all(1, 2, CURE_ENFORCE);
+	run(false, &client, 2000, 10);
+	says[1] = says[2] = SILENT;
+	run(false, &client, 1000, 10);
+	assert_int_equal(state_of(false, 1), BREAKER_OPEN);
+	assert_int_equal(state_of(false, 2), BREAKER_OPEN);
+	end_all();
+}
+
+/* Who fell silent long before the others did so alone. */
+static void test_not_together(void **state)
+{
+	unsigned client = 0;
+
+	memset(says, 0, sizeof(says));
+	begin_all(1, 3, CURE_ENFORCE);
+	run(false, &client, 2000, 10);
+	says[1] = SILENT;
+	run(false, &client, 12000, 10);
+	says[2] = SILENT;
+	run(false, &client, 12000, 10);
+	says[3] = SILENT;
+	run(false, &client, 1000, 10);
+	for (unsigned i = 1; i <= 3; i++) {
+		assert_int_equal(state_of(false, i), BREAKER_OPEN);
+		expect("breaker_open", id_of(false, i), "unanswered");
+	}
+	expect_nothing();
+	end_all();
+}
+
+/* No link, no blame; and back without waiting for an answer. */
+static void test_link_down(void **state)
+{
+	unsigned client = 0;
+
+	memset(says, 0, sizeof(says));
+	begin_all(1, 2, CURE_ENFORCE);
+	run(false, &client, 1000, 10);
+	dataplane_port_set_link(rig.dp, RIG_LAN, false, 1500);
+	breakers_ways_changed(f.breakers);
+	run(false, &client, 3000, 10);
+	for (unsigned i = 1; i <= 2; i++)
+		assert_int_equal(state_of(false, i), BREAKER_CLOSED);
+	expect("side_down", "shop", "IPv4: no way to 2 of 2 backends (its link is down)");
+	expect("side_down", "shop", "IPv6: no way to 2 of 2 backends (its link is down)");
+	expect_nothing();
+	dataplane_port_set_link(rig.dp, RIG_LAN, true, 1500);
+	run(false, &client, 300, 0);
+	expect("side_up", "shop", "IPv4: there is a way again");
+	expect("side_up", "shop", "IPv6: there is a way again");
+	assert_int_equal(breakers_due_ns(f.breakers), UINT64_MAX);
+	run(false, &client, 300, 10);
+	expect_nothing();
+	end_all();
+}
+
+/* A router before all of them that does not answer any more, although their SYNs were sent. */
+static void test_router_down(void **state)
+{
+	const uint8_t mac[6] = {2, 0, 0, 0, 3, 0x77};
+	struct ipaddr router = ipaddr_v4(htonl(0xc61203fe));
+	struct route_change change = {
+		.prefix = ipaddr_v4(htonl(0xc6120300)),
+		.prefix_len = 24,
+		.kind = ROUTE_UNICAST,
+		.n_nexthops = 1,
+		.nexthops = {{.port = RIG_LAN, .gateway = router, .weight = 1}},
+	};
+	unsigned client = 0;
+
+	memset(says, 0, sizeof(says));
+	begin_all(1, 2, CURE_ENFORCE);
+	/* On the way to the router it is the neighbour itself, and unknown before. */
+	dataplane_neighbour_update(rig.dp, RIG_LAN, &router, NEIGHBOUR_USABLE, mac);
+	assert_int_equal(dataplane_route_update(rig.dp, &change, 1), 0);
+	run(false, &client, 1000, 10);
+	says[1] = says[2] = SILENT;
+	run(false, &client, 100, 10);
+	dataplane_neighbour_update(rig.dp, RIG_LAN, &router, NEIGHBOUR_UNRESOLVED, mac);
+	run(false, &client, 1000, 10);
+	expect("side_down", "shop", "IPv4: no way to 2 of 2 backends (the next hop does not answer)");
+	expect_nothing();
+	for (unsigned i = 1; i <= 2; i++)
+		assert_int_equal(state_of(false, i), BREAKER_CLOSED);
+	end_all();
+}
+
+/* --- modes --- */
+
+/* Open and closed by what real flows meet; nobody is sent elsewhere, nothing is probed. */
+static void test_shadow(void **state)
+{
+	unsigned client = 0;
+	struct seen s;
+
+	memset(says, 0, sizeof(says));
+	begin_all(1, 3, CURE_SHADOW);
+	run(false, &client, 1000, 10);
+	says[2] = REFUSES;
+	s = run(false, &client, 5000, 10);
+	assert_int_equal(state_of(false, 2), BREAKER_OPEN);
+	expect("breaker_open", id_of(false, 2), "5 SYNs in a row refused (shadow");
+	assert_int_equal(s.probes, 0);
+	assert_in_range(s.syns[2], 100, 250);
+	assert_int_equal(s.rsts, s.syns[2]);
+	assert_in_range(rig.worker->ledger.would[ACTION_probe], 3, 6);
+	says[2] = ANSWERS;
+	run(false, &client, 100, 10);
+	assert_int_equal(state_of(false, 2), BREAKER_CLOSED);
+	expect("breaker_closed", id_of(false, 2), "answered a SYN");
+	end_all();
+}
+
+/* Switched off, all that was measured is gone; switched on, it begins anew. */
+static void test_off(void **state)
+{
+	unsigned client = 0;
+	struct seen s;
+
+	memset(says, 0, sizeof(says));
+	begin_all(1, 4, CURE_ENFORCE);
+	says[2] = REFUSES;
+	run(false, &client, 1000, 10);
+	assert_int_equal(state_of(false, 2), BREAKER_OPEN);
+	f.mode = CURE_OFF;
+	configure(4, 5);
+	s = run(false, &client, 5000, 10);
+	assert_int_equal(state_of(false, 2), BREAKER_CLOSED);
+	assert_in_range(s.syns[2], 80, 170);
+	assert_int_equal(s.probes, 0);
+	assert_int_equal(s.rsts, s.syns[2]);
+	assert_int_equal(breakers_due_ns(f.breakers), UINT64_MAX);
+	f.mode = CURE_ENFORCE;
+	configure(4, 5);
+	s = run(false, &client, 1000, 10);
+	assert_int_equal(state_of(false, 2), BREAKER_OPEN);
+	assert_int_equal(s.rsts, 0);
+	end_all();
+}
+
+/* A note that was lost is made up for. */
+static void test_lost_note(void **state)
+{
+	struct note notes[64];
+	unsigned client = 0;
+
+	memset(says, 0, sizeof(says));
+	begin_all(1, 3, CURE_ENFORCE);
+	says[1] = REFUSES;
+	for (int i = 0; i < 200; i++) {
+		feed(RIG_WAN, from_client(&(struct talk){.proto = PROTO_TCP, .client = client++}, TCP_SYN, ISN, 0));
+		turn();
+		talk_back();
+		turn();
+		talk_back();
+	}
+	assert_int_equal(dataplane_notes(rig.dp, notes, 64), 1);
+	decide();
+	expect_nothing();
+	breakers_note_all(f.breakers);
+	decide();
+	expect("breaker_open", id_of(false, 1), "5 SYNs in a row refused");
+	end_all();
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_refusing),      cmocka_unit_test(test_silent),
+		cmocka_unit_test(test_open_for_long), cmocka_unit_test(test_all_refuse),
+		cmocka_unit_test(test_consecutive),   cmocka_unit_test(test_leaves_while_open),
+		cmocka_unit_test(test_side),          cmocka_unit_test(test_four_in_five_of_three),
+		cmocka_unit_test(test_no_side),       cmocka_unit_test(test_not_together),
+		cmocka_unit_test(test_link_down),     cmocka_unit_test(test_router_down),
+		cmocka_unit_test(test_shadow),        cmocka_unit_test(test_off),
+		cmocka_unit_test(test_lost_note),
+	};
+
+	if (rig_eal(320, false, 0))
+		return 1;
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
