@@ -178,15 +178,31 @@ unsigned api_doc_ready(const struct api_source *src, const struct view *view, co
 
 struct service_row {
 	const char *name, *listen;
-	uint64_t flows, new_flows, refused;
 	uint32_t backends;
 	const char *down_reason;
+	struct service_report r;
 };
 
+#define SERVICE_COUNT(member) JSON_FIELD_AS(service_row, r.member, #member)
+
 static const struct json_field service_fields[] = {
-	JSON_FIELD(service_row, name),  JSON_FIELD_LIST(service_row, listen), JSON_FIELD(service_row, backends),
-	JSON_FIELD(service_row, flows), JSON_FIELD(service_row, new_flows),   JSON_FIELD(service_row, refused),
-	JSON_FIELD_NULL("held"),        JSON_FIELD_NULL("retries"),           JSON_FIELD(service_row, down_reason),
+	JSON_FIELD(service_row, name),
+	JSON_FIELD_LIST(service_row, listen),
+	JSON_FIELD(service_row, backends),
+	SERVICE_COUNT(flows),
+	SERVICE_COUNT(attempts),
+	SERVICE_COUNT(new_flows),
+	SERVICE_COUNT(refused),
+	SERVICE_COUNT(silent),
+	SERVICE_COUNT(refused_storm),
+	SERVICE_COUNT(held),
+	SERVICE_COUNT(held_admitted),
+	SERVICE_COUNT(holding),
+	SERVICE_COUNT(would_hold),
+	SERVICE_COUNT(would_refuse),
+	SERVICE_COUNT(would_silence),
+	JSON_FIELD_NULL("retries"),
+	JSON_FIELD(service_row, down_reason),
 };
 
 unsigned api_doc_services(const struct api_source *src, const struct view *view, const struct api_query *query,
@@ -196,7 +212,6 @@ unsigned api_doc_services(const struct api_source *src, const struct view *view,
 
 	for (size_t i = 0; view && i < view->n_services; i++) {
 		const struct view_service *s = &view->services[i];
-		struct service_report r;
 		struct service_row row = {
 			.name = s->name,
 			.listen = s->listen,
@@ -204,10 +219,7 @@ unsigned api_doc_services(const struct api_source *src, const struct view *view,
 			.down_reason = *s->down_reason ? s->down_reason : NULL,
 		};
 
-		observe_service(src->dp, s->slot, &r);
-		row.flows = r.flows;
-		row.new_flows = r.new_flows;
-		row.refused = r.refused;
+		observe_service(src->dp, s->slot, &row.r);
 		json_array_append_new(rows, JSON_ROW(service_fields, &row));
 	}
 	*doc = json_pack("{s:o}", "services", rows);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #define NS_PER_MS 1000000
+#define NS_PER_S  1000000000ull
 
 static bool listens(const struct config_service *svc, unsigned family, unsigned proto)
 {
@@ -116,6 +117,27 @@ static struct policy_timeouts timeouts_of(const struct config_service *svc)
 	};
 }
 
+/* The check has seen to it that a cap can be kept. */
+static int cap_init(struct gcra_rate *cap, uint64_t per_s, uint64_t burst)
+{
+	*cap = (struct gcra_rate){0};
+	if (!per_s)
+		return 0;
+	return gcra_rate_init(cap, per_s, NS_PER_S, burst ? burst : gcra_default_burst(per_s, NS_PER_S));
+}
+
+static int storm_build(struct policy_storm *storm, const struct config_service *svc)
+{
+	int err = cap_init(&storm->caps[STORM_CLIENT], svc->storm_client_rate_per_s, svc->storm_client_burst);
+
+	if (!err)
+		err = cap_init(&storm->caps[STORM_PREFIX], svc->storm_prefix_rate_per_s, svc->storm_prefix_burst);
+	if (!err)
+		err = cap_init(&storm->caps[STORM_SERVICE], svc->storm_rate_per_s, svc->storm_burst);
+	storm->hold_ns = svc->storm_hold_ns;
+	return err;
+}
+
 struct policy_service *build_service(const struct build_input *in, struct slots *slots)
 {
 	struct policy_service *svc;
@@ -132,6 +154,7 @@ struct policy_service *build_service(const struct build_input *in, struct slots 
 	svc->timeouts = timeouts_of(in->service);
 	svc->clamp_mss = in->service->path_clamp == CLAMP_AUTO;
 	svc->breaker_consecutive = in->service->breaker_consecutive;
+	err = storm_build(&svc->storm, in->service);
 	for (unsigned family = 0; family < SET_FAMILIES && !err; family++)
 		for (unsigned proto = 0; proto < SET_PROTOS && !err; proto++)
 			if (listens(in->service, family, proto))

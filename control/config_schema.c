@@ -118,7 +118,7 @@ static const struct config_key cure_keys[] = {
 	CURE(names, CURE_NAMES, 0, "DNS moved: each record's own TTL"),
 	CURE(silence, CURE_SILENCE, 0, "connections that a middlebox forgot"),
 	CURE(path, CURE_PATH, 0, "links with a smaller MTU"),
-	CURE(storm, CURE_STORM, KEY_NO_EFFECT, "synchronized retries"),
+	CURE(storm, CURE_STORM, 0, "synchronized retries"),
 };
 
 static const struct config_list listen_list = {.item = {NULL, TYPE_LISTEN, 0, .size = sizeof(struct config_listen),
@@ -177,20 +177,32 @@ static const struct config_key breaker_keys[] = {
 	 .fallback = "50%", .help = "share of failures that opens it"},
 };
 
+#define STORM_RATE(key, field, words)                                                                                  \
+	{                                                                                                              \
+		key, TYPE_RATE, 0, FIELD(config_service, field), .min = 1, .max = 100000000, .zero_word = "off",       \
+								 .fallback = "off", .help = words                      \
+	}
+#define STORM_BURST(key, field, words)                                                                                 \
+	{                                                                                                              \
+		key, TYPE_NUMBER, 0, FIELD(config_service, field),                                                     \
+			.min = 1, .max = 100000000, .zero_word = "auto", .fallback = "auto",                           \
+			.derived = "100 ms of the rate, at least 10", .help = words                                    \
+	}
 static const struct config_key storm_keys[] = {
 	{"client_timeout", TYPE_DURATION, 0, FIELD(config_service, storm_client_timeout_ns), .min = 10 * NS_PER_MS,
-	 .max = 10 * MINUTE_NS, .fallback = "1s", .help = "after this a client gives up and tries again"},
-	{"retry_budget", TYPE_SHARE, 0, FIELD(config_service, storm_retry_budget_ppm), .max = 1000000,
+	 .max = 10 * MINUTE_NS, .fallback = "1s",
+	 .help = "after this a client gives up and tries again: `hold` may not be longer"},
+	{"retry_budget", TYPE_SHARE, KEY_NO_EFFECT, FIELD(config_service, storm_retry_budget_ppm), .max = 1000000,
 	 .fallback = "20%", .help = "retries admitted under congestion, relative to first attempts"},
 	{"hold", TYPE_DURATION, 0, FIELD(config_service, storm_hold_ns), .min = NS_PER_MS, .max = 2800 * NS_PER_MS,
 	 .zero_word = "off", .fallback = "900ms",
 	 .help = "a new connection may wait this long before it is refused; clients notice from 1 s on (RFC 6298)"},
-	{"rate", TYPE_RATE, 0, FIELD(config_service, storm_rate_per_s), .min = 1, .max = 100000000, .zero_word = "off",
-	 .fallback = "off", .help = "cap on new flows of the service"},
-	{"client_rate", TYPE_RATE, 0, FIELD(config_service, storm_client_rate_per_s), .min = 1, .max = 100000000,
-	 .zero_word = "off", .fallback = "off", .help = "cap on new flows of one client"},
-	{"prefix_rate", TYPE_RATE, 0, FIELD(config_service, storm_prefix_rate_per_s), .min = 1, .max = 100000000,
-	 .zero_word = "off", .fallback = "off", .help = "cap on new flows of one /24 or /48"},
+	STORM_RATE("rate", storm_rate_per_s, "cap on new flows of the service"),
+	STORM_BURST("burst", storm_burst, "new flows of the service that may come at once beyond `rate`"),
+	STORM_RATE("client_rate", storm_client_rate_per_s, "cap on new flows of one client: an IPv4 address, a /64"),
+	STORM_BURST("client_burst", storm_client_burst, "the same as `burst`, for `client_rate`"),
+	STORM_RATE("prefix_rate", storm_prefix_rate_per_s, "cap on new flows of one /24 or /48"),
+	STORM_BURST("prefix_burst", storm_prefix_burst, "the same as `burst`, for `prefix_rate`"),
 };
 
 static const struct config_key service_keys[] = {
@@ -208,7 +220,7 @@ static const struct config_key service_keys[] = {
 	{"idle", TYPE_MAP, 0, .map = MAP(idle_keys), .help = "idle times"},
 	{"path", TYPE_MAP, 0, .map = MAP(path_keys), .help = "path MTU"},
 	{"breaker", TYPE_MAP, 0, .map = MAP(breaker_keys), .help = "circuit breaker of each backend"},
-	{"storm", TYPE_MAP, KEY_NO_EFFECT, .map = MAP(storm_keys), .help = "retries and overload"},
+	{"storm", TYPE_MAP, 0, .map = MAP(storm_keys), .help = "retries and overload"},
 };
 
 static const struct config_list service_list = {.item = {NULL, TYPE_MAP, 0, .size = sizeof(struct config_service),

@@ -154,10 +154,25 @@ static void put_backends(FILE *out, const struct api_source *src, const struct v
 	}
 }
 
+#define SERVICE_METRIC(name, type, member, help)                                                                       \
+	{                                                                                                              \
+		"spillway_service_" name, type, help, offsetof(struct service_report, member)                          \
+	}
+
 static const struct metric service_metrics[] = {
-	{"spillway_service_flows", "gauge", "flows of the service now", offsetof(struct service_report, flows)},
-	{"spillway_service_new_flows_total", "counter", "flows begun", offsetof(struct service_report, new_flows)},
-	{"spillway_service_refused_total", "counter", "new flows refused", offsetof(struct service_report, refused)},
+	SERVICE_METRIC("flows", "gauge", flows, "flows of the service now"),
+	SERVICE_METRIC("attempts_total", "counter", attempts,
+		       "first packets of new flows: the sum of new_flows, refused, silent and holding"),
+	SERVICE_METRIC("new_flows_total", "counter", new_flows, "flows begun"),
+	SERVICE_METRIC("refused_total", "counter", refused, "new flows refused, and their clients told"),
+	SERVICE_METRIC("silent_total", "counter", silent, "new flows refused in silence"),
+	SERVICE_METRIC("refused_storm_total", "counter", refused_storm, "of both, those beyond a cap"),
+	SERVICE_METRIC("held_total", "counter", held, "new connections held until their turn"),
+	SERVICE_METRIC("held_admitted_total", "counter", held_admitted, "of those, the ones whose turn came"),
+	SERVICE_METRIC("holding", "gauge", holding, "new connections held now"),
+	SERVICE_METRIC("would_hold_total", "counter", would_hold, "in shadow: would have been held"),
+	SERVICE_METRIC("would_refuse_total", "counter", would_refuse, "in shadow: would have been refused with RST"),
+	SERVICE_METRIC("would_silence_total", "counter", would_silence, "in shadow: would have gone unanswered"),
 };
 
 static void put_services(FILE *out, const struct api_source *src, const struct view *view)

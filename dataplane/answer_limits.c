@@ -44,6 +44,7 @@ struct limit {
 enum answer_kind {
 	ANSWER_STRAY,
 	ANSWER_REFUSED,
+	ANSWER_WOULD_REFUSE,
 	ANSWER_ICMP,
 	ANSWER_KINDS,
 };
@@ -65,6 +66,7 @@ static const struct {
 } rates[ANSWER_KINDS] = {
 	[ANSWER_STRAY] = {10, 1, 1000, 0},
 	[ANSWER_REFUSED] = {2, 1, 9000, 0},
+	[ANSWER_WOULD_REFUSE] = {2, 1, 9000, 0},
 	[ANSWER_ICMP] = {10, 10, 1000, 1000},
 };
 
@@ -220,6 +222,11 @@ bool answer_limits_stray(struct answer_limits *l, const struct ipaddr *source, u
 bool answer_limits_refused(struct answer_limits *l, const struct ipaddr *client, uint64_t now_ns)
 {
 	return allow(l, ANSWER_REFUSED, &l->kinds[ANSWER_REFUSED].in_all, client, now_ns);
+}
+
+bool answer_limits_would_refuse(struct answer_limits *l, const struct ipaddr *client, uint64_t now_ns)
+{
+	return allow(l, ANSWER_WOULD_REFUSE, &l->kinds[ANSWER_WOULD_REFUSE].in_all, client, now_ns);
 }
 
 bool answer_limits_icmp(struct answer_limits *l, const struct ipaddr *destination, uint64_t now_ns)

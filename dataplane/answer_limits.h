@@ -35,6 +35,8 @@ size_t answer_limits_bytes(void);
 /* True: answer, and that is counted. False: stay silent; nothing changed. */
 bool answer_limits_stray(struct answer_limits *limits, const struct ipaddr *source, uint64_t now_ns);
 bool answer_limits_refused(struct answer_limits *limits, const struct ipaddr *client, uint64_t now_ns);
+/* The same limits again for what is only counted: a shadow must not use up what is really sent. */
+bool answer_limits_would_refuse(struct answer_limits *limits, const struct ipaddr *client, uint64_t now_ns);
 bool answer_limits_icmp(struct answer_limits *limits, const struct ipaddr *destination, uint64_t now_ns);
 /* `flow_hash`: keyed, of a flow and a direction that is this worker's alone. */
 bool answer_limits_ptb(struct answer_limits *limits, uint64_t flow_hash, const struct ipaddr *destination,

@@ -7,6 +7,8 @@
  */
 #pragma once
 
+#include "bucket.h"
+
 #include <stdint.h>
 
 /* Times are of the dataplane's clock, on which workers agree, unlike on their running clocks. */
@@ -20,6 +22,8 @@ struct backend_shared {
 struct service_shared {
 	uint64_t last_resort_ns; /* workers, by compare-and-swap: the last flow let through though all is open; 0: none
 				  */
+	struct gcra rate;        /* new flows, of all clients; workers, by compare-and-swap */
+	struct gcra_line line;   /* of those who wait for it; likewise */
 } __attribute__((aligned(64)));
 
 struct cells {

@@ -10,9 +10,11 @@
 #include "answer_limits.h"
 #include "bucket.h"
 #include "cells.h"
+#include "client.h"
 #include "dataplane.h"
 #include "fib.h"
 #include "flow.h"
+#include "hold.h"
 #include "mtu.h"
 #include "observe.h"
 #include "parse.h"
@@ -80,8 +82,12 @@ struct backend_cell {
 
 static_assert(sizeof(struct backend_cell) == 128, "two lines");
 
+/* The same names as in struct service_report, which says what they are. */
 struct service_cell {
-	uint64_t users, new_flows, refused;
+	uint64_t users;   /* flows that name the slot: it is not reused before this is 0, */
+	uint64_t holding; /* nor before this is */
+	uint64_t attempts, new_flows, refused, silent, held, held_admitted, refused_storm;
+	uint64_t would_hold, would_refuse, would_silence;
 };
 
 /* Frames that wait for the end of the loop. */
@@ -144,6 +150,8 @@ struct worker {
 	struct tuples tuples;
 	struct wall wall;
 	struct answer_limits *limits;
+	struct holds holds;
+	uint64_t random;               /* state of a generator: jitter */
 	struct backend_cell *backends; /* by slot */
 	struct service_cell *services; /* by slot */
 	struct cells *cells;           /* shared by all workers */
@@ -203,6 +211,7 @@ struct dataplane {
 	 */
 	struct rte_ring *rings[RX_CLASSES][DATAPLANE_MAX_WORKERS][DATAPLANE_MAX_WORKERS];
 	struct cells cells;                           /* changed by workers and decide, as each says */
+	struct client_table clients, prefixes;        /* changed by workers, as client.h says */
 	struct mtu_table mtus;                        /* written by decide, read by workers */
 	uint64_t orders_given[DATAPLANE_MAX_WORKERS]; /* decide's */
 	uint32_t ports_up;                            /* bit per port; written by decide, relaxed */

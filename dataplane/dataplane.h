@@ -36,6 +36,7 @@ struct dataplane_config {
 	uint32_t n_backend_slots;
 	uint32_t n_routes; /* per family */
 	uint32_t n_neighbours;
+	uint32_t n_holds; /* new connections that may wait for their turn, all workers together */
 	struct ipaddr snat[DATAPLANE_MAX_SNAT];
 	unsigned n_snat;
 	uint8_t secret[192]; /* of the keyed hashes; random at start, fixed in tests */
@@ -109,8 +110,8 @@ void dataplane_stop(struct dataplane *dp);
 const struct policy *dataplane_publish(struct dataplane *dp, const struct policy *policy);
 
 /*
- * True if no worker holds a flow of that backend / service slot (nor, of a backend, a tuple, nor is there an order
- * about any): then, a grace period later, it may be reused.
+ * True if no worker has a flow, or a connection that waits, of that backend / service slot (nor, of a backend, a tuple,
+ * nor is there an order about any): then, a grace period later, it may be reused.
  */
 bool dataplane_backend_unused(const struct dataplane *dp, uint32_t slot);
 bool dataplane_service_unused(const struct dataplane *dp, uint32_t slot);

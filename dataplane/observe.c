@@ -155,8 +155,17 @@ void observe_service(const struct dataplane *dp, uint32_t slot, struct service_r
 		const struct service_cell *c = &dp->workers[i]->services[slot];
 
 		out->flows += load(&c->users);
+		out->attempts += load(&c->attempts);
 		out->new_flows += load(&c->new_flows);
 		out->refused += load(&c->refused);
+		out->silent += load(&c->silent);
+		out->holding += load(&c->holding);
+		out->held += load(&c->held);
+		out->held_admitted += load(&c->held_admitted);
+		out->refused_storm += load(&c->refused_storm);
+		out->would_hold += load(&c->would_hold);
+		out->would_refuse += load(&c->would_refuse);
+		out->would_silence += load(&c->would_silence);
 	}
 }
 

@@ -42,7 +42,16 @@ extern const char *const made_name[MADE_COUNT];
 	A(probe, WALL, "sent a SYN of the gateway's own to a backend whose breaker is open")                           \
 	A(rst_idle, SILENCE, "ended a connection that idled too long, with RST to both sides")                         \
 	A(clamp, PATH, "lowered the MSS of a SYN or SYN-ACK to what the path carries")                                 \
-	A(hold_ptb, PATH, "held back a \"packet too big\" that says less than its connection has shown to pass")
+	A(hold_ptb, PATH, "held back a \"packet too big\" that says less than its connection has shown to pass")       \
+	A(hold_client, STORM, "held a new connection beyond its client's cap")                                         \
+	A(hold_prefix, STORM, "held a new connection beyond its prefix's cap")                                         \
+	A(hold_service, STORM, "held a new connection beyond the service's cap")                                       \
+	A(refuse_client, STORM, "refused a new connection beyond its client's cap, with RST")                          \
+	A(refuse_prefix, STORM, "refused a new connection beyond its prefix's cap, with RST")                          \
+	A(refuse_service, STORM, "refused a new connection beyond the service's cap, with RST")                        \
+	A(silence_client, STORM, "let a new flow beyond its client's cap go unanswered")                               \
+	A(silence_prefix, STORM, "let a new flow beyond its prefix's cap go unanswered")                               \
+	A(silence_service, STORM, "let a new flow beyond the service's cap go unanswered")
 
 enum action {
 #define A(name, cure, help) ACTION_##name,
@@ -165,10 +174,19 @@ struct backend_report {
 };
 void observe_backend(const struct dataplane *dp, uint32_t slot, struct backend_report *out);
 
+/* An attempt is the first packet of a flow that is new: attempts = new_flows + refused + silent + holding. */
 struct service_report {
-	uint64_t flows;
-	uint64_t new_flows;
-	uint64_t refused;
+	uint64_t flows; /* now */
+	uint64_t attempts;
+	uint64_t new_flows;     /* admitted */
+	uint64_t refused;       /* aloud, whatever for: the client was told */
+	uint64_t silent;        /* refused, and nobody was told */
+	uint64_t holding;       /* now */
+	uint64_t held;          /* ever */
+	uint64_t held_admitted; /* of held */
+	uint64_t refused_storm; /* of refused and silent: because of a cap */
+	/* In shadow, where all of them were admitted: */
+	uint64_t would_hold, would_refuse, would_silence;
 };
 void observe_service(const struct dataplane *dp, uint32_t slot, struct service_report *out);
 

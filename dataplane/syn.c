@@ -35,6 +35,20 @@ static void keep_options(struct syn_kept *kept, const uint8_t *options, uint8_t 
 	}
 }
 
+bool syn_is_right(const struct item *it)
+{
+	const uint8_t *ip = it->frame + it->p.l3_off;
+	uint16_t len = it->p.ip_len - (it->p.l4_off - it->p.l3_off);
+	bool v4 = it->p.family == 4;
+	const uint8_t *addrs =
+		ip + (v4 ? offsetof(struct rte_ipv4_hdr, src_addr) : offsetof(struct rte_ipv6_hdr, src_addr));
+	uint32_t sum = rte_raw_cksum(addrs, v4 ? 8 : 32) + rte_raw_cksum(it->frame + it->p.l4_off, len) +
+		       htons(PROTO_TCP) + htons(len);
+
+	sum = (sum & 0xffff) + (sum >> 16);
+	return (sum & 0xffff) + (sum >> 16) == 0xffff;
+}
+
 void syn_keep(struct syn_kept *kept, const struct item *it)
 {
 	const struct rte_tcp_hdr *tcp = (const void *)(it->frame + it->p.l4_off);

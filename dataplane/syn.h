@@ -14,6 +14,11 @@ struct syn {
 	struct syn_kept kept;
 };
 
+/*
+ * False if the TCP checksum of `it` is wrong: then it may be translated, and stays wrong, but not be made again, for
+ * what is made is right.
+ */
+bool syn_is_right(const struct item *it);
 /* `it`: a SYN. */
 void syn_keep(struct syn_kept *kept, const struct item *it);
 /* The SYN that made the flow `ref`. */

@@ -9,6 +9,7 @@
 #include "path.h"
 #include "pipeline.h"
 #include "steer.h"
+#include "storm.h"
 #include "tx.h"
 #include "wall.h"
 
@@ -127,6 +128,8 @@ static unsigned turn(struct worker *w, uint64_t slept_ns)
 	n += receive_ports(w, RX_NEW, 1) + receive_handed(w, RX_NEW, 1);
 	due_run(w);
 	n += wheel_is_behind(&w->wheel, w->run_ms) + wall_run(w);
+	storm_run(w);
+	n += hold_is_behind(&w->holds, w->now_ns);
 	tx_flush(w);
 	note_announce(w);
 	observe_serve_command(w);
@@ -225,7 +228,7 @@ static void drain_wake(struct worker *w)
 /* Returns for how long it meant to sleep. The caller is an RCU reader, and is offline while asleep. */
 static uint64_t sleep_now(struct worker *w)
 {
-	int timeout_ms = wheel_sleep_ms(&w->wheel, w->run_ms, SLEEP_MAX_MS);
+	int timeout_ms = hold_sleep_ms(&w->holds, w->now_ns, wheel_sleep_ms(&w->wheel, w->run_ms, SLEEP_MAX_MS));
 	struct sleep_set s;
 
 	atomic_store_explicit(&w->asleep, true, memory_order_relaxed);
@@ -314,6 +317,7 @@ void worker_stop(struct worker *w)
 		;
 	pthread_join(w->thread, NULL);
 	w->running = false;
+	storm_stop(w);
 	worker_publish(w);
 }
 
@@ -366,8 +370,12 @@ static int worker_init(struct worker *w, const struct dataplane_config *config)
 		err = snat_pool_init(&w->snat, &w->dp->partition, w->index, snat_pairs(config), config->secret);
 	if (!err)
 		err = tuples_init(&w->tuples, config->secret);
+	if (!err)
+		err = holds_init(&w->holds, share(config->n_holds, config->n_workers), config->n_service_slots,
+				 dataplane_now_ns(w->dp));
 	if (err)
 		return err;
+	w->random = hash_keyed(&w->index, sizeof(w->index), config->secret);
 	w->backends = memory_alloc(config->n_backend_slots * sizeof(*w->backends));
 	w->services = memory_alloc(config->n_service_slots * sizeof(*w->services));
 	w->limits = answer_limits_create(config->n_workers, config->secret, dataplane_now_ns(w->dp));
@@ -411,6 +419,7 @@ void worker_destroy(struct worker *w)
 	flow_table_fini(&w->flows);
 	snat_pool_fini(&w->snat);
 	tuples_fini(&w->tuples);
+	holds_fini(&w->holds);
 	memory_free(w->backends);
 	memory_free(w->services);
 	answer_limits_destroy(w->limits);

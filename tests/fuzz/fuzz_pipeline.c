@@ -42,6 +42,7 @@ static struct {
 	struct left left[RIG_PORTS][MEMORY];
 	unsigned n_left[RIG_PORTS];
 	uint64_t n_waiting;
+	uint64_t n_made_again; /* SYNs that left in a buffer which another packet had before */
 } rigs[N_RIGS];
 
 static uint64_t n_frames, chance;
@@ -65,6 +66,22 @@ static void print_verdicts(void)
 		if (n[0] || n[1])
 			printf("  %-24s %10" PRIu64 " %10" PRIu64 "\n", verdict_info[v].name, n[0], n[1]);
 	}
+	for (int r = 0; r < N_RIGS; r++) {
+		struct service_report s;
+
+		observe_service(rigs[r].rig.dp, 0, &s);
+		printf("  %u workers: %" PRIu64 " attempts, %" PRIu64 " held, %" PRIu64 " of them admitted, %" PRIu64
+		       " would be held\n",
+		       rigs[r].n_workers, s.attempts, s.held, s.held_admitted, s.would_hold);
+	}
+}
+
+/* Low enough that clients meet them, and holds that end while others come. */
+static void set_caps(struct policy_storm *storm)
+{
+	for (int cap = 0; cap < STORM_CAPS; cap++)
+		check(gcra_rate_init(&storm->caps[cap], 2 << cap, 1000000000, 1 << cap) == 0);
+	storm->hold_ns = 300000000;
 }
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
@@ -75,6 +92,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	for (int r = 0; r < N_RIGS; r++) {
 		config.n_workers = rigs[r].n_workers = r + 1;
 		check(rig_create(&rigs[r].rig, &config) == 0);
+		set_caps(&rigs[r].rig.service.storm);
 		rigs[r].other = rigs[r].rig.policy;
 		rigs[r].other.listeners = listener_table_create(NULL, 0);
 		check(rigs[r].other.listeners != NULL);
@@ -219,6 +237,19 @@ static bool is_made(const uint8_t *frame, size_t len)
 	       (p.kind == PACKET_TCP && p.tcp_flags & (TCP_RST | TCP_SYN) && p.payload_len == 0);
 }
 
+/* A SYN that was held is made again, in any buffer: as often as that happened. */
+static bool is_made_again(int r, const uint8_t *frame, size_t len)
+{
+	uint64_t held_admitted = 0;
+	struct packet p;
+
+	for (unsigned i = 0; i < rigs[r].n_workers; i++)
+		held_admitted += rigs[r].rig.dp->workers[i]->services[0].held_admitted;
+	check(parse(frame, len, &p) == VERDICT_NONE);
+	return p.kind == PACKET_TCP && (p.tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN && p.payload_len == 0 &&
+	       rigs[r].n_made_again++ < held_admitted;
+}
+
 /* What a packet was like when it came stands in its buffer. */
 enum { CAME_RIGHT = 1, CAME_WRONG = 2 };
 
@@ -230,7 +261,11 @@ static void check_left(int r, enum rig_port port, struct rte_mbuf *m)
 
 	check(m->nb_segs == 1 && m->pkt_len == m->data_len && m->data_len >= ETH);
 	check(memcmp(frame + 6, rig_mac[port], 6) == 0);
-	check(right ? m->dynfield1[0] != CAME_WRONG || is_made(frame, m->data_len) : m->dynfield1[0] == CAME_WRONG);
+	if (right)
+		check(m->dynfield1[0] != CAME_WRONG || is_made(frame, m->data_len) ||
+		      is_made_again(r, frame, m->data_len));
+	else
+		check(m->dynfield1[0] == CAME_WRONG);
 	l->len = m->data_len < MEMORY_BYTES ? m->data_len : MEMORY_BYTES;
 	memcpy(l->frame, frame, l->len);
 	rte_pktmbuf_free(m);
@@ -249,12 +284,15 @@ static void take_all(int r)
 static void check_worker(const struct worker *w, uint64_t *handed_over)
 {
 	const struct ledger *l = &w->ledger;
+	const struct service_cell *service = &w->services[0];
 	uint64_t users = 0, held = 0, ports = 0, made = 0;
 
 	for (int m = 0; m < MADE_COUNT; m++)
 		made += l->made[m];
 	check(ledger_balance(l) == 0);
 	check(l->tx + l->tx_failed == ledger_class(l, CLASS_FORWARDED) + ledger_class(l, CLASS_ANSWERED) + made);
+	check(service->attempts == service->new_flows + service->refused + service->silent + service->holding);
+	check(l->inside == service->holding && w->holds.n_real == service->holding);
 	check(w->wheel.n_flows == w->flows.pool4.in_use + w->flows.pool6.in_use);
 	check(w->wheel.n_flows == w->flows.adds - w->flows.removes);
 	for (uint32_t i = 0; i < w->dp->config.n_backend_slots; i++) {
@@ -307,7 +345,7 @@ static void change(int r)
 	uint64_t c = frame_random(&chance);
 	const struct policy_backend *backend = &rig->backends[c >> 8 & 1][SET_TCP][(c >> 16) % 3];
 
-	switch (c % 6) {
+	switch (c % 7) {
 	case 0:
 		dataplane_neighbour_update(rig->dp, RIG_LAN, &backend->addr,
 					   c >> 32 & 3 ? NEIGHBOUR_USABLE : NEIGHBOUR_GONE, mac);
@@ -320,6 +358,10 @@ static void change(int r)
 		dataplane_publish(rig->dp, c >> 32 & 3 ? &rig->policy : &rigs[r].other);
 		break;
 	case 3:
+		rig->policy.modes.of[CURE_STORM] = rigs[r].other.modes.of[CURE_STORM] =
+			(c >> 32) % 8 < 6 ? CURE_ENFORCE : (c >> 40) % 2;
+		break;
+	case 4:
 		rig->now_ns += 10000000000ull; /* it did not run for ten seconds */
 		break;
 	default:

@@ -92,7 +92,19 @@ void observe_backend(const struct dataplane *dp, uint32_t slot, struct backend_r
 
 void observe_service(const struct dataplane *dp, uint32_t slot, struct service_report *out)
 {
-	*out = (struct service_report){.flows = 20 + slot, .new_flows = 200 + slot, .refused = 2};
+	*out = (struct service_report){
+		.flows = 20 + slot,
+		.attempts = 209 + slot,
+		.new_flows = 200 + slot,
+		.refused = 2,
+		.silent = 3,
+		.holding = 4,
+		.held = 70,
+		.held_admitted = 65,
+		.refused_storm = 5,
+	};
+	if (slot == 1)
+		out->would_silence = 6;
 }
 
 static void fake_flow(unsigned worker, unsigned i, struct flow_row *out)

@@ -30,6 +30,8 @@ extern unsigned n_workers;
 
 /* Makes the rig; what is 0 gets a small default. */
 void start(struct rig_config config);
+/* Whatever a test did, every packet is accounted for, and so are every flow and every attempt. */
+void check_books(void);
 /* Checks the books, that no buffer is missing, and unmakes it. */
 void stop(void);
 

@@ -276,7 +276,7 @@ static void test_create(void **state)
 {
 	assert_null(answer_limits_create(0, secret, START_NS));
 	assert_int_equal(errno, EINVAL);
-	assert_in_range(answer_limits_bytes(), 4 * 4096 * 16, 4 * 4096 * 16 + 1024);
+	assert_in_range(answer_limits_bytes(), 5 * 4096 * 16, 5 * 4096 * 16 + 1024);
 	answer_limits_destroy(NULL);
 	answer_limits_destroy(create(16));
 }

@@ -152,8 +152,14 @@ static void test_services(void **state)
 			    "[2001:db8:100::1]:80/tcp");
 	assert_int_equal(get_int(shop, "new_flows"), 200);
 	assert_int_equal(get_int(blog, "new_flows"), 201);
+	assert_int_equal(get_int(shop, "attempts"), get_int(shop, "new_flows") + get_int(shop, "refused") +
+							    get_int(shop, "silent") + get_int(shop, "holding"));
 	assert_int_equal(get_int(shop, "refused"), 2);
-	assert_null_value(shop, "held");
+	assert_int_equal(get_int(shop, "refused_storm"), 5);
+	assert_int_equal(get_int(shop, "held"), 70);
+	assert_int_equal(get_int(shop, "held_admitted"), 65);
+	assert_int_equal(get_int(shop, "would_silence"), 0);
+	assert_int_equal(get_int(blog, "would_silence"), 6);
 	assert_null_value(shop, "retries");
 	assert_null_value(shop, "down_reason");
 	assert_string_equal(get_text(blog, "down_reason"), "no usable backend \"now\"");
@@ -529,6 +535,10 @@ static void test_metrics(void **state)
 		"\nspillway_backend_flows{backend=\"tcp:198.18.3.22:8080\"} 11\n",
 		"\nspillway_backend_pinned_flows{backend=\"tcp:[2001:db8:3::15]:8080\"} 12\n",
 		"\nspillway_service_new_flows_total{service=\"blog\"} 201\n",
+		"\nspillway_service_attempts_total{service=\"shop\"} 209\n",
+		"\nspillway_service_refused_storm_total{service=\"shop\"} 5\n",
+		"\nspillway_service_holding{service=\"shop\"} 4\n",
+		"\nspillway_service_would_silence_total{service=\"blog\"} 6\n",
 		"\nspillway_port_lost_packets_total{port=\"lan\",queue=\"1\",reason=\"no_buffer\"} 4\n",
 		"\nspillway_gate_known_packets_total{port=\"wan\"} 11\n",
 		"\nspillway_learned_path_mtus{of=\"client_prefix\"} 1\n",

@@ -84,9 +84,11 @@ static void test_status(void **state)
 static void test_lists(void **state)
 {
 	assert_int_equal(ctl(*state, "services"), 0);
-	assert_says(
-		"NAME  LISTEN                                        BACKENDS  FLOWS  NEW  REFUSED  HELD  RETRIES  DOWN\n"
-		"shop  198.18.100.1:80/tcp,[2001:db8:100::1]:80/tcp");
+	assert_says("BACKENDS  FLOWS  ATTEMPTS  NEW  REFUSED  SILENT  BY STORM  HELD  HOLDING  RETRIES  DOWN\n"
+		    "shop  198.18.100.1:80/tcp,[2001:db8:100::1]:80/tcp");
+	/* Of those that have something to say alone. */
+	assert_says("\n\nIN SHADOW  WOULD HOLD  WOULD REFUSE  WOULD SILENCE\n"
+		    "blog                0             0              6\n");
 	assert_int_equal(ctl(*state, "backends"), 0);
 	assert_says(
 		"tcp:198.18.3.21:8080       shop,blog  active  closed        1     10        90         0         30"
@@ -262,7 +264,7 @@ static void test_watch(void **state)
 	struct api_fixture *f = *state;
 
 	/* Three turns at least; the pipe's end stops it. */
-	assert_int_equal(run("timeout 20 sh -c '\"$0\" \"$@\" | head -n 12 | grep -c RETRIES'", f->socket_path,
+	assert_int_equal(run("timeout 20 sh -c '\"$0\" \"$@\" | head -n 21 | grep -c RETRIES'", f->socket_path,
 			     "--watch 0.1 services"),
 			 0);
 	assert_says("3\n");
