@@ -67,10 +67,10 @@ struct config_service {
 	size_t n_backends;
 	enum config_source source;
 	uint64_t idle_tcp_ns, idle_udp_ns;
+	uint64_t idle_probe_ns; /* 0: off */
 	enum config_clamp path_clamp;
 	/* Checked and stored, without effect yet: a file that sets one of these gets a warning. */
-	uint64_t drain_ns;      /* 0: off */
-	uint64_t idle_probe_ns; /* 0: off */
+	uint64_t drain_ns; /* 0: off */
 	bool path_blackhole;
 	uint32_t breaker_consecutive;
 	uint64_t breaker_window_ns;

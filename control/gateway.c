@@ -12,6 +12,7 @@
 #include "netlink.h"
 #include "paths.h"
 #include "services.h"
+#include "silence_events.h"
 #include "view.h"
 
 #include <errno.h>
@@ -146,6 +147,15 @@ static void on_name(void *arg, const struct name_view *view)
 
 /* --- events of the loop --- */
 
+static void watch_silence(struct gateway *gw)
+{
+	const struct view *view = view_get();
+
+	if (view)
+		silence_events_tick(gw->silence_events, gw->dp, view, gw->events, clock_monotonic_ns());
+	view_put(view);
+}
+
 static void on_tick(evutil_socket_t fd, short what, void *arg)
 {
 	struct gateway *gw = arg;
@@ -153,6 +163,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 	services_reap(gw->services);
 	paths_tick(gw->paths);
 	gateway_publish_view(gw);
+	watch_silence(gw);
 	if (gw->state == GATEWAY_READY && services_dirty(gw->services) &&
 	    clock_monotonic_ns() - gw->last_publish_ns > RETRY_NS)
 		publish_soon(gw);
@@ -304,7 +315,8 @@ static int start_dataplane(struct gateway *gw)
 						       .poison = getenv("SPILLWAY_POISON") != NULL,
 					       });
 	gw->paths = paths_create(gw->dp, gw->events);
-	return gw->services && gw->paths ? 0 : -ENOMEM;
+	gw->silence_events = silence_events_create(config.n_backend_slots);
+	return gw->services && gw->paths && gw->silence_events ? 0 : -ENOMEM;
 }
 
 static int start_gate(struct gateway *gw, const struct config_port *port, struct gateway_port *gp)
@@ -630,6 +642,7 @@ void gateway_stop(struct gateway *gw)
 	netlink_destroy(gw->netlink);
 	services_destroy(gw->services);
 	paths_destroy(gw->paths);
+	silence_events_destroy(gw->silence_events);
 	dataplane_destroy(gw->dp);
 	if (remove_guard)
 		guard_remove();

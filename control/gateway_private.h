@@ -11,6 +11,7 @@
 #include <stdbool.h>
 
 struct events;
+struct silence_events;
 
 struct gateway_port {
 	int index;
@@ -31,6 +32,7 @@ struct gateway {
 	struct paths *paths;
 	struct api *api;
 	struct events *events;
+	struct silence_events *silence_events;
 	int command_fd;
 	int instance_fd;
 	uint64_t started_ns, last_publish_ns;

@@ -123,6 +123,10 @@ static const struct metric backend_metrics[] = {
 	 offsetof(struct backend_sample, report.connects)},
 	{"spillway_backend_failures_total", "counter", "attempts that the backend refused or never answered",
 	 offsetof(struct backend_sample, report.failures)},
+	{"spillway_backend_silent_clients_total", "counter", "connections ended because their client was silent",
+	 offsetof(struct backend_sample, report.silent_clients)},
+	{"spillway_backend_silent_backends_total", "counter", "connections ended because the backend was silent",
+	 offsetof(struct backend_sample, report.silent_backends)},
 	{"spillway_backend_pinned_flows", "gauge", "flows to the backend although it is no longer named",
 	 offsetof(struct backend_sample, pinned)},
 };

@@ -79,6 +79,12 @@ size_t observe_ports(const struct dataplane *dp, struct port_report *out, size_t
 void observe_backend(const struct dataplane *dp, uint32_t slot, struct backend_report *out)
 {
 	*out = (struct backend_report){.flows = 10 + slot, .new_flows = 100 + slot, .connects = 90, .failures = slot};
+	if (slot != 2)
+		return;
+	out->silent_clients = 4;
+	out->silent_backends = 5;
+	out->idle_survived_ms = 108250;
+	out->idle_lost_ms = 183000;
 }
 
 void observe_service(const struct dataplane *dp, uint32_t slot, struct service_report *out)
