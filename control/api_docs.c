@@ -69,6 +69,7 @@ static const struct json_field worker_fields[] = {
 	JSON_FIELD(worker_report, flows_v4_max),  JSON_FIELD(worker_report, flows_v6),
 	JSON_FIELD(worker_report, flows_v6_max),  JSON_FIELD(worker_report, stalled_ns),
 	JSON_FIELD(worker_report, tuples),        JSON_FIELD(worker_report, tuples_cut),
+	JSON_FIELD(worker_report, out_of_window),
 };
 
 static json_t *status_workers(const struct api_source *src)
@@ -231,20 +232,38 @@ struct backend_row {
 	uint32_t weight;
 	uint64_t flows, new_flows, connects, failures, resteered, probes, pinned;
 	uint64_t packets_up, packets_down, bytes_up, bytes_down;
-	double ttl_left;
+	uint64_t silent_clients, silent_backends;
+	double ttl_left, idle_survived_s, idle_lost_s; /* null: no end; none yet */
 };
 
 static const struct json_field backend_fields[] = {
-	JSON_FIELD(backend_row, id),           JSON_FIELD_LIST(backend_row, services),
-	JSON_FIELD(backend_row, life),         JSON_FIELD(backend_row, breaker),
-	JSON_FIELD(backend_row, weight),       JSON_FIELD(backend_row, flows),
-	JSON_FIELD(backend_row, new_flows),    JSON_FIELD(backend_row, connects),
-	JSON_FIELD(backend_row, failures),     JSON_FIELD(backend_row, resteered),
-	JSON_FIELD(backend_row, probes),       JSON_FIELD(backend_row, pinned),
-	JSON_FIELD(backend_row, ttl_left),     JSON_FIELD(backend_row, packets_up),
-	JSON_FIELD(backend_row, packets_down), JSON_FIELD(backend_row, bytes_up),
+	JSON_FIELD(backend_row, id),
+	JSON_FIELD_LIST(backend_row, services),
+	JSON_FIELD(backend_row, life),
+	JSON_FIELD(backend_row, breaker),
+	JSON_FIELD(backend_row, weight),
+	JSON_FIELD(backend_row, flows),
+	JSON_FIELD(backend_row, new_flows),
+	JSON_FIELD(backend_row, connects),
+	JSON_FIELD(backend_row, failures),
+	JSON_FIELD(backend_row, resteered),
+	JSON_FIELD(backend_row, probes),
+	JSON_FIELD(backend_row, pinned),
+	JSON_FIELD(backend_row, ttl_left),
+	JSON_FIELD(backend_row, packets_up),
+	JSON_FIELD(backend_row, packets_down),
+	JSON_FIELD(backend_row, bytes_up),
 	JSON_FIELD(backend_row, bytes_down),
+	JSON_FIELD(backend_row, silent_clients),
+	JSON_FIELD(backend_row, silent_backends),
+	JSON_FIELD(backend_row, idle_survived_s),
+	JSON_FIELD(backend_row, idle_lost_s),
 };
+
+static double seconds_or_none(uint64_t ms)
+{
+	return ms ? (double)ms / 1e3 : NAN;
+}
 
 static json_t *backend_json(const struct api_source *src, const struct view_backend *b, uint64_t now_ns)
 {
@@ -264,6 +283,10 @@ static json_t *backend_json(const struct api_source *src, const struct view_back
 	row.packets_down = r.packets_down;
 	row.bytes_up = r.bytes_up;
 	row.bytes_down = r.bytes_down;
+	row.silent_clients = r.silent_clients;
+	row.silent_backends = r.silent_backends;
+	row.idle_survived_s = seconds_or_none(r.idle_survived_ms);
+	row.idle_lost_s = seconds_or_none(r.idle_lost_ms);
 	row.ttl_left = b->expires_ns ? seconds_between(now_ns, b->expires_ns) : NAN;
 	return JSON_ROW(backend_fields, &row);
 }

@@ -114,6 +114,8 @@ static struct policy_timeouts timeouts_of(const struct config_service *svc)
 		.closed_ms = 10000,
 		.udp_unreplied_ms = 30000,
 		.udp_replied_ms = svc->idle_udp_ns / NS_PER_MS,
+		.probe_ms = svc->idle_probe_ns / NS_PER_MS,
+		.unacked_ms = 300000,
 	};
 }
 

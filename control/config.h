@@ -67,6 +67,7 @@ struct config_service {
 	size_t n_backends;
 	enum config_source source;
 	uint64_t idle_tcp_ns, idle_udp_ns;
+	uint64_t idle_probe_ns; /* 0: off */
 	enum config_clamp path_clamp;
 	uint32_t breaker_consecutive;
 	uint64_t storm_client_timeout_ns;                                            /* no hold is longer */
@@ -74,8 +75,7 @@ struct config_service {
 	uint64_t storm_rate_per_s, storm_client_rate_per_s, storm_prefix_rate_per_s; /* new flows; 0: no cap */
 	uint64_t storm_burst, storm_client_burst, storm_prefix_burst;                /* 0: 100 ms of the rate, >= 10 */
 	/* Checked and stored, without effect yet: a file that sets one of these gets a warning. */
-	uint64_t drain_ns;      /* 0: off */
-	uint64_t idle_probe_ns; /* 0: off */
+	uint64_t drain_ns; /* 0: off */
 	bool path_blackhole;
 	uint64_t breaker_window_ns;
 	uint32_t breaker_ratio_ppm; /* parts per million, as every share */

@@ -154,9 +154,15 @@ static const struct config_list backend_list = {.item = {NULL, TYPE_MAP, 0, .siz
 
 static const struct config_key idle_keys[] = {
 	{"tcp", TYPE_DURATION, 0, FIELD(config_service, idle_tcp_ns), .min = NS_PER_S, .max = 30 * DAY_NS,
-	 .fallback = "2h4m", .help = "an idle connection ends after this, with RST to both sides (RFC 5382 REQ-5)"},
-	{"probe", TYPE_DURATION, KEY_NO_EFFECT, FIELD(config_service, idle_probe_ns), .min = NS_PER_S, .max = DAY_NS,
-	 .zero_word = "off", .fallback = "3m", .help = "an idle connection is probed on both sides after this"},
+	 .fallback = "2h4m",
+	 .help = "with `probe: off` an idle connection ends after this, with RST to both sides (RFC 5382 REQ-5); one that "
+		 "is probed lives for as long as both its ends do. While cure silence is not enforced, an idle "
+		 "connection ends after this in silence"},
+	{"probe", TYPE_DURATION, 0, FIELD(config_service, idle_probe_ns), .min = NS_PER_S, .max = DAY_NS,
+	 .zero_word = "off", .fallback = "3m",
+	 .help = "an idle connection is asked on both sides whether it is still there after this (+-10%), and a silent "
+		 "side twice more, 10s apart; if it stays silent both get a RST. Shorter than what any firewall or "
+		 "balancer on the way takes to forget a connection"},
 	{"udp", TYPE_DURATION, 0, FIELD(config_service, idle_udp_ns), .min = NS_PER_S, .max = DAY_NS, .fallback = "5m",
 	 .help = "an answered UDP flow ends after this idle time (RFC 4787 REQ-5)"},
 };

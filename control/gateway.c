@@ -13,6 +13,7 @@
 #include "netlink.h"
 #include "paths.h"
 #include "services.h"
+#include "silence_events.h"
 #include "view.h"
 
 #include <errno.h>
@@ -182,6 +183,15 @@ static void make_up_for_lost_notes(struct gateway *gw)
 	gateway_run_breakers(gw);
 }
 
+static void watch_silence(struct gateway *gw)
+{
+	const struct view *view = view_get();
+
+	if (view)
+		silence_events_tick(gw->silence_events, gw->dp, view, gw->events, clock_monotonic_ns());
+	view_put(view);
+}
+
 static void on_tick(evutil_socket_t fd, short what, void *arg)
 {
 	struct gateway *gw = arg;
@@ -190,6 +200,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 	services_reap(gw->services);
 	paths_tick(gw->paths);
 	gateway_publish_view(gw);
+	watch_silence(gw);
 	if (gw->state == GATEWAY_READY && services_dirty(gw->services) &&
 	    clock_monotonic_ns() - gw->last_publish_ns > RETRY_NS)
 		publish_soon(gw);
@@ -348,7 +359,8 @@ static int start_dataplane(struct gateway *gw)
 						       .poison = getenv("SPILLWAY_POISON") != NULL,
 					       });
 	gw->paths = paths_create(gw->dp, gw->events);
-	if (!gw->services || !gw->paths)
+	gw->silence_events = silence_events_create(config.n_backend_slots);
+	if (!gw->services || !gw->paths || !gw->silence_events)
 		return -ENOMEM;
 	gw->breakers = breakers_create(gw->dp, gw->services, gw->events,
 				       &(struct breakers_config){config.n_backend_slots, config.n_service_slots});
@@ -681,6 +693,7 @@ void gateway_stop(struct gateway *gw)
 	breakers_destroy(gw->breakers);
 	services_destroy(gw->services);
 	paths_destroy(gw->paths);
+	silence_events_destroy(gw->silence_events);
 	dataplane_destroy(gw->dp);
 	if (remove_guard)
 		guard_remove();

@@ -12,6 +12,7 @@
 
 struct breakers;
 struct events;
+struct silence_events;
 
 struct gateway_port {
 	int index;
@@ -33,6 +34,7 @@ struct gateway {
 	struct breakers *breakers;
 	struct api *api;
 	struct events *events;
+	struct silence_events *silence_events;
 	int command_fd;
 	int instance_fd;
 	uint64_t started_ns, last_publish_ns;

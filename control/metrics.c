@@ -132,6 +132,10 @@ static const struct metric backend_metrics[] = {
 	 offsetof(struct backend_sample, report.probes)},
 	{"spillway_backend_breaker_state", "gauge", "0 closed, 1 open, 2 half open, 3 ramp",
 	 offsetof(struct backend_sample, report.breaker)},
+	{"spillway_backend_silent_clients_total", "counter", "connections ended because their client was silent",
+	 offsetof(struct backend_sample, report.silent_clients)},
+	{"spillway_backend_silent_backends_total", "counter", "connections ended because the backend was silent",
+	 offsetof(struct backend_sample, report.silent_backends)},
 	{"spillway_backend_pinned_flows", "gauge", "flows to the backend although it is no longer named",
 	 offsetof(struct backend_sample, pinned)},
 };

@@ -78,9 +78,14 @@ struct backend_cell {
 	uint32_t handshakes;             /* that went into it, until there are enough */
 	flow_ref waiting;                /* the first flow that waits for an answer to its SYN; 0: none does */
 	flow_ref lately[BACKEND_LATELY]; /* flows whose SYN was answered lately; 0: none */
+	/* silence.c's */
+	uint64_t dead[DIRS];                        /* flows that ended because that direction's sender was silent */
+	uint64_t idle_survived_ms, idle_lost_ms;    /* levels; 0: none yet */
+	uint64_t alive_ms;                          /* when the backend last spoke; the running clock */
+	uint64_t suspect_idle_ms, suspect_until_ms; /* idle_lost_ms, if the backend speaks until then */
 } __attribute__((aligned(64)));
 
-static_assert(sizeof(struct backend_cell) == 128, "two lines");
+static_assert(sizeof(struct backend_cell) == 192, "three lines");
 
 /* The same names as in struct service_report, which says what they are. */
 struct service_cell {
@@ -138,6 +143,20 @@ struct wall {
 	uint64_t lost_at_ns, lost_looked_ns;
 };
 
+/* What the worker may send of its own accord: its share. silence.c's. */
+struct silence {
+	struct gcra_rate probe_rate, end_rate;
+	struct gcra probes, ends;
+};
+
+/* Whether silence is evidence: hearing.h. */
+struct hearing {
+	bool wanted;        /* by someone who would take silence for evidence */
+	bool behind;        /* within a turn: some ring was not read to its end */
+	uint64_t others_ns; /* within a turn: what came to others until then is in our rings */
+	uint64_t heard_ns;  /* what came until then, to whichever worker, was read */
+};
+
 struct flow_command; /* observe.c */
 
 struct worker {
@@ -158,6 +177,8 @@ struct worker {
 	struct port_queue *tx_queue[DATAPLANE_MAX_PORTS];
 	struct tx_buffer tx[DATAPLANE_MAX_PORTS];
 	struct burst burst;
+	struct silence silence;
+	struct hearing hearing;
 
 	/* time */
 	uint64_t now_ns;     /* of this loop, by the clock that was passed in */
@@ -166,7 +187,7 @@ struct worker {
 
 	/* own counters; published at the end of a loop */
 	struct ledger ledger;
-	uint64_t loops, bursts, sleeps, wakeups, expired;
+	uint64_t loops, bursts, sleeps, wakeups, expired, out_of_window;
 	uint64_t policy_number, policy_regress;
 	uint64_t published_at_ns;
 
@@ -185,7 +206,8 @@ struct worker {
 		struct worker_report report;
 	} published __attribute__((aligned(64)));
 
-	_Atomic bool asleep; /* read by those who would wake it */
+	_Atomic bool asleep;         /* read by those who would wake it */
+	_Atomic uint64_t drained_ns; /* what came until then was read, or is in the ring of its owner */
 
 	/* written by others */
 	_Atomic bool stop;

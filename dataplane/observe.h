@@ -18,6 +18,8 @@ struct dataplane;
 /* Packets that the gateway made itself, rather than turned around. */
 #define MADE_LIST(M)                                                                                                   \
 	M(rst_idle, "RST to an endpoint of a flow that ended idle")                                                    \
+	M(keepalive, "probe of an endpoint of an idle flow")                                                           \
+	M(rst_peer_dead, "RST to an endpoint of a flow whose peer, or itself, answered no probe")                      \
 	M(syn_resteer, "a client's SYN, for another backend than the one that it went to first")                       \
 	M(syn_probe, "SYN of the gateway's own to a backend whose breaker is open")
 
@@ -41,6 +43,10 @@ extern const char *const made_name[MADE_COUNT];
 	A(refuse_open, WALL, "refused a new flow: the breakers of all backends are open")                              \
 	A(probe, WALL, "sent a SYN of the gateway's own to a backend whose breaker is open")                           \
 	A(rst_idle, SILENCE, "ended a connection that idled too long, with RST to both sides")                         \
+	A(keepalive, SILENCE, "asked an end of an idle connection whether it is still there")                          \
+	A(rst_peer_dead, SILENCE, "ended a connection with a silent end, with RST to both sides")                      \
+	A(put_off, SILENCE, "put off a probe or an end: more than the gateway may send per second")                    \
+	A(refuse_rst, SILENCE, "dropped a RST that its receiver would not take either")                                \
 	A(clamp, PATH, "lowered the MSS of a SYN or SYN-ACK to what the path carries")                                 \
 	A(hold_ptb, PATH, "held back a \"packet too big\" that says less than its connection has shown to pass")       \
 	A(hold_client, STORM, "held a new connection beyond its client's cap")                                         \
@@ -132,6 +138,7 @@ struct worker_report {
 	uint64_t policy_number;  /* stamp of the last burst */
 	uint64_t policy_regress; /* bursts that saw an older number than the one before: must stay 0 */
 	uint64_t expired;        /* flows ended by the timing wheel */
+	uint64_t out_of_window;  /* TCP packets that no window holds: forwarded, and otherwise ignored */
 	uint32_t flows_v4, flows_v4_max;
 	uint32_t flows_v6, flows_v6_max;
 	uint64_t last_loop_ns; /* monotonic */
@@ -171,6 +178,10 @@ struct backend_report {
 	uint64_t probes;    /* SYNs of the gateway's own */
 	uint64_t breaker;   /* enum breaker_state, now */
 	uint64_t packets_up, packets_down, bytes_up, bytes_down;
+	uint64_t silent_clients;   /* flows ended because their client was silent */
+	uint64_t silent_backends;  /* flows ended because the backend was silent */
+	uint64_t idle_survived_ms; /* longest idle time after which the backend answered a probe; 0: none yet */
+	uint64_t idle_lost_ms;     /* shortest one after which it did not, although it lived; 0: none yet */
 };
 void observe_backend(const struct dataplane *dp, uint32_t slot, struct backend_report *out);
 

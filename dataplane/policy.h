@@ -57,6 +57,8 @@ struct policy_timeouts {
 	uint32_t closed_ms;
 	uint32_t udp_unreplied_ms;
 	uint32_t udp_replied_ms;
+	uint32_t probe_ms;   /* idle time after which both ends are asked; 0: never */
+	uint32_t unacked_ms; /* silence after which data will not be acknowledged any more */
 };
 
 /* Caps on new flows, in the order in which they are tested. */

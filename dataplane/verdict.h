@@ -39,6 +39,8 @@ enum cause {
 	V(handed_over, HANDED_OVER, NONE, "given to the worker that owns the flow")                                    \
 	/* answered */                                                                                                 \
 	V(answer_stray_rst, ANSWERED, SILENCE, "mid-flow TCP packet of an unknown flow, answered with RST")            \
+	V(answer_reset_again, ANSWERED, SILENCE,                                                                       \
+	  "packet of a connection that the gateway just reset, answered with RST again")                               \
 	V(answer_service_down, ANSWERED, NAMES, "SYN to a service without a usable backend, answered with RST")        \
 	V(answer_table_full, ANSWERED, GATEWAY, "SYN that found the flow table full, answered with RST")               \
 	V(answer_ports_exhausted, ANSWERED, GATEWAY,                                                                   \
@@ -63,8 +65,11 @@ enum cause {
 	V(absorb_refusal, ABSORBED, WALL, "RST to a SYN that was given to another backend instead")                    \
 	V(absorb_unreachable, ABSORBED, WALL, "ICMP error about a SYN that was given to another backend instead")      \
 	V(absorb_probe, ABSORBED, WALL, "RST or ICMP error to the gateway's own SYN")                                  \
+	V(absorb_probe_answer, ABSORBED, SILENCE, "answer to a probe of the gateway's own, and nothing more")          \
 	/* shed: silent refusals */                                                                                    \
 	V(shed_stray_limit, SHED, SILENCE, "mid-flow packet of an unknown flow, over the RST limits")                  \
+	V(shed_reset_again, SHED, SILENCE,                                                                             \
+	  "packet of a connection that the gateway just reset, which it said often enough")                            \
 	V(shed_refused_limit, SHED, GATEWAY, "SYN that could not be served, over the RST limits")                      \
 	V(shed_icmp_limit, SHED, PATH, "answer suppressed by the limits on ICMP that the gateway makes")               \
 	V(shed_storm_client, SHED, STORM, "new flow beyond its client's cap: UDP, or a SYN over the RST limits")       \
@@ -88,7 +93,10 @@ enum cause {
 	V(drop_udp6_zero_checksum, DROPPED, GATEWAY, "UDP over IPv6 without checksum (RFC 8200 8.1)")                  \
 	/* dropped: meaningless here */                                                                                \
 	V(drop_not_ours, DROPPED, GATEWAY, "for no listener and no SNAT address")                                      \
-	V(drop_stray_rst, DROPPED, SILENCE, "RST of an unknown flow: never answered")                                  \
+	V(drop_stray_rst, DROPPED, SILENCE,                                                                            \
+	  "RST of an unknown flow, or of one that the gateway just reset: never answered")                             \
+	V(drop_rst_window, DROPPED, SILENCE,                                                                           \
+	  "RST outside of the window: forged or late, its receiver would not take it")                                 \
 	V(drop_stray_udp, DROPPED, GATEWAY, "UDP to a SNAT address that belongs to no flow")                           \
 	V(drop_snat_syn, DROPPED, GATEWAY, "SYN towards a SNAT address: upstreams do not open towards the gateway")    \
 	V(drop_icmp_unwanted, DROPPED, GATEWAY, "ICMP that the gateway does not use")                                  \

@@ -221,14 +221,14 @@ static bool heard_since(const struct worker *w, uint32_t slot, uint32_t age_ms)
 	return moves_lately(w, slot, age_ms);
 }
 
-enum silence {
+enum syn_silence {
 	SILENCE_OF_BACKEND,
 	SILENCE_OVERLOAD, /* it speaks, only not to new flows */
 	SILENCE_OF_SIDE,  /* there is no way to it, or its whole side is silent */
 	SILENCE_UNKNOWN,  /* the gateway may have missed the answer, or never sent the SYN */
 };
 
-static enum silence judge_silence(struct worker *w, flow_ref up)
+static enum syn_silence judge_silence(struct worker *w, flow_ref up)
 {
 	const struct flow_track *track = flow_track(&w->flows, up);
 	const struct flow_cold *cold = flow_cold(&w->flows, up);

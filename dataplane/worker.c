@@ -2,12 +2,14 @@
 #include "worker.h"
 #include "due.h"
 #include "grace.h"
+#include "hearing.h"
 #include "memory.h"
 #include "note.h"
 #include "observe_worker.h"
 #include "order.h"
 #include "path.h"
 #include "pipeline.h"
+#include "silence.h"
 #include "steer.h"
 #include "storm.h"
 #include "tx.h"
@@ -68,6 +70,7 @@ static unsigned receive_queue(struct worker *w, struct port *port, unsigned queu
 			run_burst(w, m, n, class, false);
 		total += n;
 	}
+	w->hearing.behind |= class == RX_KNOWN && n == BURST_MAX;
 	return total;
 }
 
@@ -97,6 +100,7 @@ static unsigned receive_handed(struct worker *w, enum rx_class class, unsigned m
 			run_burst(w, m, n, class, true);
 		total += n;
 	}
+	w->hearing.behind |= class == RX_KNOWN && n == BURST_MAX;
 	return total;
 }
 
@@ -124,7 +128,9 @@ static unsigned turn(struct worker *w, uint64_t slept_ns)
 
 	read_clock(w, slept_ns);
 	beat(w);
+	hearing_begin(w);
 	n = receive_ports(w, RX_KNOWN, KNOWN_BURSTS) + receive_handed(w, RX_KNOWN, KNOWN_BURSTS);
+	hearing_end(w);
 	n += receive_ports(w, RX_NEW, 1) + receive_handed(w, RX_NEW, 1);
 	due_run(w);
 	n += wheel_is_behind(&w->wheel, w->run_ms) + wall_run(w);
@@ -156,6 +162,7 @@ static void fill_report(struct worker *w, struct worker_report *r)
 		.policy_number = w->policy_number,
 		.policy_regress = w->policy_regress,
 		.expired = w->expired,
+		.out_of_window = w->out_of_window,
 		.stalled_ns = w->stalled_ns,
 		.flows_v4 = w->flows.pool4.in_use,
 		.flows_v4_max = w->flows.pool4.capacity,
@@ -366,6 +373,8 @@ static int worker_init(struct worker *w, const struct dataplane_config *config)
 
 	err = flow_table_init(&w->flows, share(config->flows_v4, config->n_workers),
 			      share(config->flows_v6, config->n_workers), config->secret);
+	if (!err)
+		err = silence_init(&w->silence, config->n_workers);
 	if (!err)
 		err = snat_pool_init(&w->snat, &w->dp->partition, w->index, snat_pairs(config), config->secret);
 	if (!err)

@@ -106,6 +106,8 @@ static const struct column backend_columns[] = {
 	{"resteered", "RESTEERED", COLUMN_NUMBER},
 	{"pinned", "PINNED", COLUMN_NUMBER},
 	{"ttl_left", "TTL", COLUMN_SECONDS},
+	{"idle_survived_s", "IDLE OK", COLUMN_SECONDS},
+	{"idle_lost_s", "IDLE LOST", COLUMN_SECONDS},
 };
 
 enum ctl_exit command_backends(const struct ctl *ctl)

@@ -28,6 +28,7 @@
 #define MEMORY       64 /* of frames that left; a power of two */
 #define MEMORY_BYTES 160
 #define N_RIGS       2
+#define PROBE_MS     100
 
 struct left {
 	size_t len;
@@ -66,6 +67,9 @@ static void print_verdicts(void)
 		if (n[0] || n[1])
 			printf("  %-24s %10" PRIu64 " %10" PRIu64 "\n", verdict_info[v].name, n[0], n[1]);
 	}
+	for (int m = 0; m < MADE_COUNT; m++)
+		printf("  made %-19s %10" PRIu64 " %10" PRIu64 "\n", made_name[m], rigs[0].rig.worker->ledger.made[m],
+		       rigs[1].rig.worker->ledger.made[m]);
 	for (int r = 0; r < N_RIGS; r++) {
 		struct service_report s;
 
@@ -93,6 +97,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 		config.n_workers = rigs[r].n_workers = r + 1;
 		check(rig_create(&rigs[r].rig, &config) == 0);
 		set_caps(&rigs[r].rig.service.storm);
+		rigs[r].rig.service.timeouts.probe_ms = PROBE_MS;
+		rigs[r].rig.service.timeouts.unacked_ms = 2 * PROBE_MS;
 		rigs[r].other = rigs[r].rig.policy;
 		rigs[r].other.listeners = listener_table_create(NULL, 0);
 		check(rigs[r].other.listeners != NULL);
@@ -233,8 +239,9 @@ static bool is_made(const uint8_t *frame, size_t len)
 	struct packet p;
 
 	check(parse(frame, len, &p) == VERDICT_NONE);
-	return p.kind == PACKET_ICMP_ERROR ||
-	       (p.kind == PACKET_TCP && p.tcp_flags & (TCP_RST | TCP_SYN) && p.payload_len == 0);
+	if (p.kind != PACKET_TCP || p.payload_len)
+		return p.kind == PACKET_ICMP_ERROR;
+	return p.tcp_flags & (TCP_RST | TCP_SYN) || (p.tcp_flags == TCP_ACK && p.ttl == 64);
 }
 
 /* A SYN that was held is made again, in any buffer: as often as that happened. */
@@ -360,12 +367,112 @@ static void change(int r)
 	case 3:
 		rig->policy.modes.of[CURE_STORM] = rigs[r].other.modes.of[CURE_STORM] =
 			(c >> 32) % 8 < 6 ? CURE_ENFORCE : (c >> 40) % 2;
+		rig->policy.modes.of[CURE_SILENCE] = (c >> 48) % 4 ? CURE_ENFORCE : (c >> 56) % 2;
 		break;
 	case 4:
 		rig->now_ns += 10000000000ull; /* it did not run for ten seconds */
 		break;
 	default:
 		decide(rig, rigs[r].n_workers, backend, frame_random(&chance));
+	}
+}
+
+/* --- a connection that begins as it should, which chance alone hardly ever makes --- */
+
+#define ISN 1000
+
+static void put(int r, enum rig_port port, const uint8_t *frame, size_t len)
+{
+	struct rig *rig = &rigs[r].rig;
+	struct rte_mbuf *m = rte_pktmbuf_alloc(rig->dp->pool);
+
+	check(m != NULL);
+	memcpy(rte_pktmbuf_append(m, len), frame, len);
+	m->dynfield1[0] = CAME_RIGHT;
+	check(memport_feed(rig->ports[port], 0, RX_KNOWN, &m, 1) == 1);
+	run(r);
+}
+
+/* With the timestamps of its options, what would have been payload. */
+static size_t make_segment(uint8_t *frame, struct frame_spec spec, bool syn)
+{
+	static const uint8_t options[16] = {1, 3, 3, 7, 1, 1, 8, 10, 0, 0, 1, 0, 0, 0, 1, 0};
+	struct packet p;
+	size_t len;
+
+	spec.proto = PROTO_TCP;
+	spec.payload_len = syn ? 16 : 12;
+	len = frame_make(&spec, frame);
+	check(parse(frame, len, &p) == VERDICT_NONE);
+	memcpy(frame + p.payload_off, options + (syn ? 0 : 4), spec.payload_len);
+	frame[p.l4_off + 12] = (20 + spec.payload_len) / 4 << 4;
+	fix_checksums(frame, &p);
+	return len;
+}
+
+static void open_flow(int r)
+{
+	uint64_t c = frame_random(&chance);
+	bool v6 = c & 1;
+	uint32_t client = c >> 8 & 15;
+	uint8_t frame[FRAME_MAX];
+	const struct left *left;
+	struct packet syn;
+	struct frame_spec up = {.src = rig_client(client, v6),
+				.dst = rig_vip(v6),
+				.sport_be = rig_client_port_be(client),
+				.dport_be = htons(80),
+				.tcp_flags = TCP_SYN,
+				.seq_be = htonl(ISN)};
+	struct frame_spec down = {.tcp_flags = TCP_SYN | TCP_ACK, .seq_be = htonl(ISN), .ack_be = htonl(ISN + 1)};
+
+	put(r, RIG_WAN, frame, make_segment(frame, up, true));
+	left = &rigs[r].left[RIG_LAN][(rigs[r].n_left[RIG_LAN] - 1) & (MEMORY - 1)];
+	/* Perhaps it was refused, or there is no way. */
+	if (!left->len || parse(left->frame, left->len, &syn) != VERDICT_NONE || syn.tcp_flags != TCP_SYN)
+		return;
+	down.src = packet_dst(left->frame, &syn);
+	down.dst = packet_src(left->frame, &syn);
+	down.sport_be = syn.dport_be;
+	down.dport_be = syn.sport_be;
+	put(r, RIG_LAN, frame, make_segment(frame, down, true));
+	up.tcp_flags = TCP_ACK;
+	up.seq_be = up.ack_be = htonl(ISN + 1);
+	put(r, RIG_WAN, frame, make_segment(frame, up, false));
+}
+
+/* The end that was asked answers, as a kernel would that knows the connection. */
+static void answer_probe(int r, enum rig_port port)
+{
+	const struct left *left = &rigs[r].left[port][(rigs[r].n_left[port] - 1) & (MEMORY - 1)];
+	const struct rte_tcp_hdr *probe;
+	struct packet p;
+	uint8_t frame[FRAME_MAX];
+	size_t len;
+
+	if (!left->len || parse(left->frame, left->len, &p) != VERDICT_NONE || p.kind != PACKET_TCP || p.ttl != 64 ||
+	    p.tcp_flags != TCP_ACK)
+		return;
+	probe = (const void *)(left->frame + p.l4_off);
+	len = frame_make(&(struct frame_spec){.src = packet_dst(left->frame, &p),
+					      .dst = packet_src(left->frame, &p),
+					      .sport_be = p.dport_be,
+					      .dport_be = p.sport_be,
+					      .proto = PROTO_TCP,
+					      .seq_be = probe->recv_ack,
+					      .ack_be = htonl(ntohl(probe->sent_seq) + 1)},
+			 frame);
+	put(r, port, frame, len);
+}
+
+/* Nothing comes for a while but answers, and not all of them: attempts end, connections are asked, and die. */
+static void pass_time(int r)
+{
+	for (unsigned turn = 0; turn < 400; turn++) {
+		rigs[r].rig.now_ns += 40000000;
+		run(r);
+		if (frame_random(&chance) % 4 == 0)
+			answer_probe(r, frame_random(&chance) & 1);
 	}
 }
 
@@ -392,6 +499,14 @@ static void feed(int r, const uint8_t *data, size_t len)
 	run(r);
 	if ((c >> 24 & 255) == 0)
 		change(r);
+	if ((c >> 32 & 255) == 0)
+		open_flow(r);
+	if ((c >> 40 & 1023) == 0) {
+		pass_time(r);
+		for (int i = 0; i < 4; i++)
+			open_flow(r);
+		pass_time(r);
+	}
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)

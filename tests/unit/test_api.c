@@ -188,6 +188,13 @@ static void test_backends(void **state)
 	assert_int_equal(get_int(dns, "pinned"), 0);
 	assert_string_equal(get_text(gone, "life"), "gone");
 	assert_int_equal(get_int(gone, "pinned"), 12);
+	assert_int_equal(get_int(gone, "silent_clients"), 4);
+	assert_int_equal(get_int(gone, "silent_backends"), 5);
+	assert_true(json_number_value(json_object_get(gone, "idle_survived_s")) == 108.25);
+	assert_true(json_number_value(json_object_get(gone, "idle_lost_s")) == 183.0);
+	/* Nothing was learned about these yet. */
+	assert_null_value(fixed, "idle_survived_s");
+	assert_null_value(fixed, "idle_lost_s");
 	json_decref(doc);
 }
 

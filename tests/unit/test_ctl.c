@@ -92,10 +92,10 @@ static void test_lists(void **state)
 	assert_int_equal(ctl(*state, "backends"), 0);
 	assert_says(
 		"tcp:198.18.3.21:8080       shop,blog  active  closed        1     10        90         0         30"
-		"       0      -\n");
+		"       0      -        -          -\n");
 	assert_says(
 		"tcp:[2001:db8:3::15]:8080  blog       gone    closed        1     12        90         2         32"
-		"      12      -\n");
+		"      12      -    1m48s      3m03s\n");
 	assert_int_equal(ctl(*state, "names"), 0);
 	assert_says("shop.lab.test    4  fresh          2  5.0s  ");
 }
