@@ -397,6 +397,7 @@ static void test_drain_stops_when_dns_stops(void **state)
 	sent = pass(44000);
 	assert_in_range(sent, 2, 2 * count_to(&f, 2) - 2);
 	becomes("a.test", NAME_STALE, "1");
+	services_reap(services);
 	assert_int_equal(pass(20000), 0);
 	assert_int_equal(show(false, 2).pinned, count_to(&f, 2) - sent / 2);
 	end_services();
