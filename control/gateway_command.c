@@ -218,6 +218,11 @@ static void run_command(struct gateway *gw, struct api_command *c)
 	char err[API_QUERY_ERR];
 	struct api_query query;
 
+	/* Nothing is to be published any more. */
+	if (gw->state != GATEWAY_READY) {
+		refuse(c, 503, "the gateway is stopping");
+		return;
+	}
 	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
 		if (strcmp(c->path, commands[i].path) != 0)
 			continue;
