@@ -233,6 +233,8 @@ struct backend_row {
 	uint64_t flows, new_flows, connects, failures, resteered, probes, pinned;
 	uint64_t packets_up, packets_down, bytes_up, bytes_down;
 	uint64_t silent_clients, silent_backends;
+	double removed_s;                              /* since no service names it; null: one does */
+	double drain_s;                                /* until its flows are ended; null: they are not */
 	double ttl_left, idle_survived_s, idle_lost_s; /* null: no end; none yet */
 };
 
@@ -258,6 +260,8 @@ static const struct json_field backend_fields[] = {
 	JSON_FIELD(backend_row, silent_backends),
 	JSON_FIELD(backend_row, idle_survived_s),
 	JSON_FIELD(backend_row, idle_lost_s),
+	JSON_FIELD(backend_row, removed_s),
+	JSON_FIELD(backend_row, drain_s),
 };
 
 static double seconds_or_none(uint64_t ms)
@@ -288,6 +292,8 @@ static json_t *backend_json(const struct api_source *src, const struct view_back
 	row.idle_survived_s = seconds_or_none(r.idle_survived_ms);
 	row.idle_lost_s = seconds_or_none(r.idle_lost_ms);
 	row.ttl_left = b->expires_ns ? seconds_between(now_ns, b->expires_ns) : NAN;
+	row.removed_s = b->removed_ns ? seconds_between(b->removed_ns, now_ns) : NAN;
+	row.drain_s = b->deadline_ns ? seconds_between(now_ns, b->deadline_ns) : NAN;
 	return JSON_ROW(backend_fields, &row);
 }
 
@@ -310,13 +316,16 @@ struct name_row {
 	uint32_t addresses;
 	double ttl_s, next_query_s;
 	uint64_t queries, failures;
-	const char *last_error; /* null: the last answer was good */
+	uint64_t changes, would_changes; /* of the set: followed; in mode shadow not */
+	uint64_t refused;                /* addresses that no backend can have */
+	const char *last_error;          /* null: the last answer was good */
 };
 
 static const struct json_field name_fields[] = {
-	JSON_FIELD(name_row, name),      JSON_FIELD(name_row, family),   JSON_FIELD(name_row, state),
-	JSON_FIELD(name_row, addresses), JSON_FIELD(name_row, ttl_s),    JSON_FIELD(name_row, next_query_s),
-	JSON_FIELD(name_row, queries),   JSON_FIELD(name_row, failures), JSON_FIELD(name_row, last_error),
+	JSON_FIELD(name_row, name),          JSON_FIELD(name_row, family),   JSON_FIELD(name_row, state),
+	JSON_FIELD(name_row, addresses),     JSON_FIELD(name_row, ttl_s),    JSON_FIELD(name_row, next_query_s),
+	JSON_FIELD(name_row, queries),       JSON_FIELD(name_row, failures), JSON_FIELD(name_row, changes),
+	JSON_FIELD(name_row, would_changes), JSON_FIELD(name_row, refused),  JSON_FIELD(name_row, last_error),
 };
 
 unsigned api_doc_names(const struct api_source *src, const struct view *view, const struct api_query *query,
@@ -336,6 +345,9 @@ unsigned api_doc_names(const struct api_source *src, const struct view *view, co
 			.next_query_s = seconds_between(now_ns, n->next_query_ns),
 			.queries = n->queries,
 			.failures = n->failures,
+			.changes = n->changes,
+			.would_changes = n->would_changes,
+			.refused = n->refused,
 			.last_error = *n->last_error ? n->last_error : NULL,
 		};
 

@@ -523,8 +523,6 @@ void config_check(struct config_reader *r, const struct config *config)
 
 	check_gateway(r, config);
 	check_dns(r, config);
-	if (config->cures.of[CURE_NAMES] != CURE_ENFORCE)
-		warn(r, path_of("cures.names"), "only enforce has an effect yet");
 	if (check_names(r, config) < 0 || check_names_in_all(r, config) < 0 ||
 	    collect_listeners(config, &listeners) < 0) {
 		config_error_at(r, (yaml_mark_t){0}, "services", "out of memory");

@@ -86,8 +86,8 @@ static const struct config_key gateway_keys[] = {
 	{"on_hang", TYPE_ENUM, 0, FIELD(config, on_hang), .choices = on_fail_choices, .fallback = "drop",
 	 .help = "the same while the gateway runs but has not moved for 3 s"},
 	{"api", TYPE_MAP, 0, .map = MAP(api_keys), .help = "the HTTP API"},
-	{"state_dir", TYPE_PATH, KEY_NO_EFFECT, FIELD(config, state_dir), .fallback = "/var/lib/spillway",
-	 .help = "what outlives a restart is kept here"},
+	{"state_dir", TYPE_PATH, 0, FIELD(config, state_dir), .fallback = "/var/lib/spillway",
+	 .help = "what outlives a restart is kept here: the last good addresses of names"},
 };
 
 static const struct config_list dns_server_list = {.item = {NULL, TYPE_ENDPOINT, 0,
@@ -220,9 +220,9 @@ static const struct config_key service_keys[] = {
 	 .help = "whose address the upstream sees: a SNAT address; or the client's own, which is not supported yet"},
 	{"backends", TYPE_LIST, KEY_REQUIRED, FIELD(config_service, backends), .list = &backend_list,
 	 .help = "the upstreams"},
-	{"drain", TYPE_DURATION, KEY_NO_EFFECT, FIELD(config_service, drain_ns), .min = NS_PER_S, .max = 7 * DAY_NS,
+	{"drain", TYPE_DURATION, 0, FIELD(config_service, drain_ns), .min = NS_PER_S, .max = 7 * DAY_NS,
 	 .zero_word = "off", .fallback = "off",
-	 .help = "flows of a backend that left end after this; off: whenever they end by themselves"},
+	 .help = "flows of a backend that left are ended after this, with RST to both sides; off: they end by themselves"},
 	{"idle", TYPE_MAP, 0, .map = MAP(idle_keys), .help = "idle times"},
 	{"path", TYPE_MAP, 0, .map = MAP(path_keys), .help = "path MTU"},
 	{"breaker", TYPE_MAP, 0, .map = MAP(breaker_keys), .help = "circuit breaker of each backend"},

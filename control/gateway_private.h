@@ -32,6 +32,7 @@ struct gateway {
 	struct services *services;
 	struct paths *paths;
 	struct breakers *breakers;
+	struct saved *saved;
 	struct api *api;
 	struct events *events;
 	struct silence_events *silence_events;
@@ -41,7 +42,7 @@ struct gateway {
 	enum gateway_state state;
 	bool guarded;
 	bool guard_was_there; /* before the start: a start that fails leaves it */
-	bool stopping;        /* a signal said so, perhaps before gateway_run() */
+	unsigned n_signals;   /* to stop, perhaps before gateway_run(); a second one is impatient */
 	int publish_error;    /* of the last publish: each is said once */
 	size_t n_starved;
 	uint64_t notes_lost;

@@ -9,6 +9,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* A label value: backslash, quote and newline are escaped. */
 static void put_label(FILE *out, const char *name, const char *value)
@@ -196,6 +197,33 @@ static void put_services(FILE *out, const struct api_source *src, const struct v
 	}
 }
 
+/* Added up over the names: a label for each would be one from DNS, and there may be thousands. */
+static void put_names(FILE *out, const struct view *view)
+{
+	static const char *const states[] = {"init", "fresh", "stale", "doubt", "gone", "expired"};
+	uint64_t changes = 0, would_changes = 0, refused = 0;
+
+	put_family(out, "spillway_names", "gauge", "DNS names by state, IPv4 and IPv6 apart");
+	for (size_t state = 0; state < sizeof(states) / sizeof(states[0]); state++) {
+		unsigned n = 0;
+
+		for (size_t i = 0; view && i < view->n_names; i++)
+			n += strcmp(view->names[i].state, states[state]) == 0;
+		fprintf(out, "spillway_names{state=\"%s\"} %u\n", states[state], n);
+	}
+	for (size_t i = 0; view && i < view->n_names; i++) {
+		changes += view->names[i].changes;
+		would_changes += view->names[i].would_changes;
+		refused += view->names[i].refused;
+	}
+	put_family(out, "spillway_name_changes", "gauge",
+		   "changes of the sets of the names that are watched: followed, or in shadow not followed");
+	fprintf(out, "spillway_name_changes{mode=\"enforce\"} %llu\n", (unsigned long long)changes);
+	fprintf(out, "spillway_name_changes{mode=\"shadow\"} %llu\n", (unsigned long long)would_changes);
+	put_single(out, "spillway_name_refused_addresses", "gauge",
+		   "addresses in answers that no backend can have, of the names that are watched", refused);
+}
+
 static void put_lost(FILE *out, const struct port_report *port, const char *reason, uint64_t packets)
 {
 	fputs("spillway_port_lost_packets_total{", out);
@@ -253,6 +281,7 @@ char *api_metrics(const struct api_source *src, const struct view *view, size_t 
 	put_verdicts(out, &sum);
 	put_backends(out, src, view);
 	put_services(out, src, view);
+	put_names(out, view);
 	put_ports(out, src);
 	put_gates(out, view);
 	if (fclose(out) != 0) {

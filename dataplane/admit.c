@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "admit.h"
+#include "action.h"
 #include "lookup.h"
 #include "place.h"
+#include "select.h"
 #include "stray.h"
 #include "tcp.h"
 #include "wall.h"
@@ -50,6 +52,18 @@ enum verdict admit_refuse(struct worker *w, uint32_t service_slot, const struct 
 	return verdict;
 }
 
+/* Names in shadow: the flow began where the first answer pointed. DNS points elsewhere by now; does it for this flow?
+ */
+static void count_would_follow(struct worker *w, const struct policy_service *svc, const struct item *it)
+{
+	bool v6 = it->p.family == 6, udp = it->p.proto == PROTO_UDP;
+	const struct policy_backend *is = select_backend(&svc->sets[v6][udp], it->hash);
+	const struct policy_backend *would = select_backend(&svc->would[v6][udp], it->hash);
+
+	if (!would || !ipaddr_equal(&would->addr, &is->addr) || would->port_be != is->port_be)
+		action_due(w, CURE_SHADOW, ACTION_follow);
+}
+
 enum verdict admit_serve(struct worker *w, const struct policy *policy, const struct policy_service *svc,
 			 struct item *it, const struct storm_caps *caps)
 {
@@ -65,6 +79,8 @@ enum verdict admit_serve(struct worker *w, const struct policy *policy, const st
 	switch (place(w, it, policy, svc, backend)) {
 	case PLACE_OK:
 		storm_take(w, caps);
+		if (__builtin_expect(svc->would_differ, 0))
+			count_would_follow(w, svc, it);
 		if (it->p.proto == PROTO_TCP)
 			tcp_begin(w, it);
 		return VERDICT_NONE;

@@ -26,9 +26,19 @@ struct service_shared {
 	struct gcra_line line;   /* of those who wait for it; likewise */
 } __attribute__((aligned(64)));
 
+/* Which flows are to end: written by decide through dataplane_reap*(), read by workers; relaxed. See reap.c. */
+struct reap_cells {
+	uint64_t *orders; /* by backend slot; 0: none */
+	uint64_t all;     /* the order for every flow; 0: none */
+	uint32_t n_orders;
+	uint32_t survey; /* number of the survey that is wanted */
+	uint32_t number; /* of changes to the above: stored last, with release */
+};
+
 struct cells {
 	struct backend_shared *backends; /* by slot */
 	struct service_shared *services; /* by slot */
+	struct reap_cells reap;
 };
 
 uint64_t cells_bytes(uint32_t n_backends, uint32_t n_services);

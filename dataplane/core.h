@@ -158,6 +158,20 @@ struct hearing {
 };
 
 struct flow_command; /* observe.c */
+struct reap_oldest;  /* reap.c */
+
+/* A worker's walk over its flow table: reap.c. */
+struct reaper {
+	bool walking;
+	bool starved;               /* the walk waits for the limit on RSTs */
+	uint64_t cursor;            /* the entry to look at next */
+	uint64_t begun_ms;          /* when the walk under way began */
+	uint64_t next_ms;           /* when the next walk for orders begins */
+	uint32_t seen;              /* the number of changes that was seen */
+	uint32_t survey;            /* that the walk under way is for */
+	uint32_t surveyed;          /* the last one that was walked whole; read by decide */
+	struct reap_oldest *oldest; /* by backend slot; read by decide */
+};
 
 struct worker {
 	/* the packet path's */
@@ -191,6 +205,7 @@ struct worker {
 	uint64_t policy_number, policy_regress;
 	uint64_t published_at_ns;
 
+	struct reaper reaper;
 	struct want_memory wants[WANT_MEMORY];
 	struct path_memory path;
 	struct rte_ring *orders; /* from decide: order.c */

@@ -4,6 +4,7 @@
 #include "grace.h"
 #include "memory.h"
 #include "observe_worker.h"
+#include "reap.h"
 #include "worker.h"
 
 #include <errno.h>
@@ -296,6 +297,7 @@ void dataplane_backend_reset(struct dataplane *dp, uint32_t slot)
 	for (unsigned i = 0; i < dp->config.n_workers; i++)
 		observe_store_words(&dp->workers[i]->backends[slot], &zero, sizeof(zero));
 	cells_reset_backend(&dp->cells, slot);
+	reap_forget(dp, slot);
 }
 
 void dataplane_service_reset(struct dataplane *dp, uint32_t slot)

@@ -130,6 +130,8 @@ enum flow_look {
 	LOOK_RESETTING /* our RSTs are under way */
 };
 
+#define FLOW_MARK_WOULD_END 1 /* counted as one that an order would have ended */
+
 /* What both directions share; no established packet reads it. */
 struct flow_track {
 	uint32_t timeout_ms;
@@ -138,6 +140,7 @@ struct flow_track {
 	uint32_t wheel_next, wheel_prev; /* entry references without direction, FLOW_REF_NONE at the ends */
 	uint16_t wheel_slot;
 	uint8_t fin_seen;    /* bit per direction */
+	uint8_t marks;       /* FLOW_MARK_* */
 	uint8_t look;        /* enum flow_look */
 	uint8_t scale[DIRS]; /* log2 of the unit of that sender's windows (RFC 7323 2) */
 	uint16_t modes;      /* of the cures, at its birth: cure_pack() */

@@ -18,6 +18,8 @@ struct dataplane;
 /* Packets that the gateway made itself, rather than turned around. */
 #define MADE_LIST(M)                                                                                                   \
 	M(rst_idle, "RST to an endpoint of a flow that ended idle")                                                    \
+	M(rst_drain, "RST to an endpoint of a flow whose removed backend had drained long enough")                     \
+	M(rst_stop, "RST to an endpoint of a flow that the gateway's stop ended")                                      \
 	M(keepalive, "probe of an endpoint of an idle flow")                                                           \
 	M(rst_peer_dead, "RST to an endpoint of a flow whose peer, or itself, answered no probe")                      \
 	M(syn_resteer, "a client's SYN, for another backend than the one that it went to first")                       \
@@ -47,6 +49,9 @@ extern const char *const made_name[MADE_COUNT];
 	A(rst_peer_dead, SILENCE, "ended a connection with a silent end, with RST to both sides")                      \
 	A(put_off, SILENCE, "put off a probe or an end: more than the gateway may send per second")                    \
 	A(refuse_rst, SILENCE, "dropped a RST that its receiver would not take either")                                \
+	A(rst_stop, SILENCE, "ended a flow as the gateway stops: TCP with RST to both sides")                          \
+	A(drain_rst, NAMES, "ended a flow of a removed backend at its drain deadline: TCP with RST to both sides")     \
+	A(follow, NAMES, "sent a new flow where DNS points now, not where it pointed first (counted in shadow alone)") \
 	A(clamp, PATH, "lowered the MSS of a SYN or SYN-ACK to what the path carries")                                 \
 	A(hold_ptb, PATH, "held back a \"packet too big\" that says less than its connection has shown to pass")       \
 	A(hold_client, STORM, "held a new connection beyond its client's cap")                                         \

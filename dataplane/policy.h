@@ -86,6 +86,9 @@ struct policy_service {
 	uint32_t breaker_consecutive; /* connect failures in a row that open a backend's breaker */
 	struct policy_storm storm;
 	struct policy_set sets[SET_FAMILIES][SET_PROTOS];
+	/* With names in shadow: what DNS says now, where that differs. Its backends have no slots. */
+	bool would_differ;
+	struct policy_set would[SET_FAMILIES][SET_PROTOS];
 };
 
 struct policy_listener {

@@ -105,6 +105,7 @@ static const struct column backend_columns[] = {
 	{"failures", "FAILURES", COLUMN_NUMBER},
 	{"resteered", "RESTEERED", COLUMN_NUMBER},
 	{"pinned", "PINNED", COLUMN_NUMBER},
+	{"drain_s", "DRAIN", COLUMN_SECONDS},
 	{"ttl_left", "TTL", COLUMN_SECONDS},
 	{"idle_survived_s", "IDLE OK", COLUMN_SECONDS},
 	{"idle_lost_s", "IDLE LOST", COLUMN_SECONDS},
@@ -124,6 +125,8 @@ static const struct column name_columns[] = {
 	{"next_query_s", "NEXT", COLUMN_SECONDS},
 	{"queries", "QUERIES", COLUMN_NUMBER},
 	{"failures", "FAILURES", COLUMN_NUMBER},
+	{"changes", "CHANGES", COLUMN_NUMBER},
+	{"would_changes", "WOULD", COLUMN_NUMBER},
 	{"last_error", "LAST ERROR", COLUMN_TEXT},
 };
 
@@ -502,7 +505,7 @@ enum ctl_exit command_ledger(const struct ctl *ctl)
 	return result;
 }
 
-/* --- reload, cure, check --- */
+/* --- reload, cure, drain, check --- */
 
 /* Posts a command; prints `done` and what it answered. */
 static enum ctl_exit post(const struct ctl *ctl, const char *path, const char *done)
@@ -543,6 +546,34 @@ enum ctl_exit command_cure(const struct ctl *ctl)
 	free(cure);
 	free(mode);
 	return post(ctl, path, "set");
+}
+
+/* One KEY=VALUE of drain, as "&KEY=VALUE". */
+static bool drain_add(struct page_query *q, const char *arg)
+{
+	static const char *const keys[] = {"service", "deadline", "set"};
+
+	for (size_t i = 0; i < N_COLUMNS(keys); i++) {
+		size_t len = strlen(keys[i]);
+
+		if (strncmp(arg, keys[i], len) == 0 && arg[len] == '=')
+			return query_add(q, keys[i], arg + len + 1);
+	}
+	return false;
+}
+
+enum ctl_exit command_drain(const struct ctl *ctl)
+{
+	struct page_query q = {0};
+	char path[1400];
+	bool fits = ctl->n_args > 0 && query_add(&q, "backend", ctl->args[0]);
+
+	for (int i = 1; fits && i < ctl->n_args; i++)
+		fits = drain_add(&q, ctl->args[i]);
+	if (!fits)
+		return usage("expected drain BACKEND [service=NAME] [deadline=30s] [set=auto]");
+	snprintf(path, sizeof(path), "/v1/drain?%s", q.text + 1);
+	return post(ctl, path, "done");
 }
 
 enum ctl_exit command_check(const struct ctl *ctl)

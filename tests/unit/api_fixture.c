@@ -332,6 +332,8 @@ static void fill_backends(struct view_backend *b, uint64_t now_ns)
 	strcpy(b[2].services, "blog");
 	b[2].slot = 2;
 	b[2].life = LIFE_GONE;
+	b[2].removed_ns = now_ns > 60000000000 ? now_ns - 60000000000 : 1;
+	b[2].deadline_ns = now_ns + 20000000000;
 	b[2].weight = 1;
 }
 
@@ -354,8 +356,8 @@ struct view *api_fixture_view(enum gateway_state state)
 	fill_backends(v->backends, v->published_ns);
 	v->n_names = 2;
 	v->names = calloc(2, sizeof(*v->names));
-	v->names[0] = (struct view_name){"shop.lab.test", 4, "fresh", 2, 5000000000, UINT64_MAX / 2, 9, 0, ""};
-	v->names[1] = (struct view_name){"gone.lab.test", 6, "gone", 0, 0, 0, 5, 5, "NXDOMAIN \xff"};
+	v->names[0] = (struct view_name){"shop.lab.test", 4, "fresh", 2, 5000000000, UINT64_MAX / 2, 9, 0, 2, 1, 3, ""};
+	v->names[1] = (struct view_name){"gone.lab.test", 6, "gone", 0, 0, 0, 5, 5, 0, 0, 0, "NXDOMAIN \xff"};
 	v->n_gates = 2;
 	v->gates = calloc(2, sizeof(*v->gates));
 	v->gates[0] = (struct view_gate){"wan", 2, {{"gate_known", "to known", 11}, {"gate_new", "to new", 0}}};

@@ -207,6 +207,16 @@ uint32_t ack(const struct sent *s)
 	return ntohl(tcp(s)->recv_ack);
 }
 
+void check_rst(const struct sent *s, enum rig_port port, uint8_t flags, uint32_t want_seq, uint32_t want_ack)
+{
+	assert_int_equal(s->port, port);
+	assert_int_equal(s->p.kind, PACKET_TCP);
+	assert_int_equal(s->p.tcp_flags, flags);
+	assert_int_equal(seq(s), want_seq);
+	assert_int_equal(ack(s), want_ack);
+	assert_int_equal(s->p.payload_len, 0);
+}
+
 /* --- a conversation --- */
 
 struct frame_spec from_client(const struct talk *t, uint8_t flags, uint32_t seq, uint32_t ack)

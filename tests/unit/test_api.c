@@ -195,6 +195,11 @@ static void test_backends(void **state)
 	/* Nothing was learned about these yet. */
 	assert_null_value(fixed, "idle_survived_s");
 	assert_null_value(fixed, "idle_lost_s");
+	assert_null_value(dns, "removed_s");
+	assert_null_value(dns, "drain_s");
+	assert_true(json_number_value(json_object_get(gone, "removed_s")) > 0);
+	left_s = json_number_value(json_object_get(gone, "drain_s"));
+	assert_true(left_s > 10 && left_s <= 20);
 	json_decref(doc);
 }
 
@@ -207,6 +212,9 @@ static void test_names(void **state)
 	assert_string_equal(get_text(shop, "state"), "fresh");
 	assert_true(json_number_value(json_object_get(shop, "ttl_s")) == 5.0);
 	assert_null_value(shop, "last_error");
+	assert_int_equal(get_int(shop, "changes"), 2);
+	assert_int_equal(get_int(shop, "would_changes"), 1);
+	assert_int_equal(get_int(shop, "refused"), 3);
 	assert_int_equal(get_int(gone, "family"), 6);
 	/* Not UTF-8: null, and the answer as a whole stays whole. */
 	assert_null_value(gone, "last_error");
@@ -477,6 +485,23 @@ static void test_reload(void **state)
 	json_decref(doc);
 	reply_free(&r);
 	assert_error(f, false, "POST", "/v1/reload?hard=1", NULL, 400, "unknown parameter 'hard'");
+}
+
+static void test_drain(void **state)
+{
+	struct api_fixture *f = *state;
+	struct reply r;
+
+	assert_int_equal(api_fixture_request(f, false, "POST", "/v1/drain?backend=tcp:198.18.3.21:8080&deadline=1m30s",
+					     NULL, "", &r),
+			 0);
+	assert_int_equal(r.status, 200);
+	reply_free(&r);
+	assert_error(f, false, "POST", "/v1/drain?set=open", NULL, 400, "bad value 'open' of 'set': expected auto");
+	assert_error(f, false, "POST", "/v1/drain?deadline=8d", NULL, 400, "from 1s to 7d");
+	assert_error(f, false, "POST", "/v1/drain?deadline=900ms", NULL, 400, "from 1s to 7d");
+	assert_error(f, true, "POST", "/v1/drain?set=auto", NULL, 403, "Unix socket");
+	assert_int_equal(f->taken, 1);
 }
 
 /* Both ways in which decide can be late; afterwards the next command goes through as ever. */
@@ -835,6 +860,7 @@ int main(void)
 		API_TEST(test_paths_and_methods),
 		API_TEST(test_tcp_is_read_only_and_checks_host),
 		API_TEST(test_reload),
+		API_TEST(test_drain),
 		API_TEST(test_command_that_is_not_answered),
 		API_TEST(test_config_text),
 		API_TEST(test_metrics),

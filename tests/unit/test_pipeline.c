@@ -137,16 +137,6 @@ static void test_trailer(void **state)
 
 /* --- answers --- */
 
-static void check_rst(const struct sent *s, enum rig_port port, uint8_t flags, uint32_t want_seq, uint32_t want_ack)
-{
-	assert_int_equal(s->port, port);
-	assert_int_equal(s->p.kind, PACKET_TCP);
-	assert_int_equal(s->p.tcp_flags, flags);
-	assert_int_equal(seq(s), want_seq);
-	assert_int_equal(ack(s), want_ack);
-	assert_int_equal(s->p.payload_len, 0);
-}
-
 static void test_strays(void **state)
 {
 	for (int v6 = 0; v6 < 2; v6++) {
