@@ -87,7 +87,9 @@ def test_herd(lab, records, family):
     assert 0.95 * 349 / 500 <= result["seconds"] <= 349 / 500 + SLACK_MS / 1000
     assert result["max_ms"] <= 1000 * 349 / 500 + SLACK_MS
     assert shop["held"] == shop["held_admitted"] >= 300 and shop["refused"] == shop["silent"] == 0
-    assert shop["new_flows"] == shop["attempts"] == seen["packets"] == 400
+    # One SYN each, but for those that a busy upstream left unanswered for too long.
+    assert shop["new_flows"] == shop["attempts"] == 400
+    assert seen["packets"] == 400 + ledger["made"]["syn_resteer"]
     assert seen["bad"] == 0, seen["examples"]
     assert ledger["sum"]["inside"] == 0 and ledger["balance"] == 0
     assert ledger["actions"]["hold_service"] == shop["held"]
