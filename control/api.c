@@ -536,7 +536,7 @@ void api_stop(struct api *api)
 	api->stopping = true;
 	pthread_cond_broadcast(&api->changed);
 	pthread_mutex_unlock(&api->lock);
-	api->streams.ending = true;
+	api_streams_end(&api->streams);
 	api_unix_unlink(&api->unix_socket);
 	for (int i = 0; i < LISTENERS; i++)
 		if (api->listeners[i].daemon)

@@ -9,6 +9,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define AT_ONCE  32   /* records copied under the lock that events are added under */
 #define WAIT_MS  1000 /* between looks at whether all streams are to end */
@@ -169,4 +170,11 @@ struct MHD_Response *api_events_stream(struct api_streams *streams, struct event
 	else
 		stream_free(s);
 	return response;
+}
+
+void api_streams_end(struct api_streams *streams)
+{
+	streams->ending = true;
+	for (unsigned waited_ms = 0; streams->n && waited_ms < 2 * WAIT_MS; waited_ms += 10)
+		usleep(10000);
 }

@@ -17,6 +17,9 @@ struct api_streams {
 	_Atomic bool ending; /* all end within a second, though nothing happens */
 };
 
+/* Ends all, in good form where their clients read; waits for that, two seconds at most. */
+void api_streams_end(struct api_streams *streams);
+
 /*
  * A response whose body is the stream that the query asks for; it blocks the thread that sends it, and no other. NULL:
  * there are API_STREAMS_MAX already, or no memory.
