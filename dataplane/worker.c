@@ -153,6 +153,7 @@ static void fill_report(struct worker *w, struct worker_report *r)
 		.policy_number = w->policy_number,
 		.policy_regress = w->policy_regress,
 		.expired = w->expired,
+		.wants_denied = w->wants_denied,
 		.stalled_ns = w->stalled_ns,
 		.flows_v4 = w->flows.pool4.in_use,
 		.flows_v4_max = w->flows.pool4.capacity,
