@@ -121,7 +121,9 @@ struct flow_track {
 	uint32_t wheel_next, wheel_prev; /* entry references without direction, FLOW_REF_NONE at the ends */
 	uint16_t wheel_slot;
 	uint8_t fin_seen; /* bit per direction */
-	uint16_t modes;   /* of the cures, at its birth: cure_pack() */
+	uint8_t told;    /* bit per direction: its receiver heard that the flow is over; of the end that began at … */
+	uint32_t end_ms; /* … this time: due.c */
+	uint16_t modes;  /* of the cures, at its birth: cure_pack() */
 	uint32_t service_slot;
 	uint32_t backend_slot;
 	uint16_t snat_port_be;

@@ -41,6 +41,8 @@ extern const char *const made_name[MADE_COUNT];
 	A(refuse_open, WALL, "refused a new flow: the breakers of all backends are open")                              \
 	A(probe, WALL, "sent a SYN of the gateway's own to a backend whose breaker is open")                           \
 	A(rst_idle, SILENCE, "ended a connection that idled too long, with RST to both sides")                         \
+	A(rst_untold, SILENCE,                                                                                         \
+	  "... of these, with an end that there was no way to for ten seconds, and that was not told")                 \
 	A(clamp, PATH, "lowered the MSS of a SYN or SYN-ACK to what the path carries")                                 \
 	A(hold_ptb, PATH, "held back a \"packet too big\" that says less than its connection has shown to pass")
 

@@ -76,7 +76,7 @@ static uint16_t write_for(const struct worker *w, flow_ref ref, void *ip, struct
 	return segment_write4(ip, out->src_be, out->dst_be, s);
 }
 
-void segment_send(struct worker *w, const struct burst *b, flow_ref ref, uint32_t seq, uint32_t ack, uint8_t flags,
+bool segment_send(struct worker *w, const struct burst *b, flow_ref ref, uint32_t seq, uint32_t ack, uint8_t flags,
 		  enum made kind)
 {
 	struct segment_made s = {.seq = seq, .ack = ack, .flags = flags};
@@ -86,10 +86,10 @@ void segment_send(struct worker *w, const struct burst *b, flow_ref ref, uint32_
 
 	if (route_flow(w, b, ref, flow_half(&w->flows, ref), flow_cold(&w->flows, ref)->hash[flow_ref_dir(ref)],
 		       &hop) != VERDICT_NONE)
-		return;
+		return false;
 	it.m = rte_pktmbuf_alloc(w->dp->pool);
 	if (!it.m)
-		return;
+		return false;
 	it.frame = rte_pktmbuf_mtod(it.m, uint8_t *);
 	len = write_for(w, ref, it.frame + RTE_ETHER_HDR_LEN, &s);
 	((struct rte_ether_hdr *)it.frame)->ether_type =
@@ -98,4 +98,5 @@ void segment_send(struct worker *w, const struct burst *b, flow_ref ref, uint32_
 	route_put_l2(&it, &hop);
 	w->ledger.made[kind]++;
 	tx_put(w, it.out_port, it.m);
+	return true;
 }
