@@ -19,7 +19,8 @@ struct dataplane;
 #define MADE_LIST(M)                                                                                                   \
 	M(rst_idle, "RST to an endpoint of a flow that ended idle")                                                    \
 	M(syn_resteer, "a client's SYN, for another backend than the one that it went to first")                       \
-	M(syn_probe, "SYN of the gateway's own to a backend whose breaker is open")
+	M(syn_probe, "SYN of the gateway's own to a backend whose breaker is open")                                    \
+	M(fragment, "fragment of a packet that was forwarded, beside the first")
 
 enum made {
 #define M(name, help) MADE_##name,
