@@ -38,11 +38,11 @@ static void plan_probe(struct breaker *b, uint64_t now_ns, uint32_t chance)
 	b->probe_ns = now_ns + spread(soon ? BREAKER_PROBE_NS : BREAKER_PROBE_LATER_NS, chance);
 }
 
-void breaker_open(struct breaker *b, uint64_t now_ns, uint32_t chance)
+void breaker_open(struct breaker *b, uint64_t now_ns)
 {
 	enter(b, BREAKER_OPEN, now_ns);
 	b->probes = 0;
-	plan_probe(b, now_ns, chance);
+	b->probe_ns = now_ns;
 }
 
 void breaker_close(struct breaker *b, uint64_t now_ns)

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* The first probe is due at once: of what was not the backend's fault, or is over, nothing shall remain. */
 #define BREAKER_PROBE_NS       1000000000ull  /* between two probes of an open one, */
 #define BREAKER_PROBE_LATER_NS 5000000000ull  /* when it has been open for */
 #define BREAKER_PROBE_SOON_NS  60000000000ull /* this long; each +-10 %, so that many do not probe in step */
@@ -26,7 +27,7 @@ struct breaker {
 bool breaker_may(enum breaker_state from, enum breaker_state to);
 
 /* Failures in a row have opened it; it was closed. */
-void breaker_open(struct breaker *b, uint64_t now_ns, uint32_t chance);
+void breaker_open(struct breaker *b, uint64_t now_ns);
 /* It answered a SYN, or it was another's fault; it was open. */
 void breaker_close(struct breaker *b, uint64_t now_ns);
 /* True: a probe is due, and is counted as ordered; the next one is planned. */

@@ -13,6 +13,8 @@
 
 #define SILENCE_WINDOW_NS 10000000000ull /* who fell silent within it did so together */
 #define WAYS_AGAIN_NS     250000000ull   /* while there is no way to a side, it is looked for this often */
+#define TOLD_AT_ONCE      3              /* openings of a backend that are told within */
+#define TOLD_NS           10000000000ull /* this time: it may open and close in milliseconds */
 #define DOUBT_NS          300000000ull   /* two ticks of the wheel: by then the others' SYNs were due, too */
 
 struct backend {
@@ -20,7 +22,11 @@ struct backend {
 	bool noted;
 	bool listed;         /* in `open` */
 	bool alone;          /* others of its side were heard since it was last: its silence is its own */
+	bool sided;          /* it is of a side that is down; while sides are looked at */
 	uint64_t doubted_ns; /* it opened on silence then, and it is not known yet whether alone; 0: no doubt */
+	bool told;           /* that it is open */
+	uint32_t n_told, n_untold;
+	uint64_t told_ns; /* when the time began in which n_told openings were told */
 	struct breaker breaker;
 };
 
@@ -44,8 +50,7 @@ struct breakers {
 	uint32_t *noted, n_noted;
 	uint32_t *open, n_open;             /* slots whose breaker is open, in no order */
 	struct side (*sides)[SET_FAMILIES]; /* by service slot */
-	unsigned n_sides_without_way;
-	uint64_t ways_ns; /* when ways are looked at next */
+	uint64_t look_ns;                   /* when sides are looked at next, without any news */
 };
 
 struct breakers *breakers_create(struct dataplane *dp, const struct services *services, struct events *events,
@@ -59,7 +64,7 @@ struct breakers *breakers_create(struct dataplane *dp, const struct services *se
 	b->services = services;
 	b->events = events;
 	b->config = *config;
-	b->ways_ns = UINT64_MAX;
+	b->look_ns = UINT64_MAX;
 	b->backends = calloc(config->n_backend_slots, sizeof(*b->backends));
 	b->noted = calloc(config->n_backend_slots, sizeof(*b->noted));
 	b->open = calloc(config->n_backend_slots, sizeof(*b->open));
@@ -154,6 +159,7 @@ static struct backend *backend_at(struct breakers *b, uint32_t slot, struct slot
 	if (backend->generation != info->ref.generation) {
 		backend->generation = info->ref.generation;
 		backend->breaker = (struct breaker){0};
+		backend->told_ns = backend->n_untold = 0;
 	}
 	return backend;
 }
@@ -214,20 +220,48 @@ static bool is_doubtful(struct breakers *b, uint32_t slot, const struct streak *
 	return now_ns < backend->doubted_ns + DOUBT_NS;
 }
 
+/* No backend, and nobody who makes one look dead again and again, shall fill the events. */
+static bool may_tell(struct backend *backend, uint64_t now_ns)
+{
+	if (!backend->told_ns || now_ns - backend->told_ns >= TOLD_NS) {
+		backend->told_ns = now_ns;
+		backend->n_told = 0;
+	}
+	if (backend->n_told >= TOLD_AT_ONCE) {
+		backend->n_untold++;
+		return false;
+	}
+	backend->n_told++;
+	return true;
+}
+
+static void tell_open(struct breakers *b, const struct slot_info *info, struct backend *backend, const struct streak *s,
+		      enum cure_mode mode)
+{
+	char id[SLOT_ID_STRLEN], evidence[160], untold[80] = "";
+
+	explain(s, evidence, sizeof(evidence));
+	if (backend->n_untold)
+		snprintf(untold, sizeof(untold), "; it was open %u times more since the last that was told",
+			 backend->n_untold);
+	backend->n_untold = 0;
+	events_add(b->events, EVENT_WARNING, "breaker_open", cure_name[CURE_WALL], slots_id(info, id), "%s%s%s",
+		   evidence, mode == CURE_SHADOW ? " (shadow: it gets new flows all the same)" : "", untold);
+}
+
 static void confirm(struct breakers *b, const struct slot_info *info, struct backend *backend, const struct streak *s,
 		    enum cure_mode mode, uint64_t now_ns)
 {
-	char id[SLOT_ID_STRLEN], evidence[160];
 	uint32_t slot = info->ref.slot;
 
-	breaker_open(&backend->breaker, now_ns, chance(slot, now_ns));
+	breaker_open(&backend->breaker, now_ns);
 	dataplane_backend_due(b->dp, slot, backend->breaker.probe_ns);
 	list(b, slot);
 	if (!backend->doubted_ns)
 		tell_workers(b, slot);
-	explain(s, evidence, sizeof(evidence));
-	events_add(b->events, EVENT_WARNING, "breaker_open", cure_name[CURE_WALL], slots_id(info, id), "%s%s", evidence,
-		   mode == CURE_SHADOW ? " (shadow: it gets new flows all the same)" : "");
+	backend->told = may_tell(backend, now_ns);
+	if (backend->told)
+		tell_open(b, info, backend, s, mode);
 }
 
 static void close_answered(struct breakers *b, const struct slot_info *info, struct backend *backend, uint64_t now_ns)
@@ -238,9 +272,10 @@ static void close_answered(struct breakers *b, const struct slot_info *info, str
 	/* It answered before its opening was looked at: then nobody was told of that. */
 	if (backend->breaker.state == BREAKER_CLOSED)
 		return;
-	events_add(b->events, EVENT_INFO, "breaker_closed", cure_name[CURE_WALL], slots_id(info, id),
-		   "answered a SYN %.1f s after it was opened; %u probes were ordered",
-		   seconds(now_ns - backend->breaker.since_ns), backend->breaker.probes);
+	if (backend->told)
+		events_add(b->events, EVENT_INFO, "breaker_closed", cure_name[CURE_WALL], slots_id(info, id),
+			   "answered a SYN %.1f s after it was opened; %u probes were ordered",
+			   seconds(now_ns - backend->breaker.since_ns), backend->breaker.probes);
 	breaker_close(&backend->breaker, now_ns);
 }
 
@@ -265,16 +300,13 @@ bool breakers_side_is_silent(size_t n_backends, size_t n_silent)
 	return n_backends >= SIDE_BACKENDS_MIN && n_silent * 5 >= n_backends * 4;
 }
 
-static bool is_blocked(enum way way)
-{
-	return way == WAY_NO_ROUTE || way == WAY_LINK_DOWN || way == WAY_NO_ROUTER;
-}
-
 struct side_count {
-	size_t n, n_silent, n_blocked;
-	size_t n_marked; /* as being of a side that is down */
-	bool answered;   /* one of those */
-	enum way way;    /* what blocks it */
+	size_t n, n_silent;
+	size_t n_blocked; /* no link, no route */
+	size_t n_lost;    /* no router, which may be only about to be found */
+	size_t n_marked;  /* as being of a side that is down */
+	bool answered;    /* one of those */
+	enum way way;     /* what is wrong with it */
 };
 
 /* Silent now, and since not longer than the window: one that was opened before it fell silent alone. */
@@ -286,6 +318,15 @@ static bool fell_silent(const struct breakers *b, uint32_t slot, const struct st
 	return is_only_silent(s) && now_ns - times.silent_ns <= SILENCE_WINDOW_NS;
 }
 
+static void count_way(struct side_count *c, enum way way)
+{
+	c->n_blocked += way == WAY_NO_ROUTE || way == WAY_LINK_DOWN;
+	c->n_lost += way == WAY_NO_ROUTER;
+	if (way != WAY_OPEN && way != WAY_NO_HOST)
+		c->way = way;
+}
+
+/* One that is marked is silent still: another service's side, which has it too, is no better off. */
 static struct side_count count_side(const struct breakers *b, const struct services_side *side, uint64_t now_ns)
 {
 	struct side_count c = {.n = side->set->n_backends};
@@ -293,20 +334,24 @@ static struct side_count count_side(const struct breakers *b, const struct servi
 	for (uint32_t i = 0; i < side->set->n_backends; i++) {
 		const struct policy_backend *backend = &side->set->backends[i];
 		struct streak s = streak_read(dataplane_breaker(b->dp, backend->ref.slot));
-		enum way way = dataplane_way(b->dp, &backend->addr);
 
-		c.n_silent += fell_silent(b, backend->ref.slot, &s, now_ns);
+		c.n_silent += (s.side_down && !s.answered) || fell_silent(b, backend->ref.slot, &s, now_ns);
 		c.n_marked += s.side_down;
 		c.answered |= s.side_down && s.answered;
-		c.n_blocked += is_blocked(way);
-		c.way = is_blocked(way) ? way : c.way;
+		count_way(&c, dataplane_way(b->dp, &backend->addr));
 	}
 	return c;
 }
 
+static bool is_most(size_t n, const struct side_count *c)
+{
+	return n && n * 5 >= c->n * 4;
+}
+
+/* A router that is not resolved is none to complain of before a SYN got no answer. */
 static bool is_side_blocked(const struct side_count *c)
 {
-	return c->n_blocked && c->n_blocked * 5 >= c->n * 4;
+	return is_most(c->n_blocked + (c->n_silent ? c->n_lost : 0), c);
 }
 
 /* More than one in five was heard since: the side is there, whatever else is wrong. */
@@ -344,8 +389,9 @@ static void take_back(struct breakers *b, uint32_t slot, uint64_t now_ns)
 	if (!backend || backend->breaker.state != BREAKER_OPEN)
 		return;
 	breaker_close(&backend->breaker, now_ns);
-	events_add(b->events, EVENT_INFO, "breaker_closed", cure_name[CURE_WALL], slots_id(&info, id),
-		   "taken back: it is not alone in its silence");
+	if (backend->told)
+		events_add(b->events, EVENT_INFO, "breaker_closed", cure_name[CURE_WALL], slots_id(&info, id),
+			   "taken back: it is not alone in its silence");
 }
 
 /* What workers opened on silence alone is taken back, confirmed or not. */
@@ -388,7 +434,7 @@ static void side_down(struct breakers *b, const struct services_side *side, cons
 	if (blocked)
 		events_add(b->events, EVENT_CRITICAL, "side_down", cure_name[CURE_WALL], side->service,
 			   "%s: no way to %zu of %zu backends (%s): silence opens no breaker until there is one",
-			   side->family == SET_V4 ? "IPv4" : "IPv6", c->n_blocked, c->n, way_words[c->way]);
+			   side->family == SET_V4 ? "IPv4" : "IPv6", c->n_blocked + c->n_lost, c->n, way_words[c->way]);
 	else
 		events_add(
 			b->events, EVENT_CRITICAL, "side_down", cure_name[CURE_WALL], side->service,
@@ -411,39 +457,83 @@ static void side_up(struct breakers *b, const struct services_side *side)
 struct side_look {
 	struct breakers *b;
 	uint64_t now_ns;
-	bool off;
+	unsigned n_without_way, n_marked;
 };
 
 /* Also where none of those that fell silent is left: DNS may have brought others. */
-static bool is_side_up_again(const struct side_look *look, enum side_state state, const struct side_count *c)
+static bool is_up_again(enum side_state state, const struct side_count *c)
 {
-	if (look->off || c->answered)
+	if (c->answered)
 		return true;
-	return state == SIDE_NO_WAY ? !is_side_blocked(c) : !c->n_marked;
+	return state == SIDE_NO_WAY ? !is_most(c->n_blocked + c->n_lost, c) : !c->n_marked;
+}
+
+static void judge_side(struct breakers *b, const struct services_side *side, const struct side_count *c,
+		       uint64_t now_ns)
+{
+	enum side_state state = side_at(b, side)->state;
+
+	if (state != SIDE_UP && is_up_again(state, c))
+		side_up(b, side);
+	else if (state == SIDE_UP && (is_side_blocked(c) || breakers_side_is_silent(c->n, c->n_silent)))
+		side_down(b, side, c, now_ns);
+	else
+		find_lonely(b, side);
 }
 
 static void look_at_side(void *arg, const struct services_side *side)
 {
-	const struct side_look *look = arg;
+	struct side_look *look = arg;
 	struct breakers *b = look->b;
 	struct side_count c = count_side(b, side, look->now_ns);
-	const struct side *is = side_at(b, side);
 
-	if (is->state != SIDE_UP && is_side_up_again(look, is->state, &c))
-		side_up(b, side);
-	else if (is->state == SIDE_UP && !look->off &&
-		 (is_side_blocked(&c) || breakers_side_is_silent(c.n, c.n_silent)))
-		side_down(b, side, &c, look->now_ns);
-	else
-		find_lonely(b, side);
-	b->n_sides_without_way += is->state == SIDE_NO_WAY;
+	judge_side(b, side, &c, look->now_ns);
+	look->n_without_way += side_at(b, side)->state == SIDE_NO_WAY;
+	look->n_marked += c.n_marked;
+	for (uint32_t i = 0; i < side->set->n_backends; i++)
+		b->backends[side->set->backends[i].ref.slot].sided |= side_at(b, side)->state != SIDE_UP;
 }
 
-static void look_at_sides(struct breakers *b, bool off, uint64_t now_ns)
+/* A mark that outlived its side, or came back with its backend: nobody else would take it away. */
+static void unmark(void *arg, const struct services_side *side)
 {
-	b->n_sides_without_way = 0;
-	services_sides(b->services, look_at_side, &(struct side_look){b, now_ns, off});
-	b->ways_ns = b->n_sides_without_way ? now_ns + WAYS_AGAIN_NS : UINT64_MAX;
+	struct breakers *b = arg;
+
+	for (uint32_t i = 0; i < side->set->n_backends; i++) {
+		uint32_t slot = side->set->backends[i].ref.slot;
+
+		if (!b->backends[slot].sided && streak_read(dataplane_breaker(b->dp, slot)).side_down)
+			change_word(b, slot, to_side_up);
+	}
+}
+
+static void unside(void *arg, const struct services_side *side)
+{
+	struct breakers *b = arg;
+
+	for (uint32_t i = 0; i < side->set->n_backends; i++)
+		b->backends[side->set->backends[i].ref.slot].sided = false;
+}
+
+static void look_at_sides(struct breakers *b, uint64_t now_ns)
+{
+	struct side_look look = {.b = b, .now_ns = now_ns};
+
+	services_sides(b->services, look_at_side, &look);
+	if (look.n_marked)
+		services_sides(b->services, unmark, b);
+	services_sides(b->services, unside, b);
+	b->look_ns = look.n_without_way ? now_ns + WAYS_AGAIN_NS : UINT64_MAX;
+}
+
+/* The wall is off. */
+static void forget_side(void *arg, const struct services_side *side)
+{
+	struct breakers *b = arg;
+
+	side_at(b, side)->state = SIDE_UP;
+	for (uint32_t i = 0; i < side->set->n_backends; i++)
+		change_word(b, side->set->backends[i].ref.slot, to_side_up);
 }
 
 /* --- news --- */
@@ -463,9 +553,9 @@ void breakers_note_all(struct breakers *b)
 			breakers_note(b, slot);
 }
 
-void breakers_ways_changed(struct breakers *b)
+void breakers_look_again(struct breakers *b)
 {
-	b->ways_ns = 0;
+	b->look_ns = 0;
 }
 
 /* Sides first: what they take back was never open. */
@@ -558,15 +648,19 @@ static void run_all_open(struct breakers *b, enum cure_mode mode, uint64_t now_n
 
 void breakers_run(struct breakers *b, enum cure_mode mode, uint64_t now_ns)
 {
-	if (concerns_sides(b) || now_ns >= b->ways_ns || mode == CURE_OFF)
-		look_at_sides(b, mode == CURE_OFF, now_ns);
+	if (mode == CURE_OFF) {
+		services_sides(b->services, forget_side, b);
+		b->look_ns = UINT64_MAX;
+	} else if (concerns_sides(b) || now_ns >= b->look_ns) {
+		look_at_sides(b, now_ns);
+	}
 	settle_all(b, mode, now_ns);
 	run_all_open(b, mode, now_ns);
 }
 
 uint64_t breakers_due_ns(const struct breakers *b)
 {
-	uint64_t due_ns = b->ways_ns;
+	uint64_t due_ns = b->look_ns;
 
 	for (uint32_t i = 0; i < b->n_noted; i++) {
 		uint64_t at_ns = b->backends[b->noted[i]].doubted_ns + DOUBT_NS;

@@ -32,8 +32,8 @@ void breakers_destroy(struct breakers *b);
 void breakers_note(struct breakers *b, uint32_t slot);
 /* Notes were lost: any backend may have news. */
 void breakers_note_all(struct breakers *b);
-/* A link changed: there may be no way to some side, or one again. */
-void breakers_ways_changed(struct breakers *b);
+/* A link or a set of backends changed: sides may be down, or up again. */
+void breakers_look_again(struct breakers *b);
 
 /* Settles all news, and does what is due. `mode`: of the wall, for flows that begin now. */
 void breakers_run(struct breakers *b, enum cure_mode mode, uint64_t now_ns);

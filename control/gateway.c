@@ -121,6 +121,9 @@ int gateway_publish_now(struct gateway *gw)
 	say_starved(gw);
 	if (gw->netlink)
 		keep_resolved(gw);
+	breakers_look_again(gw->breakers);
+	if (gw->breakers_due)
+		gateway_run_breakers(gw);
 	return 0;
 }
 
@@ -263,7 +266,7 @@ static void on_link(void *arg, int port, bool present, bool up, uint32_t mtu)
 	/* The first time, nothing is served yet. */
 	if (!gw->breakers_due)
 		return;
-	breakers_ways_changed(gw->breakers);
+	breakers_look_again(gw->breakers);
 	gateway_run_breakers(gw);
 }
 

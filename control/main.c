@@ -43,7 +43,9 @@ static int check(const struct config *config)
 		int n = memory_plan_queues(&config->ports[i], err, sizeof(err));
 
 		if (n < 0)
-			fprintf(stderr, "warning: %s\n", err);
+			fprintf(stderr, "%s%s\n", n == -E2BIG ? "" : "warning: ", err);
+		if (n == -E2BIG)
+			return EXIT_CONFIG;
 		n_queues += n > 0 ? n : 1;
 	}
 	config_to_dataplane(config, n_queues, &dataplane);

@@ -21,12 +21,19 @@ int memory_plan_queues(const struct config_port *port, char *err, size_t err_len
 	if (port->kind == PORT_ETH)
 		return port->queues ? port->queues : 1;
 	n = gate_device_queues(port->device);
-	if (n < 0)
+	if (n < 0) {
 		snprintf(err, err_len, "port %s: no network device %s here (ip link shows what there is)", port->name,
 			 port->device);
-	else if (port->queues && (int)port->queues != n)
-		n = port->queues;
-	return n;
+		return n;
+	}
+	if (n > DATAPLANE_MAX_QUEUES) {
+		snprintf(err, err_len,
+			 "port %s: %s has %d receive queues, all of which must be served, and a port has %d at most: "
+			 "ethtool -L %s combined %d",
+			 port->name, port->device, n, DATAPLANE_MAX_QUEUES, port->device, DATAPLANE_MAX_QUEUES);
+		return -E2BIG;
+	}
+	return port->queues ? (int)port->queues : n;
 }
 
 static uint32_t device_mtu(const char *device)

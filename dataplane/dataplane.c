@@ -189,6 +189,11 @@ int dataplane_add_port(struct dataplane *dp, const struct port_config *config, c
 		snprintf(err, err_len, "more than %d ports", DATAPLANE_MAX_PORTS);
 		return -ENOSPC;
 	}
+	if (config->n_queues > DATAPLANE_MAX_QUEUES) {
+		snprintf(err, err_len, "%s: %u queues, a port has %d at most", config->device, config->n_queues,
+			 DATAPLANE_MAX_QUEUES);
+		return -E2BIG;
+	}
 	if (config->n_queues < dp->config.n_workers) {
 		snprintf(err, err_len,
 			 "port %s: %s has %u queues for %u workers; each worker needs a queue of its own: give it more "

@@ -81,7 +81,7 @@ static void begin(struct worker *w, const struct item *it, const struct policy *
 	flow_put_state(&w->flows, it->ref, it->p.proto == PROTO_TCP ? FLOW_SYN_SENT : FLOW_UDP_UNREPLIED);
 	track->timeout_ms = it->p.proto == PROTO_TCP ? svc->timeouts.syn_sent_ms : svc->timeouts.udp_unreplied_ms;
 	if (it->p.proto == PROTO_TCP && policy->modes.of[CURE_WALL] != CURE_OFF)
-		wall_watch(w, it->ref);
+		wall_begin(w, it);
 	wheel_add(&w->wheel, &w->flows, it->ref, w->run_ms);
 	count_add(&w->backends[track->backend_slot].users, 1);
 	count_add(&w->backends[track->backend_slot].new_flows, 1);
@@ -118,7 +118,6 @@ void flow_roll_up(struct worker *w, flow_ref ref)
 
 	if (down->packets)
 		wall_heard(w, slot, (uint32_t)w->run_ms - down->last_ms);
-
 	for (enum flow_dir dir = DIR_UP; dir < DIRS; dir++) {
 		struct flow_half *half = flow_half(&w->flows, (ref & ~UINT32_C(1)) | dir);
 

@@ -9,8 +9,60 @@
 enum {
 	OPTION_END = 0,
 	OPTION_NOP = 1,
+	OPTION_MSS = 2,
+	OPTION_WINDOW_SCALE = 3,
+	OPTION_SACK_PERMITTED = 4,
+	OPTION_TIMESTAMPS = 8,
 	OPTION_FAST_OPEN = 34, /* RFC 7413 4.1.1 */
 };
+
+/* --- judging --- */
+
+#define TTL_ENOUGH 16 /* hops between the gateway and any backend */
+
+bool syn_is_right(const struct item *it)
+{
+	const uint8_t *ip = it->frame + it->p.l3_off;
+	uint16_t len = it->p.ip_len - (it->p.l4_off - it->p.l3_off);
+	bool v4 = it->p.family == 4;
+	const uint8_t *addrs =
+		ip + (v4 ? offsetof(struct rte_ipv4_hdr, src_addr) : offsetof(struct rte_ipv6_hdr, src_addr));
+	uint32_t sum = rte_raw_cksum(addrs, v4 ? 8 : 32) + rte_raw_cksum(it->frame + it->p.l4_off, len) +
+		       htons(PROTO_TCP) + htons(len);
+
+	sum = (sum & 0xffff) + (sum >> 16);
+	return (sum & 0xffff) + (sum >> 16) == 0xffff;
+}
+
+static bool is_common_option(uint8_t option)
+{
+	return option == OPTION_MSS || option == OPTION_WINDOW_SCALE || option == OPTION_SACK_PERMITTED ||
+	       option == OPTION_TIMESTAMPS || option == OPTION_FAST_OPEN;
+}
+
+static bool are_options_common(const uint8_t *options, uint8_t len)
+{
+	for (uint8_t at = 0; at < len && options[at] != OPTION_END;) {
+		if (options[at] == OPTION_NOP) {
+			at++;
+			continue;
+		}
+		if (!is_common_option(options[at]) || at + 1 >= len || options[at + 1] < 2 ||
+		    options[at + 1] > len - at)
+			return false;
+		at += options[at + 1];
+	}
+	return true;
+}
+
+bool syn_is_ordinary(const struct item *it)
+{
+	const uint8_t *options = it->frame + it->p.l4_off + sizeof(struct rte_tcp_hdr);
+
+	return it->p.ttl > TTL_ENOUGH && !(it->p.flags & PACKET_OPTIONS) &&
+	       are_options_common(options, it->p.payload_off - it->p.l4_off - sizeof(struct rte_tcp_hdr)) &&
+	       syn_is_right(it);
+}
 
 /* --- keeping --- */
 
@@ -33,20 +85,6 @@ static void keep_options(struct syn_kept *kept, const uint8_t *options, uint8_t 
 			memset(&kept->options[at], OPTION_NOP, options[at + 1]);
 		at += options[at + 1];
 	}
-}
-
-bool syn_is_right(const struct item *it)
-{
-	const uint8_t *ip = it->frame + it->p.l3_off;
-	uint16_t len = it->p.ip_len - (it->p.l4_off - it->p.l3_off);
-	bool v4 = it->p.family == 4;
-	const uint8_t *addrs =
-		ip + (v4 ? offsetof(struct rte_ipv4_hdr, src_addr) : offsetof(struct rte_ipv6_hdr, src_addr));
-	uint32_t sum = rte_raw_cksum(addrs, v4 ? 8 : 32) + rte_raw_cksum(it->frame + it->p.l4_off, len) +
-		       htons(PROTO_TCP) + htons(len);
-
-	sum = (sum & 0xffff) + (sum >> 16);
-	return (sum & 0xffff) + (sum >> 16) == 0xffff;
 }
 
 void syn_keep(struct syn_kept *kept, const struct item *it)

@@ -251,12 +251,15 @@ static void on_syn(struct worker *w, const struct item *it, const struct policy 
 		flow_track(&w->flows, it->ref)->fin_seen = 0;
 		flow_half(&w->flows, it->ref)->last_ms = w->run_ms;
 		flow_set_state(w, it->ref, FLOW_SYN_SENT, policy);
-		if (flow_mode(flow_track(&w->flows, it->ref), CURE_WALL) != CURE_OFF)
-			wall_watch(w, it->ref);
-		wheel_move(&w->wheel, &w->flows, it->ref, w->run_ms);
+		if (flow_mode(flow_track(&w->flows, it->ref), CURE_WALL) != CURE_OFF) {
+			wall_begin(w, it);
+			wheel_move(&w->wheel, &w->flows, it->ref, w->run_ms);
+		}
 	}
-	if (flow_ref_dir(it->ref) == DIR_UP && flow_half(&w->flows, it->ref)->state == FLOW_SYN_SENT)
+	if (flow_ref_dir(it->ref) == DIR_UP && flow_half(&w->flows, it->ref)->state == FLOW_SYN_SENT) {
+		wall_again(w, it);
 		tcp_begin(w, it);
+	}
 }
 
 /* What both said in their SYNs: an option of one alone is none (RFC 7323 1.3, 3.2). */

@@ -9,6 +9,7 @@
 #include "route.h"
 #include "select.h"
 #include "stray.h"
+#include "syn.h"
 #include "tcp.h"
 
 /* A SYN may be silent for ten times what handshakes usually take, within these bounds; until enough are known, max. */
@@ -88,6 +89,26 @@ void wall_watch(struct worker *w, flow_ref up)
 	track->timeout_ms = wall_syn_timeout_ms(&w->backends[track->backend_slot]);
 	if (!(track->wall & WALL_SPENT))
 		start_waiting(w, up);
+}
+
+/* Who can make backends silent at will shall not have it held against them. */
+void wall_begin(struct worker *w, const struct item *syn)
+{
+	if (syn_is_ordinary(syn))
+		wall_watch(w, syn->ref);
+	else
+		flow_track(&w->flows, syn->ref)->wall = WALL_SPENT | WALL_BLAMED;
+}
+
+void wall_again(struct worker *w, const struct item *syn)
+{
+	struct flow_track *track = flow_track(&w->flows, syn->ref);
+
+	if (!track->wall || syn_is_ordinary(syn))
+		return;
+	if (track->wall & WALL_WAITING)
+		wall_stop_waiting(w, syn->ref);
+	track->wall |= WALL_SPENT | WALL_BLAMED;
 }
 
 /* --- what is known of a backend --- */

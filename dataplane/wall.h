@@ -17,8 +17,8 @@
 enum wall_flag {
 	WALL_WATCHED = 1 << 0, /* timeout_ms is that of its SYN, not that of its state */
 	WALL_WAITING = 1 << 1, /* in its backend's list of flows that could go elsewhere */
-	WALL_SPENT = 1 << 2,   /* was given to another backend: not once more */
-	WALL_BLAMED = 1 << 3,  /* its SYN was counted as a failure of the backend that has it now */
+	WALL_SPENT = 1 << 2,   /* was given to another backend, and is not once more; or never is */
+	WALL_BLAMED = 1 << 3,  /* its SYN was counted against the backend that has it now; or never is */
 };
 
 /* --- a new flow --- */
@@ -26,7 +26,9 @@ enum wall_flag {
 /* The backend for it, of a set that is not empty; NULL: it is to be refused. */
 const struct policy_backend *wall_choose(struct worker *w, const struct policy *policy,
 					 const struct policy_service *svc, const struct policy_set *set, uint64_t hash);
-/* It sends its SYN now: sets timeout_ms. Its timer is the caller's to move. */
+/* It sends its client's SYN now: sets timeout_ms. Its timer is the caller's to move. */
+void wall_begin(struct worker *w, const struct item *syn);
+/* The same for a SYN that was made again. */
 void wall_watch(struct worker *w, flow_ref up);
 
 /* --- what comes of the SYN; `up`: in state FLOW_SYN_SENT --- */
@@ -38,7 +40,10 @@ bool wall_failed(struct worker *w, flow_ref up, enum connect_failure kind);
 /* Its time has come, and it is off the wheel. True: it lives on, with a timeout that lies ahead. */
 bool wall_due(struct worker *w, flow_ref up);
 
-/* Another SYN of it passes: that refreshes the flow, but the first one's deadline stays. */
+/* Its client sent a SYN once more, perhaps another one. */
+void wall_again(struct worker *w, const struct item *syn);
+
+/* A SYN of it, or an answer, passes: that refreshes the flow, but the first one's deadline stays. */
 static inline void wall_keep_deadline(const struct worker *w, flow_ref ref)
 {
 	struct flow_track *track = flow_track(&w->flows, ref);

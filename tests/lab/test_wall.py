@@ -86,7 +86,7 @@ def upstream(lab):
 
 @pytest.mark.parametrize("how", ["refuses", "silent"])
 def test_dead_upstream(lab, spillway, upstream, family, how, record_property):
-    """From one second after its death on no connection fails; probes are all that it gets; and it comes back by itself."""
+    """A second after its death no connection fails any more; it gets probes alone, and comes back by itself."""
     retransmitted = syn_retransmissions(lab.client)
     load = Load(lab, family, rate=RATE, seconds=WARM_S + DEAD_S + BACK_S + 1, concurrency=2000)
     eventually(lambda: row_of(spillway, family)["connects"] >= 100, WARM_S + 5, "the upstream is in use")
@@ -130,7 +130,7 @@ def test_dead_upstream(lab, spillway, upstream, family, how, record_property):
 
 
 def test_before_does_notice(lab, before, upstream, family):
-    """The control: kernel NAT sends its share of the clients to an upstream that refuses, for as long as that lasts."""
+    """The control: kernel NAT goes on sending its share of the clients to an upstream that refuses."""
     load = Load(lab, family, rate=RATE, seconds=4, concurrency=2000)
     time.sleep(1)
     upstream.die("refuses")

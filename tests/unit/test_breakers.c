@@ -67,6 +67,7 @@ static void configure(unsigned n, unsigned consecutive)
 	assert_int_equal(services_publish(f.services), 0);
 	config_free(f.before);
 	f.before = NULL;
+	breakers_look_again(f.breakers);
 }
 
 static void begin_all(unsigned workers, unsigned n, enum cure_mode mode)
@@ -360,6 +361,42 @@ static void test_all_refuse(void **state)
 	end_all();
 }
 
+/* What is over, or never was its fault, is over at once; and who flaps does not fill the events. */
+static void test_flapping(void **state)
+{
+	unsigned client = 0, n_open = 0, n_closed = 0;
+	struct event_record e;
+	uint64_t lost;
+
+	memset(says, 0, sizeof(says));
+	begin_all(1, 3, CURE_ENFORCE);
+	for (int i = 0; i < 30; i++) {
+		says[2] = REFUSES;
+		while (state_of(false, 2) == BREAKER_CLOSED) {
+			feed(RIG_WAN,
+			     from_client(&(struct talk){.proto = PROTO_TCP, .client = client++}, TCP_SYN, ISN, 0));
+			turn();
+			talk_back();
+			turn();
+		}
+		talk_back();
+		says[2] = ANSWERS;
+		run(false, &client, 20, 0);
+		assert_int_equal(state_of(false, 2), BREAKER_CLOSED);
+	}
+	while (events_read(f.events, f.events_seen, &e, 1, &lost, 0)) {
+		f.events_seen = e.number;
+		n_open += strcmp(e.kind, "breaker_open") == 0;
+		n_closed += strcmp(e.kind, "breaker_closed") == 0;
+	}
+	assert_true(n_open == 3 && n_closed == 3);
+	run(false, &client, 10000, 0);
+	says[2] = REFUSES;
+	run(false, &client, 500, 10);
+	expect("breaker_open", id_of(false, 2), "5 SYNs in a row refused; it was open 27 times more");
+	end_all();
+}
+
 /* `consecutive` is the service's; what a reload changes holds for the next SYN. */
 static void test_consecutive(void **state)
 {
@@ -503,6 +540,60 @@ static void test_not_together(void **state)
 	end_all();
 }
 
+/* What left its side while that was down is measured again when it comes back, answered or not. */
+static void test_mark_outlives_no_side(void **state)
+{
+	unsigned client = 0;
+
+	memset(says, 0, sizeof(says));
+	begin_all(1, 4, CURE_ENFORCE);
+	run(false, &client, 2000, 10);
+	for (unsigned i = 1; i <= 4; i++)
+		says[i] = SILENT;
+	run(false, &client, 1000, 10);
+	assert_true(is_marked(false, 3) && is_marked(false, 4));
+	configure(2, 5);
+	says[1] = ANSWERS;
+	run(false, &client, 300, 10);
+	assert_false(is_marked(false, 1));
+	assert_true(is_marked(false, 3) && is_marked(false, 4));
+	configure(4, 5);
+	run(false, &client, 1000, 10);
+	assert_false(is_marked(false, 3) || is_marked(false, 4));
+	assert_int_equal(state_of(false, 3), BREAKER_OPEN);
+	assert_int_equal(state_of(false, 4), BREAKER_OPEN);
+	end_all();
+}
+
+/* At the start of a gateway its router is not resolved yet: that is no side down. */
+static void test_router_not_yet_found(void **state)
+{
+	struct ipaddr router = ipaddr_v4(htonl(0xc61203fe));
+	struct route_change change = {
+		.prefix = ipaddr_v4(htonl(0xc6120300)),
+		.prefix_len = 24,
+		.kind = ROUTE_UNICAST,
+		.n_nexthops = 1,
+		.nexthops = {{.port = RIG_LAN, .gateway = router, .weight = 1}},
+	};
+
+	begin_all(1, 2, CURE_ENFORCE);
+	assert_int_equal(dataplane_route_update(rig.dp, &change, 1), 0);
+	breakers_look_again(f.breakers);
+	decide();
+	expect_nothing();
+	/* No route at all is another matter. */
+	change.remove = true;
+	assert_int_equal(dataplane_route_update(rig.dp, &change, 1), 0);
+	change = (struct route_change){.prefix = ipaddr_v4(0), .remove = true, .kind = ROUTE_UNICAST};
+	assert_int_equal(dataplane_route_update(rig.dp, &change, 1), 0);
+	breakers_look_again(f.breakers);
+	decide();
+	expect("side_down", "shop", "IPv4: no way to 2 of 2 backends (no route)");
+	expect_nothing();
+	end_all();
+}
+
 /* No link, no blame; and back without waiting for an answer. */
 static void test_link_down(void **state)
 {
@@ -512,7 +603,7 @@ static void test_link_down(void **state)
 	begin_all(1, 2, CURE_ENFORCE);
 	run(false, &client, 1000, 10);
 	dataplane_port_set_link(rig.dp, RIG_LAN, false, 1500);
-	breakers_ways_changed(f.breakers);
+	breakers_look_again(f.breakers);
 	run(false, &client, 3000, 10);
 	for (unsigned i = 1; i <= 2; i++)
 		assert_int_equal(state_of(false, i), BREAKER_CLOSED);
@@ -635,20 +726,32 @@ static void test_lost_note(void **state)
 	breakers_note_all(f.breakers);
 	decide();
 	expect("breaker_open", id_of(false, 1), "5 SYNs in a row refused");
+	talk_back();
+	turn();
 	end_all();
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_refusing),      cmocka_unit_test(test_silent),
-		cmocka_unit_test(test_open_for_long), cmocka_unit_test(test_all_refuse),
-		cmocka_unit_test(test_consecutive),   cmocka_unit_test(test_leaves_while_open),
-		cmocka_unit_test(test_side),          cmocka_unit_test(test_four_in_five_of_three),
-		cmocka_unit_test(test_no_side),       cmocka_unit_test(test_not_together),
-		cmocka_unit_test(test_link_down),     cmocka_unit_test(test_router_down),
-		cmocka_unit_test(test_shadow),        cmocka_unit_test(test_off),
+		cmocka_unit_test(test_refusing),
+		cmocka_unit_test(test_silent),
+		cmocka_unit_test(test_open_for_long),
+		cmocka_unit_test(test_all_refuse),
+		cmocka_unit_test(test_consecutive),
+		cmocka_unit_test(test_leaves_while_open),
+		cmocka_unit_test(test_side),
+		cmocka_unit_test(test_four_in_five_of_three),
+		cmocka_unit_test(test_no_side),
+		cmocka_unit_test(test_not_together),
+		cmocka_unit_test(test_link_down),
+		cmocka_unit_test(test_router_down),
+		cmocka_unit_test(test_shadow),
+		cmocka_unit_test(test_off),
 		cmocka_unit_test(test_lost_note),
+		cmocka_unit_test(test_flapping),
+		cmocka_unit_test(test_mark_outlives_no_side),
+		cmocka_unit_test(test_router_not_yet_found),
 	};
 
 	if (rig_eal(320, false, 0))

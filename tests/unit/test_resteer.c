@@ -38,24 +38,22 @@ static void test_refused_goes_elsewhere(void **state)
 	}
 }
 
+static const uint8_t linux_options[] = {2, 4, 5, 180, 4, 2, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 1, 3, 3, 7};
+
 /* What is sent again is all that the client sent, but for one hop. */
 static void test_syn_is_the_clients(void **state)
 {
 	for (int v6 = 0; v6 < 2; v6++) {
 		struct talk t = {.v6 = v6, .proto = PROTO_TCP, .client = 5};
-		static const uint8_t options[] = {2, 4, 5, 180, 4, 2, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 1, 3, 3, 7};
-		struct frame_spec spec = with_payload(from_client(&t, TCP_SYN | TCP_ECE | TCP_CWR, ISN, 0), 20);
 		unsigned l4 = ETH + (v6 ? 40 : 20);
 		uint8_t frame[FRAME_MAX];
-		size_t len = frame_make(&spec, frame);
+		size_t len = make_syn(frame, &t, TCP_ECE | TCP_CWR, linux_options, sizeof(linux_options));
 		struct sent first, again;
 
 		begin_rig(1, N_BACKENDS);
-		memcpy(frame + l4 + 20, options, sizeof(options));
-		frame[l4 + 12] = 40 / 4 << 4;
 		feed_raw(RIG_WAN, 0, frame, len);
 		turn();
-		assert_true(take(&first));
+		take_right(&first);
 		learn(&t, &first);
 		again = exchange(RIG_LAN, refusal(&t));
 		assert_int_equal(again.len, first.len);
@@ -64,6 +62,69 @@ static void test_syn_is_the_clients(void **state)
 		assert_memory_equal(again.frame + l4 + 2, first.frame + l4 + 2, 14);
 		assert_memory_equal(again.frame + l4 + 18, first.frame + l4 + 18, 22);
 		stop();
+	}
+}
+
+/* What is wrong with a SYN that backends or routers may pass over in silence. */
+enum odd { ODD_CHECKSUM, ODD_TTL, ODD_MD5, ODD_AO, ODD_MALFORMED, ODD_UNKNOWN, ODDS };
+
+static size_t make_odd(uint8_t *frame, const struct talk *t, enum odd odd)
+{
+	static const uint8_t options[ODDS][20] = {
+		[ODD_CHECKSUM] = {2, 4, 5, 180}, [ODD_TTL] = {2, 4, 5, 180}, [ODD_MD5] = {19, 18},
+		[ODD_AO] = {1, 1, 29, 16},       [ODD_MALFORMED] = {2, 0},   [ODD_UNKNOWN] = {2, 4, 5, 180, 77, 2},
+	};
+	size_t len = make_syn(frame, t, 0, options[odd], 20);
+
+	if (odd == ODD_CHECKSUM)
+		frame[ETH + (t->v6 ? 40 : 20) + 16] ^= 0x40;
+	if (odd == ODD_TTL)
+		frame[ETH + (t->v6 ? 7 : 8)] = 16;
+	if (odd == ODD_TTL && !t->v6)
+		frame_fix_ip4(frame + ETH);
+	return len;
+}
+
+/* It is passed on, and what becomes of it is between its sender and the backend. */
+static void odd_syn(bool v6, enum odd odd)
+{
+	struct talk t = {.v6 = v6, .proto = PROTO_TCP, .client = 5};
+	uint8_t frame[FRAME_MAX];
+	size_t len = make_odd(frame, &t, odd);
+	struct sent s;
+
+	begin_rig(1, N_BACKENDS);
+	feed_raw(RIG_WAN, 0, frame, len);
+	turn();
+	assert_true(take(&s));
+	learn(&t, &s);
+	pass_ms(2000);
+	take_none();
+	assert_int_equal(*word_of(v6, &t.backend), 0);
+	s = exchange(RIG_LAN, refusal(&t));
+	assert_int_equal(s.port, RIG_WAN);
+	assert_int_equal(*word_of(v6, &t.backend), 0);
+	assert_int_equal(did(ACTION_resteer), 0);
+	stop();
+	/* As the second SYN of a flow it ends what the first one had begun. */
+	begin_rig(1, N_BACKENDS);
+	t = begin(PROTO_TCP, v6, 5);
+	feed_raw(RIG_WAN, 0, frame, len);
+	turn();
+	assert_true(take(&s));
+	pass_ms(2000);
+	take_none();
+	assert_int_equal(*word_of(v6, &t.backend), 0);
+	s = exchange(RIG_LAN, refusal(&t));
+	assert_int_equal(s.port, RIG_WAN);
+	stop();
+}
+
+static void test_odd_syns_say_nothing(void **state)
+{
+	for (enum odd odd = 0; odd < ODDS; odd++) {
+		odd_syn(false, odd);
+		odd_syn(true, odd);
 	}
 }
 
@@ -449,6 +510,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_refused_goes_elsewhere),
 		cmocka_unit_test(test_syn_is_the_clients),
+		cmocka_unit_test(test_odd_syns_say_nothing),
 		cmocka_unit_test(test_silent_goes_elsewhere),
 		cmocka_unit_test(test_timer_moves_with_it),
 		cmocka_unit_test(test_timeout_follows_handshakes),

@@ -93,6 +93,29 @@ void begin_rig(unsigned workers, unsigned n_backends)
 
 /* --- what happens to SYNs --- */
 
+void fix_tcp(uint8_t *frame, bool v6)
+{
+	struct rte_tcp_hdr *tcp = (void *)(frame + ETH + (v6 ? 40 : 20));
+
+	tcp->cksum = 0;
+	tcp->cksum = v6 ? rte_ipv6_udptcp_cksum((void *)(frame + ETH), tcp)
+			: rte_ipv4_udptcp_cksum((void *)(frame + ETH), tcp);
+}
+
+size_t make_syn(uint8_t *frame, const struct talk *t, uint8_t flags, const uint8_t *options, unsigned len)
+{
+	struct frame_spec spec = with_payload(from_client(t, TCP_SYN | flags, ISN, 0), len);
+	size_t frame_len = frame_make(&spec, frame);
+	uint8_t *tcp = frame + ETH + (t->v6 ? 40 : 20);
+
+	/* The payload becomes options. */
+	if (len)
+		memcpy(tcp + 20, options, len);
+	tcp[12] = (20 + len) / 4 << 4;
+	fix_tcp(frame, t->v6);
+	return frame_len;
+}
+
 struct frame_spec refusal(const struct talk *t)
 {
 	return from_backend(t, TCP_RST | TCP_ACK, 0, ISN + 1);

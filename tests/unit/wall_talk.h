@@ -20,6 +20,9 @@ uint32_t n_tuples(void);
 /* How many notes about backends there are, the last of them about *slot; all are taken. */
 unsigned take_notes(uint32_t *slot);
 void begin_rig(unsigned workers, unsigned n_backends);
+/* A client's SYN with those TCP options, all checksums right; returns its length. */
+size_t make_syn(uint8_t *frame, const struct talk *t, uint8_t flags, const uint8_t *options, unsigned len);
+void fix_tcp(uint8_t *frame, bool v6);
 struct frame_spec refusal(const struct talk *t);
 struct frame_spec syn_ack(const struct talk *t);
 /* The client's SYN, made again, on its way to another backend than `t` had. */
