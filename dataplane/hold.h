@@ -25,7 +25,6 @@ struct hold {
 	struct ipaddr src, dst;
 	uint16_t sport_be, dport_be;
 	uint16_t payload_len; /* that came with the SYN, and is not kept */
-	uint8_t cap;          /* enum storm_cap: what refused it when it came */
 	uint8_t in_line;      /* bit per cap: it has a place in that line */
 	uint8_t n_missed;     /* turns that it had in vain */
 	struct slot_ref service;

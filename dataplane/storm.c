@@ -201,7 +201,6 @@ static bool hold(struct worker *w, enum cure_mode mode, const struct policy_serv
 		.sport_be = it->p.sport_be,
 		.dport_be = it->p.dport_be,
 		.payload_len = it->p.payload_len,
-		.cap = t->first,
 		.service = svc->ref,
 		.hash = it->hash,
 		.end_ns = w->now_ns + svc->storm.hold_ns,
