@@ -139,12 +139,10 @@ struct path_memory {
 struct wall {
 	uint32_t opened[WALL_OPENED_MAX]; /* slots of backends that opened, whose waiting flows go elsewhere */
 	unsigned n_opened;
-	uint64_t lost; /* frames that devices and rings had lost when they were asked last */
-	uint64_t lost_at_ns, lost_looked_ns;
 };
 
 /* What the worker may send of its own accord: its share. silence.c's. */
-struct silence {
+struct silence_pace {
 	struct gcra_rate probe_rate, end_rate;
 	struct gcra probes, ends;
 };
@@ -155,6 +153,8 @@ struct hearing {
 	bool behind;        /* within a turn: some ring was not read to its end */
 	uint64_t others_ns; /* within a turn: what came to others until then is in our rings */
 	uint64_t heard_ns;  /* what came until then, to whichever worker, was read */
+	uint64_t lost;      /* frames that devices and rings had lost when they were asked last */
+	uint64_t lost_at_ns, lost_looked_ns;
 };
 
 struct flow_command; /* observe.c */
@@ -191,7 +191,7 @@ struct worker {
 	struct port_queue *tx_queue[DATAPLANE_MAX_PORTS];
 	struct tx_buffer tx[DATAPLANE_MAX_PORTS];
 	struct burst burst;
-	struct silence silence;
+	struct silence_pace silence;
 	struct hearing hearing;
 
 	/* time */

@@ -53,3 +53,9 @@ static inline bool hearing_since(struct worker *w, uint32_t ms)
 	w->hearing.wanted = true;
 	return false;
 }
+
+/*
+ * True if frames may have been lost in the last `age_ms`. Devices are asked once per loop at the most; what they lost
+ * since they were asked before counts as lost now.
+ */
+bool hearing_lost_lately(struct worker *w, uint32_t age_ms);

@@ -16,10 +16,11 @@
 #define SUSPECT_MS     60000 /* how soon a backend has to speak up for its path to be blamed */
 #define STUCK_MS       60000 /* without a word from a sender whose data is not acknowledged */
 #define NO_WAY_MS      1000  /* until what has no way out is tried again */
+#define LATE_MAX_MS    1000  /* a look that came late brings the next one forward, by this at most */
 #define PUT_OFF_MIN_MS 128
 #define PUT_OFF_MAX_MS 5000
 
-int silence_init(struct silence *s, unsigned n_workers)
+int silence_init(struct silence_pace *s, unsigned n_workers)
 {
 	uint64_t per_ns = n_workers * SECOND_NS;
 	int err = gcra_rate_init(&s->probe_rate, PROBES_PER_S, per_ns, gcra_default_burst(PROBES_PER_S, per_ns));
@@ -185,7 +186,7 @@ static void tell(struct worker *w, flow_ref to, enum made kind)
 /* False: too many end at once, this one will later. */
 static bool may_end(struct worker *w, flow_ref up, struct flow_track *track)
 {
-	struct silence *s = &w->silence;
+	struct silence_pace *s = &w->silence;
 
 	if (!gcra_test(&s->ends, &s->end_rate, w->now_ns)) {
 		put_off(w, up, track);
@@ -309,11 +310,13 @@ static bool spoke(const struct worker *w, flow_ref side, const struct flow_track
  */
 static void ask_again(struct worker *w, flow_ref up, struct flow_track *track)
 {
-	/* By the tick of a wheel, which shall not add up. */
-	uint32_t late_ms = (uint32_t)w->run_ms - track->asked_ms - PROBE_EVERY_MS;
+	/* By ticks of the wheel, which shall not add up. */
+	uint32_t late_ms = (uint32_t)w->run_ms - track->look_ms;
 
 	if (!may_probe(w, up, track))
 		return;
+	/* From now on, what gets lost counts. */
+	(void)hearing_lost_lately(w, 0);
 	for (enum flow_dir dir = DIR_UP; dir < DIRS; dir++) {
 		flow_ref side = up | dir, other = flow_ref_other(side);
 		struct flow_half *half = flow_half(&w->flows, side);
@@ -325,10 +328,8 @@ static void ask_again(struct worker *w, flow_ref up, struct flow_track *track)
 		else if (has_way(w, other))
 			ask(w, side);
 	}
-	if (late_ms > PROBE_EVERY_MS / 10)
-		late_ms = 0;
-	track->asked_ms = (uint32_t)w->run_ms - late_ms;
-	look_in(w, track, LOOK_ANSWERS, PROBE_EVERY_MS - late_ms);
+	track->asked_ms = w->run_ms;
+	look_in(w, track, LOOK_ANSWERS, PROBE_EVERY_MS - least(late_ms, LATE_MAX_MS));
 }
 
 /* Bit per direction whose sender has at least `n` probes to answer. */
@@ -336,6 +337,22 @@ static unsigned owing(const struct worker *w, flow_ref up, uint8_t n)
 {
 	return (flow_half(&w->flows, up | DIR_UP)->probes >= n) << DIR_UP |
 	       (flow_half(&w->flows, up | DIR_DOWN)->probes >= n) << DIR_DOWN;
+}
+
+/* Every question is answered with silence. But frames were lost meanwhile, an answer perhaps: then the last one again.
+ */
+static void settle(struct worker *w, flow_ref up, struct flow_track *track, unsigned dead, uint32_t waited_ms)
+{
+	if (!is_proven(w, track, track->look_ms))
+		return;
+	if (!hearing_lost_lately(w, waited_ms)) {
+		peer_dead(w, up, track, dead);
+		return;
+	}
+	for (enum flow_dir dir = DIR_UP; dir < DIRS; dir++)
+		if (dead >> dir & 1)
+			flow_half(&w->flows, up | dir)->probes--;
+	ask_again(w, up, track);
 }
 
 static void hear_out(struct worker *w, flow_ref up, struct flow_track *track, const struct policy_timeouts *t)
@@ -347,12 +364,10 @@ static void hear_out(struct worker *w, flow_ref up, struct flow_track *track, co
 		note_survived(&w->backends[track->backend_slot], track->timeout_ms);
 	if (!silent)
 		rearm(w, up, track, t);
-	else if (waited_ms < PROBE_EVERY_MS)
+	else if (waited_ms < PROBE_EVERY_MS - LATE_MAX_MS)
 		look_in(w, track, LOOK_ANSWERS, PROBE_EVERY_MS - waited_ms);
-	else if (dead && is_proven(w, track, track->asked_ms + PROBE_EVERY_MS))
-		peer_dead(w, up, track, dead);
 	else if (dead)
-		return;
+		settle(w, up, track, dead, waited_ms);
 	else if (is_unacknowledged(w, up) && flow_idle_ms(&w->flows, up, w->run_ms) >= STUCK_MS)
 		rearm(w, up, track, t);
 	else

@@ -15,7 +15,7 @@
 #define PROBE_EVERY_MS 10000 /* Linux answers one of them in 500 ms */
 
 /* Returns 0 or -EINVAL. */
-int silence_init(struct silence *s, unsigned n_workers);
+int silence_init(struct silence_pace *s, unsigned n_workers);
 
 /* For how long a flow that enters `state` may idle until it is looked at; `plain_ms`: without this cure. */
 uint32_t silence_timeout_ms(const struct worker *w, flow_ref ref, enum flow_state state,

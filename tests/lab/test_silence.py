@@ -342,7 +342,7 @@ def test_dead_client(lab, tuned, server):
         row = gateway.backend(family)
         assert (row["silent_clients"], row["silent_backends"]) == (1, 0)
         assert row["idle_lost_s"] is None
-    assert "peer_dead" in gateway.output()
+    eventually(lambda: "peer_dead" in gateway.output(), 2, "the event")
 
 
 @pytest.mark.long

@@ -100,6 +100,49 @@ static void test_other_worker_hangs(void **state)
 	stop();
 }
 
+/*
+ * The answer came to another worker, which found no room in our ring for it: asked once more. The second time there is
+ * nothing to be said for the silent one.
+ */
+static void test_answer_lost_between_workers(void **state)
+{
+	struct frame_spec stray = {.proto = PROTO_UDP};
+	uint8_t frame[FRAME_MAX];
+	struct worker *mine, *other;
+	struct sent s;
+
+	begin_rig((struct rig_config){.n_workers = 2});
+	handshake(false, ISN, PEER, true);
+	converse();
+	mine = owner();
+	other = rig.dp->workers[mine == rig.dp->workers[0]];
+	await_probes();
+	answer_probe(DIR_UP);
+	for (int i = 1; i < PROBES; i++)
+		await_one_probe(DIR_UP);
+	/* To a port that is ours as well, and of no flow. */
+	stray.src = talk.backend;
+	stray.dst = talk.snat;
+	stray.sport_be = htons(9);
+	stray.dport_be = talk.snat_port_be ^ htons(1);
+	for (int i = 0; verdicts(VERDICT_drop_handover_full) == 0; i++) {
+		assert_true(i < 10000);
+		feed_raw(RIG_LAN, other->index, frame, frame_make(&stray, frame));
+		worker_run_once(other);
+	}
+	pass_ms(PROBE_EVERY_MS - 300);
+	take_none();
+	for (int i = 0; !take(&s); i++) {
+		assert_true(i < 30);
+		pass_ms(40);
+	}
+	check_probe(&s, DIR_UP);
+	take_none();
+	await_made(PROBE_EVERY_MS + 600);
+	check_resets();
+	stop();
+}
+
 /* Who cannot be asked is not silent. */
 static void test_no_way(void **state)
 {
@@ -138,6 +181,7 @@ int main(void)
 		cmocka_unit_test(test_stall),
 		cmocka_unit_test(test_answer_deep_in_the_ring),
 		cmocka_unit_test(test_other_worker_hangs),
+		cmocka_unit_test(test_answer_lost_between_workers),
 		cmocka_unit_test(test_no_way),
 	};
 
