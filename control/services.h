@@ -20,8 +20,8 @@ struct services;
 struct services_config {
 	uint32_t n_service_slots;
 	uint32_t n_backend_slots;
-	bool poison; /* overwrite what is freed: tests */
-	struct events *events;
+	bool poison;           /* overwrite what is freed: tests */
+	struct events *events; /* NULL: nobody is told */
 	/* Monotonic; passed in by tests. NULL: CLOCK_MONOTONIC. */
 	uint64_t (*now_ns)(void *arg);
 	void *now_arg;

@@ -165,7 +165,6 @@ struct reaper {
 	bool walking;
 	bool starved;               /* the walk waits for the limit on RSTs */
 	uint64_t cursor;            /* the entry to look at next */
-	uint64_t begun_ms;          /* when the walk under way began */
 	uint64_t next_ms;           /* when the next walk for orders begins */
 	uint32_t seen;              /* the number of changes that was seen */
 	uint32_t survey;            /* that the walk under way is for */

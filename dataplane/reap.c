@@ -16,20 +16,20 @@
 
 #include <errno.h>
 
-#define SCAN_PER_LOOP  128 /* entries looked at per loop: 9 us where none is in a cache */
-#define ENDS_PER_LOOP  32  /* flows ended per loop: the RSTs are no longer a burst than what else leaves */
-#define WALK_EVERY_MS  100 /* a spread is as fine as this, */
-#define REST_SHARE     4   /* or as five walks: one over a million entries takes 70 ms */
-#define STARVED_NAP_MS 5   /* in which the limit on RSTs gives some 20 flows */
+#define SCAN_PER_LOOP       128  /* entries looked at per loop: 9 us where none is in a cache */
+#define ENDS_PER_LOOP       32   /* flows ended per loop: the RSTs are no longer a burst than what else leaves */
+#define WALK_EVERY_MS       100  /* a spread is as fine as this */
+#define REST_ENTRIES_PER_MS 3500 /* after a walk: four times as long as it took, 70 ms a million entries */
+#define STARVED_NAP_MS      5    /* in which the limit on RSTs gives some 20 flows */
 
 /* --- orders, a word each: whoever reads one reads a whole one --- */
 
-#define SPREAD_UNIT_MS 100
+#define SPREAD_UNIT_MS      100
 
-#define CAUSE_BITS     2
-#define MIN_AGE_BITS   20
-#define SPREAD_BITS    10
-#define START_BITS     32
+#define CAUSE_BITS          2
+#define MIN_AGE_BITS        20
+#define SPREAD_BITS         10
+#define START_BITS          32
 
 static_assert(CAUSE_BITS + MIN_AGE_BITS + SPREAD_BITS + START_BITS == 64, "one word");
 static_assert(REAP_SPREAD_MAX_MS == ((1 << SPREAD_BITS) - 1) * SPREAD_UNIT_MS, "what the field holds");
@@ -275,9 +275,9 @@ static flow_ref entry_at(const struct worker *w, uint64_t cursor)
 static void end_walk(struct worker *w)
 {
 	struct reaper *r = &w->reaper;
-	uint64_t now_ms = clock_ms(w->now_ns), pause_ms = (now_ms - r->begun_ms) * REST_SHARE;
+	uint64_t rest_ms = n_entries(w) / REST_ENTRIES_PER_MS;
 
-	r->next_ms = now_ms + (pause_ms > WALK_EVERY_MS ? pause_ms : WALK_EVERY_MS);
+	r->next_ms = clock_ms(w->now_ns) + (rest_ms > WALK_EVERY_MS ? rest_ms : WALK_EVERY_MS);
 	__atomic_store_n(&r->surveyed, r->survey, __ATOMIC_RELEASE);
 }
 
@@ -291,6 +291,7 @@ static void walk(struct worker *w)
 	while (r->cursor < end && n_ended < ENDS_PER_LOOP && !r->starved) {
 		flow_ref up = entry_at(w, r->cursor);
 		int ended = flow_half(&w->flows, up)->state == FLOW_FREE ? 0 : look_at(w, up);
+
 		r->starved = ended < 0;
 		n_ended += ended > 0;
 		r->cursor += ended >= 0;
@@ -315,7 +316,6 @@ static void begin_walk(struct worker *w)
 	w->reaper.walking = true;
 	w->reaper.cursor = 0;
 	w->reaper.survey = __atomic_load_n(&w->cells->reap.survey, __ATOMIC_RELAXED);
-	w->reaper.begun_ms = clock_ms(w->now_ns);
 }
 
 unsigned reap_run(struct worker *w)

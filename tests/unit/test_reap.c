@@ -319,6 +319,8 @@ static void test_rate(void **state)
 		assert_int_equal(n, 2 * N);
 		/* Nor does it take much longer than the limit makes it; by halves of what the workers have each. */
 		assert_in_range((rig.now_ns - begin_ns) / 1000000, 200, 400);
+		/* And waiting for it is no work after which a worker would have to rest. */
+		assert_true(rig.worker->reaper.next_ms <= rig.now_ns / 1000000 + 100);
 		stop();
 	}
 }
