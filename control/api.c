@@ -260,6 +260,7 @@ static const struct route {
 	{"/metrics", 0, .text = metrics_text, .type = "text/plain; version=0.0.4; charset=utf-8"},
 	{"/v1/reload", 0},
 	{"/v1/cure", PARAM_CURE | PARAM_MODE},
+	{"/v1/drain", PARAM_SERVICE | PARAM_BACKEND | PARAM_SET | PARAM_DEADLINE},
 };
 
 static const struct route *find_route(const char *path)

@@ -69,6 +69,7 @@ static const struct json_field worker_fields[] = {
 	JSON_FIELD(worker_report, flows_v4_max),  JSON_FIELD(worker_report, flows_v6),
 	JSON_FIELD(worker_report, flows_v6_max),  JSON_FIELD(worker_report, stalled_ns),
 	JSON_FIELD(worker_report, tuples),        JSON_FIELD(worker_report, tuples_cut),
+	JSON_FIELD(worker_report, out_of_window),
 };
 
 static json_t *status_workers(const struct api_source *src)
@@ -178,15 +179,31 @@ unsigned api_doc_ready(const struct api_source *src, const struct view *view, co
 
 struct service_row {
 	const char *name, *listen;
-	uint64_t flows, new_flows, refused;
 	uint32_t backends;
 	const char *down_reason;
+	struct service_report r;
 };
 
+#define SERVICE_COUNT(member) JSON_FIELD_AS(service_row, r.member, #member)
+
 static const struct json_field service_fields[] = {
-	JSON_FIELD(service_row, name),  JSON_FIELD_LIST(service_row, listen), JSON_FIELD(service_row, backends),
-	JSON_FIELD(service_row, flows), JSON_FIELD(service_row, new_flows),   JSON_FIELD(service_row, refused),
-	JSON_FIELD_NULL("held"),        JSON_FIELD_NULL("retries"),           JSON_FIELD(service_row, down_reason),
+	JSON_FIELD(service_row, name),
+	JSON_FIELD_LIST(service_row, listen),
+	JSON_FIELD(service_row, backends),
+	SERVICE_COUNT(flows),
+	SERVICE_COUNT(attempts),
+	SERVICE_COUNT(new_flows),
+	SERVICE_COUNT(refused),
+	SERVICE_COUNT(silent),
+	SERVICE_COUNT(refused_storm),
+	SERVICE_COUNT(held),
+	SERVICE_COUNT(held_admitted),
+	SERVICE_COUNT(holding),
+	SERVICE_COUNT(would_hold),
+	SERVICE_COUNT(would_refuse),
+	SERVICE_COUNT(would_silence),
+	JSON_FIELD_NULL("retries"),
+	JSON_FIELD(service_row, down_reason),
 };
 
 unsigned api_doc_services(const struct api_source *src, const struct view *view, const struct api_query *query,
@@ -196,7 +213,6 @@ unsigned api_doc_services(const struct api_source *src, const struct view *view,
 
 	for (size_t i = 0; view && i < view->n_services; i++) {
 		const struct view_service *s = &view->services[i];
-		struct service_report r;
 		struct service_row row = {
 			.name = s->name,
 			.listen = s->listen,
@@ -204,10 +220,7 @@ unsigned api_doc_services(const struct api_source *src, const struct view *view,
 			.down_reason = *s->down_reason ? s->down_reason : NULL,
 		};
 
-		observe_service(src->dp, s->slot, &r);
-		row.flows = r.flows;
-		row.new_flows = r.new_flows;
-		row.refused = r.refused;
+		observe_service(src->dp, s->slot, &row.r);
 		json_array_append_new(rows, JSON_ROW(service_fields, &row));
 	}
 	*doc = json_pack("{s:o}", "services", rows);
@@ -219,20 +232,42 @@ struct backend_row {
 	uint32_t weight;
 	uint64_t flows, new_flows, connects, failures, resteered, probes, pinned;
 	uint64_t packets_up, packets_down, bytes_up, bytes_down;
-	double ttl_left;
+	uint64_t silent_clients, silent_backends;
+	double removed_s;                              /* since no service names it; null: one does */
+	double drain_s;                                /* until its flows are ended; null: they are not */
+	double ttl_left, idle_survived_s, idle_lost_s; /* null: no end; none yet */
 };
 
 static const struct json_field backend_fields[] = {
-	JSON_FIELD(backend_row, id),           JSON_FIELD_LIST(backend_row, services),
-	JSON_FIELD(backend_row, life),         JSON_FIELD(backend_row, breaker),
-	JSON_FIELD(backend_row, weight),       JSON_FIELD(backend_row, flows),
-	JSON_FIELD(backend_row, new_flows),    JSON_FIELD(backend_row, connects),
-	JSON_FIELD(backend_row, failures),     JSON_FIELD(backend_row, resteered),
-	JSON_FIELD(backend_row, probes),       JSON_FIELD(backend_row, pinned),
-	JSON_FIELD(backend_row, ttl_left),     JSON_FIELD(backend_row, packets_up),
-	JSON_FIELD(backend_row, packets_down), JSON_FIELD(backend_row, bytes_up),
+	JSON_FIELD(backend_row, id),
+	JSON_FIELD_LIST(backend_row, services),
+	JSON_FIELD(backend_row, life),
+	JSON_FIELD(backend_row, breaker),
+	JSON_FIELD(backend_row, weight),
+	JSON_FIELD(backend_row, flows),
+	JSON_FIELD(backend_row, new_flows),
+	JSON_FIELD(backend_row, connects),
+	JSON_FIELD(backend_row, failures),
+	JSON_FIELD(backend_row, resteered),
+	JSON_FIELD(backend_row, probes),
+	JSON_FIELD(backend_row, pinned),
+	JSON_FIELD(backend_row, ttl_left),
+	JSON_FIELD(backend_row, packets_up),
+	JSON_FIELD(backend_row, packets_down),
+	JSON_FIELD(backend_row, bytes_up),
 	JSON_FIELD(backend_row, bytes_down),
+	JSON_FIELD(backend_row, silent_clients),
+	JSON_FIELD(backend_row, silent_backends),
+	JSON_FIELD(backend_row, idle_survived_s),
+	JSON_FIELD(backend_row, idle_lost_s),
+	JSON_FIELD(backend_row, removed_s),
+	JSON_FIELD(backend_row, drain_s),
 };
+
+static double seconds_or_none(uint64_t ms)
+{
+	return ms ? (double)ms / 1e3 : NAN;
+}
 
 static json_t *backend_json(const struct api_source *src, const struct view_backend *b, uint64_t now_ns)
 {
@@ -252,7 +287,13 @@ static json_t *backend_json(const struct api_source *src, const struct view_back
 	row.packets_down = r.packets_down;
 	row.bytes_up = r.bytes_up;
 	row.bytes_down = r.bytes_down;
+	row.silent_clients = r.silent_clients;
+	row.silent_backends = r.silent_backends;
+	row.idle_survived_s = seconds_or_none(r.idle_survived_ms);
+	row.idle_lost_s = seconds_or_none(r.idle_lost_ms);
 	row.ttl_left = b->expires_ns ? seconds_between(now_ns, b->expires_ns) : NAN;
+	row.removed_s = b->removed_ns ? seconds_between(b->removed_ns, now_ns) : NAN;
+	row.drain_s = b->deadline_ns ? seconds_between(now_ns, b->deadline_ns) : NAN;
 	return JSON_ROW(backend_fields, &row);
 }
 
@@ -275,13 +316,16 @@ struct name_row {
 	uint32_t addresses;
 	double ttl_s, next_query_s;
 	uint64_t queries, failures;
-	const char *last_error; /* null: the last answer was good */
+	uint64_t changes, would_changes; /* of the set: followed; in mode shadow not */
+	uint64_t refused;                /* addresses that no backend can have */
+	const char *last_error;          /* null: the last answer was good */
 };
 
 static const struct json_field name_fields[] = {
-	JSON_FIELD(name_row, name),      JSON_FIELD(name_row, family),   JSON_FIELD(name_row, state),
-	JSON_FIELD(name_row, addresses), JSON_FIELD(name_row, ttl_s),    JSON_FIELD(name_row, next_query_s),
-	JSON_FIELD(name_row, queries),   JSON_FIELD(name_row, failures), JSON_FIELD(name_row, last_error),
+	JSON_FIELD(name_row, name),          JSON_FIELD(name_row, family),   JSON_FIELD(name_row, state),
+	JSON_FIELD(name_row, addresses),     JSON_FIELD(name_row, ttl_s),    JSON_FIELD(name_row, next_query_s),
+	JSON_FIELD(name_row, queries),       JSON_FIELD(name_row, failures), JSON_FIELD(name_row, changes),
+	JSON_FIELD(name_row, would_changes), JSON_FIELD(name_row, refused),  JSON_FIELD(name_row, last_error),
 };
 
 unsigned api_doc_names(const struct api_source *src, const struct view *view, const struct api_query *query,
@@ -301,6 +345,9 @@ unsigned api_doc_names(const struct api_source *src, const struct view *view, co
 			.next_query_s = seconds_between(now_ns, n->next_query_ns),
 			.queries = n->queries,
 			.failures = n->failures,
+			.changes = n->changes,
+			.would_changes = n->would_changes,
+			.refused = n->refused,
 			.last_error = *n->last_error ? n->last_error : NULL,
 		};
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "api_query.h"
 
+#include "config.h"
 #include "dataplane.h"
 #include "observe.h"
 
@@ -10,6 +11,9 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+
+#define DEADLINE_MIN_NS 1000000000ull
+#define DEADLINE_MAX_NS (7 * 86400 * 1000000000ull)
 
 /* Each returns false for a value that it does not take. */
 typedef bool param_fn(const char *value, struct api_query *q);
@@ -120,6 +124,18 @@ static bool param_mode(const char *value, struct api_query *q)
 	return i >= 0;
 }
 
+/* The only word there is. */
+static bool param_set(const char *value, struct api_query *q)
+{
+	return strcmp(value, "auto") == 0;
+}
+
+static bool param_deadline(const char *value, struct api_query *q)
+{
+	return config_parse_duration(value, &q->deadline_ns) == 0 && q->deadline_ns >= DEADLINE_MIN_NS &&
+	       q->deadline_ns <= DEADLINE_MAX_NS;
+}
+
 static const struct param {
 	const char *name;
 	enum api_param bit;
@@ -134,6 +150,8 @@ static const struct param {
 	{"cursor", PARAM_CURSOR, param_cursor, "the `next` of an earlier answer"},
 	{"cure", PARAM_CURE, param_cure, "wall, names, silence, path or storm"},
 	{"mode", PARAM_MODE, param_mode, "enforce, shadow or off"},
+	{"set", PARAM_SET, param_set, "auto"},
+	{"deadline", PARAM_DEADLINE, param_deadline, "a duration such as 30s, from 1s to 7d"},
 };
 
 static_assert(API_FLOWS_LIMIT_MAX == 1000, "the text of `limit` says so");

@@ -24,6 +24,8 @@ enum api_param {
 	PARAM_CURSOR = 1 << 5,
 	PARAM_CURE = 1 << 6,
 	PARAM_MODE = 1 << 7,
+	PARAM_SET = 1 << 8,
+	PARAM_DEADLINE = 1 << 9,
 };
 
 /*
@@ -46,6 +48,7 @@ struct api_query {
 	struct api_cursor cursor;
 	enum cure cure;
 	enum cure_mode mode;
+	uint64_t deadline_ns;
 };
 
 #define API_QUERY_ERR 256

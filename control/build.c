@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #define NS_PER_MS 1000000
+#define NS_PER_S  1000000000ull
 
 static bool listens(const struct config_service *svc, unsigned family, unsigned proto)
 {
@@ -20,32 +21,35 @@ static uint8_t proto_number(unsigned proto)
 	return proto == SET_TCP ? PROTO_TCP : PROTO_UDP;
 }
 
-static bool of_family(const struct build_backend *b, unsigned family)
+static bool belongs(const struct build_backend *b, unsigned family, unsigned proto)
 {
-	return ipaddr_is_v4(&b->addr) == (family == SET_V4);
+	return ipaddr_is_v4(&b->addr) == (family == SET_V4) && !(b->out_of & 1 << proto);
 }
 
-static uint32_t count_family(const struct build_input *in, unsigned family)
+static uint32_t count(const struct build_backends *from, unsigned family, unsigned proto)
 {
 	uint32_t n = 0;
 
-	for (size_t i = 0; i < in->n_backends; i++)
-		n += of_family(&in->backends[i], family);
+	for (size_t i = 0; i < from->n; i++)
+		n += belongs(&from->all[i], family, proto);
 	return n;
 }
 
-static int set_fill(struct policy_set *set, struct policy_backend *backends, const struct build_input *in,
-		    unsigned family, uint8_t proto, struct slots *slots)
+/* `slots` NULL: the backends get none. */
+static int set_fill(struct policy_set *set, struct policy_backend *backends, const struct build_backends *from,
+		    unsigned family, unsigned proto, struct slots *slots)
 {
-	for (size_t i = 0; i < in->n_backends; i++) {
-		const struct build_backend *b = &in->backends[i];
+	for (size_t i = 0; i < from->n; i++) {
+		const struct build_backend *b = &from->all[i];
 		struct policy_backend *to = &backends[set->n_backends];
-		int err;
+		int err = 0;
 
-		if (!of_family(b, family))
+		if (!belongs(b, family, proto))
 			continue;
 		*to = (struct policy_backend){.addr = b->addr, .port_be = b->port_be, .weight = b->weight};
-		err = slots_get(slots, proto, &b->addr, b->port_be, &to->ref);
+		to->ref.slot = SLOT_NONE;
+		if (slots)
+			err = slots_get(slots, proto_number(proto), &b->addr, b->port_be, &to->ref);
 		if (err)
 			return err;
 		set->n_backends++;
@@ -53,10 +57,10 @@ static int set_fill(struct policy_set *set, struct policy_backend *backends, con
 	return 0;
 }
 
-static int set_build(struct policy_set *set, const struct build_input *in, unsigned family, unsigned proto,
+static int set_build(struct policy_set *set, const struct build_backends *from, unsigned family, unsigned proto,
 		     struct slots *slots)
 {
-	uint32_t n = count_family(in, family);
+	uint32_t n = count(from, family, proto);
 	struct policy_backend *backends;
 	uint16_t *table;
 	int err;
@@ -71,20 +75,21 @@ static int set_build(struct policy_set *set, const struct build_input *in, unsig
 	set->table = table;
 	err = backends && table ? 0 : -ENOMEM;
 	if (!err)
-		err = set_fill(set, backends, in, family, proto_number(proto), slots);
+		err = set_fill(set, backends, from, family, proto, slots);
 	if (!err)
 		err = maglev_build(backends, n, table, set->table_size);
 	return err;
 }
 
-static uint32_t slots_lacking(const struct build_input *in, unsigned family, unsigned proto, const struct slots *slots)
+static uint32_t slots_lacking(const struct build_backends *from, unsigned family, unsigned proto,
+			      const struct slots *slots)
 {
 	uint32_t n = 0;
 
-	for (size_t i = 0; i < in->n_backends; i++) {
-		const struct build_backend *b = &in->backends[i];
+	for (size_t i = 0; i < from->n; i++) {
+		const struct build_backend *b = &from->all[i];
 
-		n += of_family(b, family) && !slots_has(slots, proto_number(proto), &b->addr, b->port_be);
+		n += belongs(b, family, proto) && !slots_has(slots, proto_number(proto), &b->addr, b->port_be);
 	}
 	return n;
 }
@@ -97,7 +102,7 @@ static bool slots_suffice(const struct build_input *in, const struct slots *slot
 	for (unsigned family = 0; family < SET_FAMILIES; family++)
 		for (unsigned proto = 0; proto < SET_PROTOS; proto++)
 			if (listens(in->service, family, proto))
-				n += slots_lacking(in, family, proto, slots);
+				n += slots_lacking(&in->is, family, proto, slots);
 	return n <= slots_free(slots);
 }
 
@@ -113,7 +118,40 @@ static struct policy_timeouts timeouts_of(const struct config_service *svc)
 		.closed_ms = 10000,
 		.udp_unreplied_ms = 30000,
 		.udp_replied_ms = svc->idle_udp_ns / NS_PER_MS,
+		.probe_ms = svc->idle_probe_ns / NS_PER_MS,
+		.unacked_ms = 300000,
 	};
+}
+
+/* The check has seen to it that a cap can be kept. */
+static int cap_init(struct gcra_rate *cap, uint64_t per_s, uint64_t burst)
+{
+	*cap = (struct gcra_rate){0};
+	if (!per_s)
+		return 0;
+	return gcra_rate_init(cap, per_s, NS_PER_S, burst ? burst : gcra_default_burst(per_s, NS_PER_S));
+}
+
+static int storm_build(struct policy_storm *storm, const struct config_service *svc)
+{
+	int err = cap_init(&storm->caps[STORM_CLIENT], svc->storm_client_rate_per_s, svc->storm_client_burst);
+
+	if (!err)
+		err = cap_init(&storm->caps[STORM_PREFIX], svc->storm_prefix_rate_per_s, svc->storm_prefix_burst);
+	if (!err)
+		err = cap_init(&storm->caps[STORM_SERVICE], svc->storm_rate_per_s, svc->storm_burst);
+	storm->hold_ns = svc->storm_hold_ns;
+	return err;
+}
+
+static int sets_build(struct policy_service *svc, const struct build_input *in, unsigned family, unsigned proto,
+		      struct slots *slots)
+{
+	int err = set_build(&svc->sets[family][proto], &in->is, family, proto, slots);
+
+	if (!err && in->would_differ)
+		err = set_build(&svc->would[family][proto], &in->would, family, proto, NULL);
+	return err;
 }
 
 struct policy_service *build_service(const struct build_input *in, struct slots *slots)
@@ -132,10 +170,12 @@ struct policy_service *build_service(const struct build_input *in, struct slots 
 	svc->timeouts = timeouts_of(in->service);
 	svc->clamp_mss = in->service->path_clamp == CLAMP_AUTO;
 	svc->breaker_consecutive = in->service->breaker_consecutive;
+	err = storm_build(&svc->storm, in->service);
+	svc->would_differ = in->would_differ;
 	for (unsigned family = 0; family < SET_FAMILIES && !err; family++)
 		for (unsigned proto = 0; proto < SET_PROTOS && !err; proto++)
 			if (listens(in->service, family, proto))
-				err = set_build(&svc->sets[family][proto], in, family, proto, slots);
+				err = sets_build(svc, in, family, proto, slots);
 	if (!err)
 		return svc;
 	build_service_free(svc, slots, false);
@@ -146,7 +186,8 @@ struct policy_service *build_service(const struct build_input *in, struct slots 
 static void set_free(struct policy_set *set, struct slots *slots, bool poison)
 {
 	for (uint32_t i = 0; i < set->n_backends; i++)
-		slots_put(slots, set->backends[i].ref.slot);
+		if (set->backends[i].ref.slot != SLOT_NONE)
+			slots_put(slots, set->backends[i].ref.slot);
 	if (poison && set->n_backends) {
 		memset((void *)set->backends, POLICY_POISON, set->n_backends * sizeof(*set->backends));
 		memset((void *)set->table, POLICY_POISON, set->table_size * sizeof(*set->table));
@@ -160,8 +201,10 @@ void build_service_free(struct policy_service *svc, struct slots *slots, bool po
 	if (!svc)
 		return;
 	for (unsigned family = 0; family < SET_FAMILIES; family++)
-		for (unsigned proto = 0; proto < SET_PROTOS; proto++)
+		for (unsigned proto = 0; proto < SET_PROTOS; proto++) {
 			set_free(&svc->sets[family][proto], slots, poison);
+			set_free(&svc->would[family][proto], slots, poison);
+		}
 	if (poison)
 		memset(svc, POLICY_POISON, sizeof(*svc));
 	free(svc);

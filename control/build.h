@@ -18,19 +18,28 @@ struct build_backend {
 	uint16_t port_be;
 	uint16_t weight;
 	uint64_t expires_ns; /* 0: does not */
+	uint8_t out_of;      /* bit per SET_TCP, SET_UDP: taken out by command */
 };
 
-/* Backends of one service, both families, without duplicates; order does not matter. */
+/* Both families, without duplicates; order does not matter. */
+struct build_backends {
+	const struct build_backend *all;
+	size_t n;
+};
+
 struct build_input {
 	const struct config_service *service;
 	struct slot_ref ref; /* the service's slot */
-	const struct build_backend *backends;
-	size_t n_backends;
+	struct build_backends is;
+	/* Names in shadow, where DNS says otherwise: what would be. */
+	bool would_differ;
+	struct build_backends would;
 };
 
 /*
  * Makes the service's part of the policy: a set for each family and protocol that it listens on. Takes a use of each
- * backend's slot. NULL with errno set (ENOMEM; ENOSPC: too few free slots, then none is taken).
+ * backend's slot, not of those that only would be. NULL with errno set (ENOMEM; ENOSPC: too few free slots, then none
+ * is taken).
  */
 struct policy_service *build_service(const struct build_input *in, struct slots *slots);
 /* Gives the uses back, poisons the memory if `poison`, and frees it. No worker may see the part any more. */

@@ -13,6 +13,8 @@
 
 /* Per family; an upstream or router each. */
 #define NEIGHBOURS         8192
+/* New connections that may wait for their turn, of all services together. */
+#define HOLDS              65536
 /* Of one name that backends follow, both families: what slots are set aside for. */
 #define ADDRESSES_PER_NAME 32
 
@@ -199,6 +201,7 @@ void config_to_dataplane(const struct config *config, unsigned n_queues, struct 
 	out->n_backend_slots = backend_slots(config);
 	out->n_routes = config->routes;
 	out->n_neighbours = NEIGHBOURS;
+	out->n_holds = HOLDS;
 	out->n_snat = config->n_snat;
 	memcpy(out->snat, config->snat, sizeof(out->snat));
 }

@@ -67,18 +67,19 @@ struct config_service {
 	size_t n_backends;
 	enum config_source source;
 	uint64_t idle_tcp_ns, idle_udp_ns;
-	enum config_clamp path_clamp;
-	uint32_t breaker_consecutive;
-	/* Checked and stored, without effect yet: a file that sets one of these gets a warning. */
 	uint64_t drain_ns;      /* 0: off */
 	uint64_t idle_probe_ns; /* 0: off */
+	enum config_clamp path_clamp;
+	uint32_t breaker_consecutive;
+	uint64_t storm_client_timeout_ns;                                            /* no hold is longer */
+	uint64_t storm_hold_ns;                                                      /* 0: off */
+	uint64_t storm_rate_per_s, storm_client_rate_per_s, storm_prefix_rate_per_s; /* new flows; 0: no cap */
+	uint64_t storm_burst, storm_client_burst, storm_prefix_burst;                /* 0: 100 ms of the rate, >= 10 */
+	/* Checked and stored, without effect yet: a file that sets one of these gets a warning. */
 	bool path_blackhole;
 	uint64_t breaker_window_ns;
 	uint32_t breaker_ratio_ppm; /* parts per million, as every share */
-	uint64_t storm_client_timeout_ns;
 	uint32_t storm_retry_budget_ppm;
-	uint64_t storm_hold_ns;                                                      /* 0: off */
-	uint64_t storm_rate_per_s, storm_client_rate_per_s, storm_prefix_rate_per_s; /* new flows; 0: no cap */
 	unsigned line, column;
 };
 
@@ -107,8 +108,8 @@ struct config {
 	unsigned n_snat;
 	enum config_on_fail on_death, on_hang;
 	char api_socket[108];
-	char api_http[64];   /* "127.0.0.1:9090", "" = off */
-	char state_dir[256]; /* without effect yet, as below */
+	char api_http[64]; /* "127.0.0.1:9090", "" = off */
+	char state_dir[256];
 	/* dns */
 	char dns_servers[CONFIG_MAX_DNS_SERVERS][64]; /* "198.18.3.53:53"; none: the system resolver file */
 	unsigned n_dns_servers;
@@ -146,6 +147,9 @@ struct _IO_FILE;
 void config_print_example(struct _IO_FILE *out);
 /* The effective configuration, defaults filled in, as YAML. */
 void config_print(const struct config *config, struct _IO_FILE *out);
+
+/* "30s", "2h4m": as in the file. Returns 0, -EINVAL or -ERANGE; *ns is untouched on failure. */
+int config_parse_duration(const char *text, uint64_t *ns);
 
 /* Fills what the dataplane needs (not `secret`, not `max_frame`). `n_queues`: queues of all ports together. */
 void config_to_dataplane(const struct config *config, unsigned n_queues, struct dataplane_config *out);

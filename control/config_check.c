@@ -13,7 +13,9 @@
 #include <unistd.h>
 
 /* Ports of a SNAT address towards one backend (RFC 6056 3.2: all above the well-known ones). */
-#define SNAT_PORTS 64512
+#define SNAT_PORTS  64512
+/* Of a rate, in one burst: a bucket that takes longer to fill is none. */
+#define BURST_MAX_S 3600
 
 struct path {
 	char text[96];
@@ -407,6 +409,27 @@ static struct families snat_families(const struct config *config)
 	return f;
 }
 
+static void check_burst(struct config_reader *r, unsigned service, const char *key, uint64_t burst, uint64_t rate_per_s)
+{
+	struct path path = path_of("services[%u].storm.%s", service, key);
+
+	if (burst && !rate_per_s)
+		warn(r, path, "no effect: there is no such rate");
+	else if (burst > rate_per_s * BURST_MAX_S)
+		complain(r, path, "expected at most what the rate gives in an hour, %ju",
+			 (uintmax_t)rate_per_s * BURST_MAX_S);
+}
+
+static void check_storm(struct config_reader *r, const struct config_service *s, unsigned service)
+{
+	if (s->storm_hold_ns > s->storm_client_timeout_ns)
+		complain(r, path_of("services[%u].storm.hold", service),
+			 "expected at most client_timeout: the client would be gone");
+	check_burst(r, service, "burst", s->storm_burst, s->storm_rate_per_s);
+	check_burst(r, service, "client_burst", s->storm_client_burst, s->storm_client_rate_per_s);
+	check_burst(r, service, "prefix_burst", s->storm_prefix_burst, s->storm_prefix_rate_per_s);
+}
+
 static void check_service(struct config_reader *r, const struct config *config, unsigned service,
 			  const struct listeners *listeners, struct families snat)
 {
@@ -417,9 +440,7 @@ static void check_service(struct config_reader *r, const struct config *config, 
 	if (s->idle_probe_ns >= s->idle_tcp_ns && s->idle_tcp_ns)
 		complain(r, path_of("services[%u].idle.probe", service),
 			 "expected less than idle.tcp: the connection would end before its probe");
-	if (s->storm_hold_ns > s->storm_client_timeout_ns)
-		complain(r, path_of("services[%u].storm.hold", service),
-			 "expected at most client_timeout: the client would be gone");
+	check_storm(r, s, service);
 	check_families(r, config, service, snat);
 	check_loops(r, config, service, listeners);
 	if (check_duplicate_backends(r, s, service) < 0)
@@ -502,8 +523,6 @@ void config_check(struct config_reader *r, const struct config *config)
 
 	check_gateway(r, config);
 	check_dns(r, config);
-	if (config->cures.of[CURE_NAMES] != CURE_ENFORCE)
-		warn(r, path_of("cures.names"), "only enforce has an effect yet");
 	if (check_names(r, config) < 0 || check_names_in_all(r, config) < 0 ||
 	    collect_listeners(config, &listeners) < 0) {
 		config_error_at(r, (yaml_mark_t){0}, "services", "out of memory");

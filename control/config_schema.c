@@ -86,8 +86,8 @@ static const struct config_key gateway_keys[] = {
 	{"on_hang", TYPE_ENUM, 0, FIELD(config, on_hang), .choices = on_fail_choices, .fallback = "drop",
 	 .help = "the same while the gateway runs but has not moved for 3 s"},
 	{"api", TYPE_MAP, 0, .map = MAP(api_keys), .help = "the HTTP API"},
-	{"state_dir", TYPE_PATH, KEY_NO_EFFECT, FIELD(config, state_dir), .fallback = "/var/lib/spillway",
-	 .help = "what outlives a restart is kept here"},
+	{"state_dir", TYPE_PATH, 0, FIELD(config, state_dir), .fallback = "/var/lib/spillway",
+	 .help = "what outlives a restart is kept here: the last good addresses of names"},
 };
 
 static const struct config_list dns_server_list = {.item = {NULL, TYPE_ENDPOINT, 0,
@@ -118,7 +118,7 @@ static const struct config_key cure_keys[] = {
 	CURE(names, CURE_NAMES, 0, "DNS moved: each record's own TTL"),
 	CURE(silence, CURE_SILENCE, 0, "connections that a middlebox forgot"),
 	CURE(path, CURE_PATH, 0, "links with a smaller MTU"),
-	CURE(storm, CURE_STORM, KEY_NO_EFFECT, "synchronized retries"),
+	CURE(storm, CURE_STORM, 0, "synchronized retries"),
 };
 
 static const struct config_list listen_list = {.item = {NULL, TYPE_LISTEN, 0, .size = sizeof(struct config_listen),
@@ -154,9 +154,15 @@ static const struct config_list backend_list = {.item = {NULL, TYPE_MAP, 0, .siz
 
 static const struct config_key idle_keys[] = {
 	{"tcp", TYPE_DURATION, 0, FIELD(config_service, idle_tcp_ns), .min = NS_PER_S, .max = 30 * DAY_NS,
-	 .fallback = "2h4m", .help = "an idle connection ends after this, with RST to both sides (RFC 5382 REQ-5)"},
-	{"probe", TYPE_DURATION, KEY_NO_EFFECT, FIELD(config_service, idle_probe_ns), .min = NS_PER_S, .max = DAY_NS,
-	 .zero_word = "off", .fallback = "3m", .help = "an idle connection is probed on both sides after this"},
+	 .fallback = "2h4m",
+	 .help = "with `probe: off` an idle connection ends after this, with RST to both sides (RFC 5382 REQ-5); one that "
+		 "is probed lives for as long as both its ends do. While cure silence is not enforced, an idle "
+		 "connection ends after this in silence"},
+	{"probe", TYPE_DURATION, 0, FIELD(config_service, idle_probe_ns), .min = NS_PER_S, .max = DAY_NS,
+	 .zero_word = "off", .fallback = "3m",
+	 .help = "an idle connection is asked on both sides whether it is still there after this (+-10%), and a silent "
+		 "side twice more, 10s apart; if it stays silent both get a RST. Shorter than what any firewall or "
+		 "balancer on the way takes to forget a connection"},
 	{"udp", TYPE_DURATION, 0, FIELD(config_service, idle_udp_ns), .min = NS_PER_S, .max = DAY_NS, .fallback = "5m",
 	 .help = "an answered UDP flow ends after this idle time (RFC 4787 REQ-5)"},
 };
@@ -177,20 +183,32 @@ static const struct config_key breaker_keys[] = {
 	 .fallback = "50%", .help = "share of failures that opens it"},
 };
 
+#define STORM_RATE(key, field, words)                                                                                  \
+	{                                                                                                              \
+		key, TYPE_RATE, 0, FIELD(config_service, field), .min = 1, .max = 100000000, .zero_word = "off",       \
+								 .fallback = "off", .help = words                      \
+	}
+#define STORM_BURST(key, field, words)                                                                                 \
+	{                                                                                                              \
+		key, TYPE_NUMBER, 0, FIELD(config_service, field),                                                     \
+			.min = 1, .max = 100000000, .zero_word = "auto", .fallback = "auto",                           \
+			.derived = "100 ms of the rate, at least 10", .help = words                                    \
+	}
 static const struct config_key storm_keys[] = {
 	{"client_timeout", TYPE_DURATION, 0, FIELD(config_service, storm_client_timeout_ns), .min = 10 * NS_PER_MS,
-	 .max = 10 * MINUTE_NS, .fallback = "1s", .help = "after this a client gives up and tries again"},
-	{"retry_budget", TYPE_SHARE, 0, FIELD(config_service, storm_retry_budget_ppm), .max = 1000000,
+	 .max = 10 * MINUTE_NS, .fallback = "1s",
+	 .help = "after this a client gives up and tries again: `hold` may not be longer"},
+	{"retry_budget", TYPE_SHARE, KEY_NO_EFFECT, FIELD(config_service, storm_retry_budget_ppm), .max = 1000000,
 	 .fallback = "20%", .help = "retries admitted under congestion, relative to first attempts"},
 	{"hold", TYPE_DURATION, 0, FIELD(config_service, storm_hold_ns), .min = NS_PER_MS, .max = 2800 * NS_PER_MS,
 	 .zero_word = "off", .fallback = "900ms",
 	 .help = "a new connection may wait this long before it is refused; clients notice from 1 s on (RFC 6298)"},
-	{"rate", TYPE_RATE, 0, FIELD(config_service, storm_rate_per_s), .min = 1, .max = 100000000, .zero_word = "off",
-	 .fallback = "off", .help = "cap on new flows of the service"},
-	{"client_rate", TYPE_RATE, 0, FIELD(config_service, storm_client_rate_per_s), .min = 1, .max = 100000000,
-	 .zero_word = "off", .fallback = "off", .help = "cap on new flows of one client"},
-	{"prefix_rate", TYPE_RATE, 0, FIELD(config_service, storm_prefix_rate_per_s), .min = 1, .max = 100000000,
-	 .zero_word = "off", .fallback = "off", .help = "cap on new flows of one /24 or /48"},
+	STORM_RATE("rate", storm_rate_per_s, "cap on new flows of the service"),
+	STORM_BURST("burst", storm_burst, "new flows of the service that may come at once beyond `rate`"),
+	STORM_RATE("client_rate", storm_client_rate_per_s, "cap on new flows of one client: an IPv4 address, a /64"),
+	STORM_BURST("client_burst", storm_client_burst, "the same as `burst`, for `client_rate`"),
+	STORM_RATE("prefix_rate", storm_prefix_rate_per_s, "cap on new flows of one /24 or /48"),
+	STORM_BURST("prefix_burst", storm_prefix_burst, "the same as `burst`, for `prefix_rate`"),
 };
 
 static const struct config_key service_keys[] = {
@@ -202,13 +220,13 @@ static const struct config_key service_keys[] = {
 	 .help = "whose address the upstream sees: a SNAT address; or the client's own, which is not supported yet"},
 	{"backends", TYPE_LIST, KEY_REQUIRED, FIELD(config_service, backends), .list = &backend_list,
 	 .help = "the upstreams"},
-	{"drain", TYPE_DURATION, KEY_NO_EFFECT, FIELD(config_service, drain_ns), .min = NS_PER_S, .max = 7 * DAY_NS,
+	{"drain", TYPE_DURATION, 0, FIELD(config_service, drain_ns), .min = NS_PER_S, .max = 7 * DAY_NS,
 	 .zero_word = "off", .fallback = "off",
-	 .help = "flows of a backend that left end after this; off: whenever they end by themselves"},
+	 .help = "flows of a backend that left are ended after this, with RST to both sides; off: they end by themselves"},
 	{"idle", TYPE_MAP, 0, .map = MAP(idle_keys), .help = "idle times"},
 	{"path", TYPE_MAP, 0, .map = MAP(path_keys), .help = "path MTU"},
 	{"breaker", TYPE_MAP, 0, .map = MAP(breaker_keys), .help = "circuit breaker of each backend"},
-	{"storm", TYPE_MAP, KEY_NO_EFFECT, .map = MAP(storm_keys), .help = "retries and overload"},
+	{"storm", TYPE_MAP, 0, .map = MAP(storm_keys), .help = "retries and overload"},
 };
 
 static const struct config_list service_list = {.item = {NULL, TYPE_MAP, 0, .size = sizeof(struct config_service),

@@ -115,6 +115,13 @@ static int read_duration(const char *text, uint64_t *value, const char **hint)
 	return 0;
 }
 
+int config_parse_duration(const char *text, uint64_t *ns)
+{
+	const char *hint;
+
+	return read_duration(text, ns, &hint);
+}
+
 /* Percent, with up to four places behind the point. */
 static int read_share(const char *text, uint64_t *value, const char **hint)
 {

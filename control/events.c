@@ -66,6 +66,8 @@ void events_add(struct events *e, enum event_severity severity, const char *kind
 	struct timespec wall;
 	va_list args;
 
+	if (!e)
+		return;
 	clock_gettime(CLOCK_REALTIME, &wall);
 	record.wall_ms = (int64_t)wall.tv_sec * 1000 + wall.tv_nsec / 1000000;
 	snprintf(record.subject, sizeof(record.subject), "%s", subject);

@@ -36,7 +36,7 @@ struct _IO_FILE;
 struct events *events_create(struct _IO_FILE *log);
 void events_destroy(struct events *events);
 
-/* Decide. `kind` and `cause` are static text. */
+/* Decide. `kind` and `cause` are static text. `events` NULL: nobody is told. */
 __attribute__((format(printf, 6, 7))) void events_add(struct events *events, enum event_severity severity,
 						      const char *kind, const char *cause, const char *subject,
 						      const char *format, ...);

@@ -11,8 +11,11 @@
 #include "memory_plan.h"
 #include "names.h"
 #include "netlink.h"
+#include "observe.h"
 #include "paths.h"
+#include "saved.h"
 #include "services.h"
+#include "silence_events.h"
 #include "view.h"
 
 #include <errno.h>
@@ -30,8 +33,12 @@
 #define RETRY_NS         5000000000ULL /* what could not be published is tried again after this */
 #define PUBLISH_EVERY_NS 1000000000ULL /* a set that changes all the time is published this often */
 #define FIRST_ANSWER_NS  3000000000ULL /* how long a start waits for DNS before it serves what it has */
+#define FRESH_ANSWER_NS  300000000ULL  /* the same if it has saved addresses for all names */
 #define HANG_NS          3000000000ULL
 #define NOTES_AT_ONCE    64
+#define STOP_MAX_MS      5000
+#define STOP_PATIENCE_MS 1000 /* for the last of them */
+#define STOP_FLOWS_PER_S 4500 /* what the limit on RSTs allows */
 
 void gateway_say(const char *format, ...)
 {
@@ -124,8 +131,11 @@ static void on_publish(evutil_socket_t fd, short what, void *arg)
 {
 	struct gateway *gw = arg;
 
-	if (services_dirty(gw->services))
-		gateway_publish_now(gw);
+	if (gw->state != GATEWAY_READY || !services_dirty(gw->services))
+		return;
+	gateway_publish_now(gw);
+	/* What left is shown as such from now on, not from the next tick. */
+	gateway_publish_view(gw);
 }
 
 /* Soon, but not more often than once in PUBLISH_EVERY_NS. */
@@ -144,7 +154,7 @@ static void on_name(void *arg, const struct name_view *view)
 	struct gateway *gw = arg;
 
 	services_name_changed(gw->services, view);
-	if (services_dirty(gw->services) && gw->state != GATEWAY_STARTING)
+	if (services_dirty(gw->services) && gw->state == GATEWAY_READY)
 		publish_soon(gw);
 }
 
@@ -171,6 +181,11 @@ static void on_breakers_due(evutil_socket_t fd, short what, void *arg)
 	gateway_run_breakers(arg);
 }
 
+static bool is_usable(void *arg, const struct ipaddr *addr)
+{
+	return services_usable(((struct gateway *)arg)->services, addr);
+}
+
 /* --- events of the loop --- */
 
 /* Whatever they were about. */
@@ -185,6 +200,15 @@ static void make_up_for_lost_notes(struct gateway *gw)
 	gateway_run_breakers(gw);
 }
 
+static void watch_silence(struct gateway *gw)
+{
+	const struct view *view = view_get();
+
+	if (view)
+		silence_events_tick(gw->silence_events, gw->dp, view, gw->events, clock_monotonic_ns());
+	view_put(view);
+}
+
 static void on_tick(evutil_socket_t fd, short what, void *arg)
 {
 	struct gateway *gw = arg;
@@ -193,6 +217,9 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 	services_reap(gw->services);
 	paths_tick(gw->paths);
 	gateway_publish_view(gw);
+	watch_silence(gw);
+	if (gw->state == GATEWAY_READY)
+		saved_tick(gw->saved, gw->names, services_name_changes(gw->services), clock_monotonic_ns());
 	if (gw->state == GATEWAY_READY && services_dirty(gw->services) &&
 	    clock_monotonic_ns() - gw->last_publish_ns > RETRY_NS)
 		publish_soon(gw);
@@ -247,7 +274,7 @@ static void on_signal(evutil_socket_t fd, short what, void *arg)
 {
 	struct gateway *gw = arg;
 
-	gw->stopping = true;
+	gw->n_signals++;
 	event_base_loopbreak(gw->base);
 }
 
@@ -349,9 +376,11 @@ static int start_dataplane(struct gateway *gw)
 						       .n_service_slots = config.n_service_slots,
 						       .n_backend_slots = config.n_backend_slots,
 						       .poison = getenv("SPILLWAY_POISON") != NULL,
+						       .events = gw->events,
 					       });
 	gw->paths = paths_create(gw->dp, gw->events);
-	if (!gw->services || !gw->paths)
+	gw->silence_events = silence_events_create(config.n_backend_slots);
+	if (!gw->services || !gw->paths || !gw->silence_events)
 		return -ENOMEM;
 	gw->breakers = breakers_create(gw->dp, gw->services, gw->events,
 				       &(struct breakers_config){config.n_backend_slots, config.n_service_slots});
@@ -451,6 +480,20 @@ static int start_netlink(struct gateway *gw)
 	return rc;
 }
 
+/* The names are watched, and none has an answer yet. */
+static int start_saved(struct gateway *gw)
+{
+	unsigned n;
+
+	gw->saved = saved_create(gw->config->state_dir, gw->config->dns_stale_ns, gw->events);
+	if (!gw->saved)
+		return -ENOMEM;
+	n = saved_load(gw->saved, gw->names);
+	if (n)
+		gateway_say("%u sets of addresses from before, in %s", n, gw->config->state_dir);
+	return 0;
+}
+
 static int start_names(struct gateway *gw)
 {
 	char servers[CONFIG_MAX_DNS_SERVERS * 65] = "";
@@ -459,6 +502,7 @@ static int start_names(struct gateway *gw)
 		.min_ttl_ns = gw->config->dns_min_ttl_ns,
 		.max_ttl_ns = gw->config->dns_max_ttl_ns,
 		.stale_ns = gw->config->dns_stale_ns,
+		.usable = is_usable,
 	};
 	int rc;
 
@@ -475,19 +519,34 @@ static int start_names(struct gateway *gw)
 	rc = services_configure(gw->services, gw->config, gw->names);
 	if (rc)
 		gateway_say("more services than there are slots");
-	return rc;
+	return rc ? rc : start_saved(gw);
 }
 
-/* Serving begins with the answers that came in time; the others change the policy when they come. */
-static void wait_for_names(struct gateway *gw)
+static void run_for_10ms(struct gateway *gw)
 {
-	uint64_t until_ns = clock_monotonic_ns() + FIRST_ANSWER_NS;
 	struct timeval tick = {.tv_usec = 10000};
 
-	while (!gw->stopping && !services_resolved(gw->services) && clock_monotonic_ns() < until_ns) {
-		event_base_loopexit(gw->base, &tick);
-		event_base_dispatch(gw->base);
-	}
+	event_base_loopexit(gw->base, &tick);
+	event_base_dispatch(gw->base);
+}
+
+/*
+ * Serving begins with the answers that came in time; the others change the policy when they come. Who has something
+ * saved for every name waits for a moment only, so as not to begin with what is not true any more.
+ */
+static bool waits_for_names(const struct gateway *gw, uint64_t waited_ns)
+{
+	if (gw->n_signals || services_answered(gw->services))
+		return false;
+	return waited_ns < (services_resolved(gw->services) ? FRESH_ANSWER_NS : FIRST_ANSWER_NS);
+}
+
+static void wait_for_names(struct gateway *gw)
+{
+	uint64_t begin_ns = clock_monotonic_ns();
+
+	while (waits_for_names(gw, clock_monotonic_ns() - begin_ns))
+		run_for_10ms(gw);
 	if (!services_resolved(gw->services))
 		gateway_say("some names are not resolved yet; their services refuse until they are");
 }
@@ -639,7 +698,7 @@ struct gateway *gateway_start(struct config *config, const char *config_path)
 void gateway_run(struct gateway *gw)
 {
 	/* A break that came while the start ran its loop is over with it. */
-	if (!gw->stopping)
+	if (!gw->n_signals)
 		event_base_dispatch(gw->base);
 }
 
@@ -649,18 +708,54 @@ static void free_event(struct event *event)
 		event_free(event);
 }
 
+/* --- stop --- */
+
+static uint64_t count_flows(const struct gateway *gw)
+{
+	struct worker_report r;
+	uint64_t n = 0;
+
+	for (unsigned i = 0; i < dataplane_n_workers(gw->dp); i++) {
+		observe_worker(gw->dp, i, &r);
+		n += r.flows_v4 + r.flows_v6;
+	}
+	return n;
+}
+
+/*
+ * Both ends of every flow learn that it is over: the next gateway will not know them. As fast as the limit on RSTs
+ * allows, for STOP_MAX_MS at most. New flows do not begin any more: whoever comes now hears nothing, and tries again.
+ */
+static void end_flows(struct gateway *gw)
+{
+	uint64_t begin_ns = clock_monotonic_ns(), flows = count_flows(gw), want_ms = flows * 1000 / STOP_FLOWS_PER_S;
+	uint32_t spread_ms = want_ms < STOP_MAX_MS ? want_ms : STOP_MAX_MS;
+
+	if (!flows || gw->config->cures.of[CURE_SILENCE] != CURE_ENFORCE || services_close(gw->services))
+		return;
+	gateway_publish_view(gw);
+	gateway_say("ending %llu flows", (unsigned long long)flows);
+	dataplane_reap_all(gw->dp, &(struct reap_order){.cause = REAP_STOP, .spread_ms = spread_ms});
+	while (gw->n_signals < 2 && count_flows(gw) &&
+	       clock_monotonic_ns() - begin_ns < (spread_ms + STOP_PATIENCE_MS) * 1000000ULL)
+		run_for_10ms(gw);
+}
+
 /*
  * Nothing new comes in, then the workers end, then the kernel may answer for our addresses again. After a start that
  * failed it may not, if a gateway that died had left the guard.
  */
 void gateway_stop(struct gateway *gw)
 {
-	bool remove_guard;
+	bool remove_guard, was_ready;
 
 	if (!gw)
 		return;
 	remove_guard = gw->guarded && (gw->state != GATEWAY_STARTING || !gw->guard_was_there);
+	was_ready = gw->state == GATEWAY_READY;
 	gw->state = GATEWAY_DRAINING;
+	if (was_ready)
+		end_flows(gw);
 	if (gw->events)
 		events_wake(gw->events);
 	api_stop(gw->api);
@@ -679,11 +774,15 @@ void gateway_stop(struct gateway *gw)
 	/* Only now: workers beat in the gates' memory. */
 	for (unsigned i = 0; i < gw->config->n_ports; i++)
 		gate_close(gw->ports[i].gate);
+	if (was_ready)
+		saved_write(gw->saved, gw->names);
+	saved_destroy(gw->saved);
 	names_destroy(gw->names);
 	netlink_destroy(gw->netlink);
 	breakers_destroy(gw->breakers);
 	services_destroy(gw->services);
 	paths_destroy(gw->paths);
+	silence_events_destroy(gw->silence_events);
 	dataplane_destroy(gw->dp);
 	if (remove_guard)
 		guard_remove();

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "api.h"
 #include "api_query.h"
+#include "drain.h"
 #include "events.h"
 #include "gateway_private.h"
 #include "services.h"
@@ -119,6 +120,7 @@ static void set_cure(struct gateway *gw, const struct api_query *query, struct a
 	services_modes_changed(gw->services);
 	if (gateway_publish_now(gw)) {
 		*mode = before;
+		services_modes_changed(gw->services);
 		refuse(c, 500, "it could not be published, the mode stays: see the log");
 		return;
 	}
@@ -132,6 +134,77 @@ static void set_cure(struct gateway *gw, const struct api_query *query, struct a
 		   cure_mode_name[before], c->uid);
 }
 
+static void refuse_drain(struct api_command *c, int err)
+{
+	switch (err) {
+	case -ENOENT:
+		refuse(c, 404, "no such backend, or no such service that has it, or it is not out");
+		break;
+	case -EALREADY:
+		refuse(c, 409, "it is out already");
+		break;
+	case -EBUSY:
+		refuse(c, 409, "it is the last backend that a service has for a listener");
+		break;
+	case -ENOSPC:
+		refuse(c, 409, "too many backends are out");
+		break;
+	default:
+		refuse(c, 409, "a deadline ends flows, which the cure names does in mode enforce alone");
+	}
+}
+
+static void say_drained(struct gateway *gw, const struct drain_order *order, const struct drain_result *result,
+			uint32_t uid)
+{
+	char how_long[48] = "as long as `drain` says";
+
+	if (order->put_back) {
+		events_add(gw->events, EVENT_INFO, "backend_put_back", "names", order->backend,
+			   "for %zu services, by uid %u", result->n_services, uid);
+		return;
+	}
+	if (order->deadline_ns != DRAIN_BY_SERVICE)
+		snprintf(how_long, sizeof(how_long), "for %llu s",
+			 (unsigned long long)(order->deadline_ns / 1000000000));
+	events_add(gw->events, EVENT_INFO, "backend_taken_out", "names", order->backend,
+		   "of %zu services; %llu flows stay %s; by uid %u", result->n_services,
+		   (unsigned long long)result->flows, how_long, uid);
+}
+
+/* It is out until it is put back, or until the next reload. */
+static void drain(struct gateway *gw, const struct api_query *query, struct api_command *c)
+{
+	struct drain_order order = {
+		.backend = query->backend,
+		.service = query->given & PARAM_SERVICE ? query->service : NULL,
+		.put_back = query->given & PARAM_SET,
+		.deadline_ns = query->given & PARAM_DEADLINE ? query->deadline_ns : DRAIN_BY_SERVICE,
+	};
+	struct drain_result result;
+	int err;
+
+	if (!(query->given & PARAM_BACKEND) || (order.put_back && query->given & PARAM_DEADLINE)) {
+		refuse(c, 400, "expected backend=, service= if it is for one alone, and deadline= or set=auto");
+		return;
+	}
+	err = services_drain(gw->services, &order, &result);
+	if (err) {
+		refuse_drain(c, err);
+		return;
+	}
+	if (gateway_publish_now(gw)) {
+		services_undrain(gw->services);
+		refuse(c, 500, "it could not be published, nothing was done: see the log");
+		return;
+	}
+	gateway_publish_view(gw);
+	c->status = 200;
+	c->answer = json_pack("{s:s,s:s,s:I,s:I}", "backend", order.backend, "set", order.put_back ? "auto" : "out",
+			      "services", (json_int_t)result.n_services, "flows", (json_int_t)result.flows);
+	say_drained(gw, &order, &result, c->uid);
+}
+
 static const struct command {
 	const char *path;
 	unsigned params; /* enum api_param */
@@ -139,6 +212,7 @@ static const struct command {
 } commands[] = {
 	{"/v1/reload", 0, reload},
 	{"/v1/cure", PARAM_CURE | PARAM_MODE, set_cure},
+	{"/v1/drain", PARAM_SERVICE | PARAM_BACKEND | PARAM_SET | PARAM_DEADLINE, drain},
 };
 
 static void run_command(struct gateway *gw, struct api_command *c)
@@ -146,6 +220,11 @@ static void run_command(struct gateway *gw, struct api_command *c)
 	char err[API_QUERY_ERR];
 	struct api_query query;
 
+	/* Nothing is to be published any more. */
+	if (gw->state != GATEWAY_READY) {
+		refuse(c, 503, "the gateway is stopping");
+		return;
+	}
 	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
 		if (strcmp(c->path, commands[i].path) != 0)
 			continue;

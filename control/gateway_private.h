@@ -12,6 +12,7 @@
 
 struct breakers;
 struct events;
+struct silence_events;
 
 struct gateway_port {
 	int index;
@@ -31,15 +32,17 @@ struct gateway {
 	struct services *services;
 	struct paths *paths;
 	struct breakers *breakers;
+	struct saved *saved;
 	struct api *api;
 	struct events *events;
+	struct silence_events *silence_events;
 	int command_fd;
 	int instance_fd;
 	uint64_t started_ns, last_publish_ns;
 	enum gateway_state state;
 	bool guarded;
 	bool guard_was_there; /* before the start: a start that fails leaves it */
-	bool stopping;        /* a signal said so, perhaps before gateway_run() */
+	unsigned n_signals;   /* to stop, perhaps before gateway_run(); a second one is impatient */
 	int publish_error;    /* of the last publish: each is said once */
 	size_t n_starved;
 	uint64_t notes_lost;

@@ -9,6 +9,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* A label value: backslash, quote and newline are escaped. */
 static void put_label(FILE *out, const char *name, const char *value)
@@ -132,6 +133,10 @@ static const struct metric backend_metrics[] = {
 	 offsetof(struct backend_sample, report.probes)},
 	{"spillway_backend_breaker_state", "gauge", "0 closed, 1 open, 2 half open, 3 ramp",
 	 offsetof(struct backend_sample, report.breaker)},
+	{"spillway_backend_silent_clients_total", "counter", "connections ended because their client was silent",
+	 offsetof(struct backend_sample, report.silent_clients)},
+	{"spillway_backend_silent_backends_total", "counter", "connections ended because the backend was silent",
+	 offsetof(struct backend_sample, report.silent_backends)},
 	{"spillway_backend_pinned_flows", "gauge", "flows to the backend although it is no longer named",
 	 offsetof(struct backend_sample, pinned)},
 };
@@ -154,10 +159,25 @@ static void put_backends(FILE *out, const struct api_source *src, const struct v
 	}
 }
 
+#define SERVICE_METRIC(name, type, member, help)                                                                       \
+	{                                                                                                              \
+		"spillway_service_" name, type, help, offsetof(struct service_report, member)                          \
+	}
+
 static const struct metric service_metrics[] = {
-	{"spillway_service_flows", "gauge", "flows of the service now", offsetof(struct service_report, flows)},
-	{"spillway_service_new_flows_total", "counter", "flows begun", offsetof(struct service_report, new_flows)},
-	{"spillway_service_refused_total", "counter", "new flows refused", offsetof(struct service_report, refused)},
+	SERVICE_METRIC("flows", "gauge", flows, "flows of the service now"),
+	SERVICE_METRIC("attempts_total", "counter", attempts,
+		       "first packets of new flows: the sum of new_flows, refused, silent and holding"),
+	SERVICE_METRIC("new_flows_total", "counter", new_flows, "flows begun"),
+	SERVICE_METRIC("refused_total", "counter", refused, "new flows refused, and their clients told"),
+	SERVICE_METRIC("silent_total", "counter", silent, "new flows refused in silence"),
+	SERVICE_METRIC("refused_storm_total", "counter", refused_storm, "of both, those beyond a cap"),
+	SERVICE_METRIC("held_total", "counter", held, "new connections held until their turn"),
+	SERVICE_METRIC("held_admitted_total", "counter", held_admitted, "of those, the ones whose turn came"),
+	SERVICE_METRIC("holding", "gauge", holding, "new connections held now"),
+	SERVICE_METRIC("would_hold_total", "counter", would_hold, "in shadow: would have been held"),
+	SERVICE_METRIC("would_refuse_total", "counter", would_refuse, "in shadow: would have been refused with RST"),
+	SERVICE_METRIC("would_silence_total", "counter", would_silence, "in shadow: would have gone unanswered"),
 };
 
 static void put_services(FILE *out, const struct api_source *src, const struct view *view)
@@ -175,6 +195,33 @@ static void put_services(FILE *out, const struct api_source *src, const struct v
 			fprintf(out, "} %llu\n", (unsigned long long)metric_value(metric, &r));
 		}
 	}
+}
+
+/* Added up over the names: a label for each would be one from DNS, and there may be thousands. */
+static void put_names(FILE *out, const struct view *view)
+{
+	static const char *const states[] = {"init", "fresh", "stale", "doubt", "gone", "expired"};
+	uint64_t changes = 0, would_changes = 0, refused = 0;
+
+	put_family(out, "spillway_names", "gauge", "DNS names by state, IPv4 and IPv6 apart");
+	for (size_t state = 0; state < sizeof(states) / sizeof(states[0]); state++) {
+		unsigned n = 0;
+
+		for (size_t i = 0; view && i < view->n_names; i++)
+			n += strcmp(view->names[i].state, states[state]) == 0;
+		fprintf(out, "spillway_names{state=\"%s\"} %u\n", states[state], n);
+	}
+	for (size_t i = 0; view && i < view->n_names; i++) {
+		changes += view->names[i].changes;
+		would_changes += view->names[i].would_changes;
+		refused += view->names[i].refused;
+	}
+	put_family(out, "spillway_name_changes", "gauge",
+		   "changes of the sets of the names that are watched: followed, or in shadow not followed");
+	fprintf(out, "spillway_name_changes{mode=\"enforce\"} %llu\n", (unsigned long long)changes);
+	fprintf(out, "spillway_name_changes{mode=\"shadow\"} %llu\n", (unsigned long long)would_changes);
+	put_single(out, "spillway_name_refused_addresses", "gauge",
+		   "addresses in answers that no backend can have, of the names that are watched", refused);
 }
 
 static void put_lost(FILE *out, const struct port_report *port, const char *reason, uint64_t packets)
@@ -234,6 +281,7 @@ char *api_metrics(const struct api_source *src, const struct view *view, size_t 
 	put_verdicts(out, &sum);
 	put_backends(out, src, view);
 	put_services(out, src, view);
+	put_names(out, view);
 	put_ports(out, src);
 	put_gates(out, view);
 	if (fclose(out) != 0) {

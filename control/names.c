@@ -28,9 +28,13 @@ struct entry {
 	struct names *names;
 	struct resolver_query *query; /* in flight */
 	struct nameset set;
-	uint64_t queries;
+	uint64_t queries, refused;
+	size_t n_refused; /* of the last answer */
+	struct ipaddr refused_address;
 	unsigned n_watches; /* 0: gone as soon as nobody iterates */
 	uint8_t family;
+	bool heard;    /* DNS has said something, if only that it cannot say */
+	bool answered; /* it had addresses */
 	bool queued;
 	bool announce; /* a new watch has not heard yet */
 	char name[];
@@ -49,6 +53,8 @@ struct names {
 	unsigned n_in_flight;
 	unsigned n_iterating; /* entries may be added but not removed while > 0 */
 	uint64_t armed_ns;    /* when the timer fires; UINT64_MAX: it is not set */
+	bool held;
+	struct ipaddr usable[DNSREPLY_MAX_ADDRESSES]; /* of the answer in hand */
 };
 
 static uint64_t system_now_ns(void *arg)
@@ -84,13 +90,18 @@ static struct name_view entry_view(const struct entry *entry)
 		.name = entry->name,
 		.family = entry->family,
 		.state = set->state,
+		.heard = entry->heard,
 		.addresses = set->addresses,
 		.n_addresses = set->n_addresses,
 		.ttl_ns = set->ttl_ns,
 		.last_answer_ns = set->last_answer_ns,
+		.age_ns = nameset_age_ns(set, now_ns(entry->names)),
 		.next_query_ns = set->next_query_ns,
 		.queries = entry->queries,
 		.failures = set->failures,
+		.refused = entry->refused,
+		.n_refused = entry->n_refused,
+		.refused_address = entry->refused_address,
 		.last_error = set->last_error,
 	};
 }
@@ -143,10 +154,17 @@ static void arm(struct names *names, uint64_t at_ns)
 	event_add(names->timer, &tv);
 }
 
+static bool is_held(const struct entry *entry)
+{
+	return entry->names->held && entry->answered;
+}
+
 static uint64_t entry_due_ns(const struct entry *entry)
 {
 	uint64_t deadline_ns = nameset_deadline_ns(&entry->set);
 
+	if (is_held(entry))
+		return UINT64_MAX;
 	if (entry->query || entry->queued || deadline_ns < entry->set.next_query_ns)
 		return deadline_ns;
 	return entry->set.next_query_ns;
@@ -172,19 +190,61 @@ static void start_queued(struct names *names)
 	}
 }
 
+/* An IPv4 address in IPv6 clothes would lead flows of one family to a backend of the other. */
+static bool is_usable(const struct entry *entry, const struct ipaddr *addr)
+{
+	const struct names *names = entry->names;
+
+	if (ipaddr_is_v4(addr) != (entry->family == 4))
+		return false;
+	return !names->config.usable || names->config.usable(names->arg, addr);
+}
+
+/* The addresses of an answer that backends can have; the others are counted. */
+static size_t pick_usable(struct entry *entry, const struct dnsreply *reply)
+{
+	struct names *names = entry->names;
+	size_t n = 0;
+
+	for (size_t i = 0; i < reply->n_addresses; i++) {
+		const struct ipaddr *addr = &reply->addresses[i];
+
+		if (is_usable(entry, addr))
+			names->usable[n++] = *addr;
+		else
+			entry->refused_address = *addr;
+	}
+	entry->n_refused = reply->n_addresses - n;
+	entry->refused += entry->n_refused;
+	return n;
+}
+
+/* An answer without any address that could be used is no answer: the last good set is better. */
+static bool take_addresses(struct entry *entry, const struct dnsreply *reply)
+{
+	struct names *names = entry->names;
+	uint64_t now = now_ns(names);
+	size_t n = pick_usable(entry, reply);
+
+	if (n == 0) {
+		nameset_failure(&entry->set, now, chance(names), "no address that a backend can have");
+		return true;
+	}
+	if (nameset_answer(&entry->set, &names->limits, now, chance(names), names->usable, n, reply->ttl_s) < 0)
+		return nameset_failure(&entry->set, now, chance(names), "out of memory");
+	entry->answered = true;
+	return true;
+}
+
 /* Returns true if those who watch should hear of it. */
 static bool take_reply(struct entry *entry, const struct dnsreply *reply)
 {
 	struct names *names = entry->names;
-	const struct nameset_limits *limits = &names->limits;
 	uint64_t now = now_ns(names);
 
 	switch (reply->kind) {
 	case DNSREPLY_ADDRESSES:
-		if (nameset_answer(&entry->set, limits, now, chance(names), reply->addresses, reply->n_addresses,
-				   reply->ttl_s) < 0)
-			return nameset_failure(&entry->set, now, chance(names), "out of memory");
-		return true;
+		return take_addresses(entry, reply);
 	case DNSREPLY_NO_NAME:
 	case DNSREPLY_NO_DATA:
 		return nameset_negative(&entry->set, now, reply->error, reply->negative_ttl_s);
@@ -197,11 +257,13 @@ static void on_reply(void *arg, const struct dnsreply *reply)
 {
 	struct entry *entry = arg;
 	struct names *names = entry->names;
+	bool first = !entry->heard;
 
 	entry->query = NULL;
+	entry->heard = true;
 	names->n_in_flight--;
 	names->n_iterating++;
-	if (take_reply(entry, reply))
+	if (take_reply(entry, reply) || first)
 		notify(entry);
 	arm(names, entry_due_ns(entry));
 	end_iteration(names);
@@ -214,9 +276,10 @@ static void poll_entry(struct entry *entry, uint64_t now)
 
 	if (entry->n_watches == 0)
 		return;
-	if (nameset_tick(&entry->set, now) || entry->announce)
+	if ((!is_held(entry) && nameset_tick(&entry->set, now)) || entry->announce)
 		notify(entry);
-	if (entry->n_watches > 0 && !entry->query && !entry->queued && entry->set.next_query_ns <= now) {
+	if (entry->n_watches > 0 && !is_held(entry) && !entry->query && !entry->queued &&
+	    entry->set.next_query_ns <= now) {
 		entry->queued = true;
 		TAILQ_INSERT_TAIL(&names->queue, entry, link);
 	}
@@ -459,6 +522,14 @@ int names_restore(struct names *names, const char *name, uint8_t family, const s
 	entry->announce = true;
 	poll_soon(names);
 	return 0;
+}
+
+void names_hold(struct names *names, bool hold)
+{
+	if (names->held == hold)
+		return;
+	names->held = hold;
+	poll_soon(names);
 }
 
 void names_foreach(struct names *names, names_changed_fn *fn, void *arg)

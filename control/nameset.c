@@ -122,6 +122,7 @@ int nameset_answer(struct nameset *set, const struct nameset_limits *limits, uin
 	set->state = NAME_FRESH;
 	set->ttl_ns = ttl_ns;
 	set->last_answer_ns = now_ns;
+	set->unclocked_ns = 0;
 	set->expires_ns = now_ns + ttl_ns;
 	set->useless_ns = add_saturated(set->expires_ns, serve_after_expiry_ns(limits));
 	set->next_query_ns = now_ns + refresh_after_ns(ttl_ns, ttl_s, chance);
@@ -151,6 +152,7 @@ int nameset_restore(struct nameset *set, const struct nameset_limits *limits, ui
 	set->state = NAME_STALE;
 	set->ttl_ns = clamped_ns;
 	set->last_answer_ns = answered_ns;
+	set->unclocked_ns = subtract_saturated(age_ns, now_ns);
 	set->expires_ns = answered_ns + clamped_ns;
 	set->useless_ns = add_saturated(now_ns, serve_ns - age_ns);
 	return 0;
@@ -181,12 +183,16 @@ bool nameset_negative(struct nameset *set, uint64_t now_ns, const char *error, u
 	return changed || set->state != before;
 }
 
-/* RFC 9520 3.2: 1, 2, 4 … 30 s, ±25 % so that many gateways do not ask a struggling server in step. */
+/*
+ * RFC 9520 3.2: 1, 2, 4 … 30 s, ±25 % so that many gateways do not ask a struggling server in step, and never less than
+ * 1 s.
+ */
 static uint64_t backoff_ns(unsigned n_failed, double chance)
 {
 	uint64_t base = n_failed > 5 ? BACKOFF_MAX_NS : SEC << (n_failed - 1);
+	uint64_t wait_ns = (uint64_t)((double)base * (0.75 + 0.5 * chance));
 
-	return (uint64_t)((double)base * (0.75 + 0.5 * chance));
+	return wait_ns > SEC ? wait_ns : SEC;
 }
 
 bool nameset_failure(struct nameset *set, uint64_t now_ns, double chance, const char *error)
@@ -197,6 +203,13 @@ bool nameset_failure(struct nameset *set, uint64_t now_ns, double chance, const 
 		set->n_failed++;
 	set->next_query_ns = now_ns + backoff_ns(set->n_failed, chance);
 	return nameset_tick(set, now_ns);
+}
+
+uint64_t nameset_age_ns(const struct nameset *set, uint64_t now_ns)
+{
+	if (set->state == NAME_INIT)
+		return 0;
+	return add_saturated(subtract_saturated(now_ns, set->last_answer_ns), set->unclocked_ns);
 }
 
 static uint64_t stale_at_ns(const struct nameset *set)

@@ -30,7 +30,8 @@ struct nameset {
 	struct name_address *addresses; /* owned; sorted, without duplicates */
 	size_t n_addresses;
 	uint64_t ttl_ns;         /* effective, of the last answer */
-	uint64_t last_answer_ns; /* 0: none yet */
+	uint64_t last_answer_ns; /* 0: none yet, or before the clock began */
+	uint64_t unclocked_ns;   /* how long before the clock began */
 	uint64_t expires_ns;     /* of the set: last answer + TTL */
 	uint64_t useless_ns;     /* when it becomes too old to serve at all */
 	uint64_t next_query_ns;
@@ -68,6 +69,9 @@ bool nameset_failure(struct nameset *set, uint64_t now_ns, double chance, const 
 
 /* Applies what the passing of time alone changes. */
 bool nameset_tick(struct nameset *set, uint64_t now_ns);
+
+/* Since the last good answer; 0 if there was none. */
+uint64_t nameset_age_ns(const struct nameset *set, uint64_t now_ns);
 
 /* When nameset_tick() will have something to do; UINT64_MAX: never. */
 uint64_t nameset_deadline_ns(const struct nameset *set);

@@ -2,54 +2,14 @@
 #include "services.h"
 #include "build.h"
 #include "clock.h"
-#include "hash.h"
+#include "drain.h"
+#include "events.h"
+#include "services_private.h"
+#include "usable.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-
-#define NAME_CHAINS 4096
-
-/* What DNS last said of one name and family. */
-struct known_name {
-	struct known_name *next; /* of all */
-	struct known_name *next_in_chain;
-	char name[256];
-	uint8_t family;
-	unsigned uses;
-	enum name_state state;
-	struct name_address *addresses;
-	size_t n_addresses;
-	uint64_t ttl_ns, next_query_ns, queries, failures;
-	char last_error[64];
-};
-
-struct service {
-	char name[64];
-	struct slot_ref ref;
-	const struct config_service *config; /* NULL: not configured (any more) */
-	struct policy_service *part;         /* published */
-	bool in_use;                         /* the slot is taken; without config: until its last flow ended */
-	bool dirty;                          /* the part has to be built anew */
-	bool wanted;                         /* within services_configure(): the new file names it */
-	bool starved;                        /* no slots for what it should have: it stays as it is, and dirty */
-};
-
-struct services {
-	struct dataplane *dp;
-	struct services_config config;
-	struct slots *backends;
-	struct service *services; /* by slot */
-	struct known_name *names;
-	struct known_name *chains[NAME_CHAINS]; /* the same by hash: a file may have 65536 backends with names */
-	struct names *resolver;
-	const struct config *current;
-	const struct config *replaced;    /* by `current`, which is not published yet; its names are watched, too */
-	struct listener_table *listeners; /* published */
-	struct policy *policy;            /* published */
-	bool listeners_dirty, modes_dirty;
-	uint64_t publish_took_ns, published_ns;
-};
 
 struct services *services_create(struct dataplane *dp, const struct services_config *config)
 {
@@ -61,26 +21,31 @@ struct services *services_create(struct dataplane *dp, const struct services_con
 	s->config = *config;
 	s->backends = slots_create(config->n_backend_slots);
 	s->services = calloc(config->n_service_slots, sizeof(*s->services));
-	if (s->backends && s->services)
+	s->known = known_create(config->events);
+	s->removals = removals_create(config->n_backend_slots);
+	s->drains = drains_create();
+	if (s->backends && s->services && s->known && s->removals && s->drains)
 		return s;
 	services_destroy(s);
 	errno = ENOMEM;
 	return NULL;
 }
 
+uint64_t services_now_ns(const struct services *s)
+{
+	return s->config.now_ns ? s->config.now_ns(s->config.now_arg) : clock_monotonic_ns();
+}
+
 void services_destroy(struct services *s)
 {
-	struct known_name *next;
-
 	if (!s)
 		return;
 	for (uint32_t i = 0; s->services && i < s->config.n_service_slots; i++)
 		build_service_free(s->services[i].part, s->backends, false);
-	for (struct known_name *k = s->names; k; k = next) {
-		next = k->next;
-		free(k->addresses);
-		free(k);
-	}
+	known_destroy(s->known);
+	removals_destroy(s->removals, s->config.n_backend_slots);
+	drains_destroy(s->drains);
+	usable_destroy(s->usable);
 	listener_table_destroy(s->listeners);
 	free(s->policy);
 	slots_destroy(s->backends);
@@ -90,74 +55,14 @@ void services_destroy(struct services *s)
 
 /* --- names --- */
 
-static size_t chain_of(const char *name, uint8_t family)
-{
-	return hash_public(name, strlen(name), family) % NAME_CHAINS;
-}
-
-static struct known_name *known_find(const struct services *s, const char *name, uint8_t family)
-{
-	for (struct known_name *k = s->chains[chain_of(name, family)]; k; k = k->next_in_chain)
-		if (k->family == family && strcmp(k->name, name) == 0)
-			return k;
-	return NULL;
-}
-
-static struct known_name *known_create(struct services *s, const char *name, uint8_t family)
-{
-	struct known_name *k = calloc(1, sizeof(*k)), **chain = &s->chains[chain_of(name, family)];
-
-	if (!k)
-		return NULL;
-	snprintf(k->name, sizeof(k->name), "%s", name);
-	k->family = family;
-	k->next = s->names;
-	s->names = k;
-	k->next_in_chain = *chain;
-	*chain = k;
-	return k;
-}
-
-static void known_free(struct services *s, struct known_name *k)
-{
-	struct known_name **at = &s->names;
-
-	while (*at != k)
-		at = &(*at)->next;
-	*at = k->next;
-	at = &s->chains[chain_of(k->name, k->family)];
-	while (*at != k)
-		at = &(*at)->next_in_chain;
-	*at = k->next_in_chain;
-	free(k->addresses);
-	free(k);
-}
-
-/* A name that cannot be watched has no addresses, and says why where names are shown. */
 static void watch(struct services *s, const char *name, uint8_t family)
 {
-	struct known_name *k = known_find(s, name, family);
-	int err;
-
-	if (!k)
-		k = known_create(s, name, family);
-	if (!k || k->uses++)
-		return;
-	err = names_watch(s->resolver, name, family);
-	if (!err)
-		return;
-	k->failures = 1;
-	snprintf(k->last_error, sizeof(k->last_error), "cannot be asked for: %s", strerror(-err));
+	known_watch(s->known, s->resolver, name, family);
 }
 
 static void unwatch(struct services *s, const char *name, uint8_t family)
 {
-	struct known_name *k = known_find(s, name, family);
-
-	if (!k || --k->uses)
-		return;
-	names_unwatch(s->resolver, name, family);
-	known_free(s, k);
+	known_unwatch(s->known, s->resolver, name, family);
 }
 
 static bool listens_on(const struct config_service *svc, uint8_t family)
@@ -193,16 +98,6 @@ static bool uses_name(const struct config_service *svc, const char *name)
 	return false;
 }
 
-static bool same_set(const struct known_name *k, const struct name_view *view)
-{
-	if (k->n_addresses != view->n_addresses)
-		return false;
-	for (size_t i = 0; i < k->n_addresses; i++)
-		if (!ipaddr_equal(&k->addresses[i].addr, &view->addresses[i].addr))
-			return false;
-	return true;
-}
-
 static void mark_users(struct services *s, const char *name)
 {
 	for (uint32_t i = 0; i < s->config.n_service_slots; i++)
@@ -212,35 +107,32 @@ static void mark_users(struct services *s, const char *name)
 
 void services_name_changed(struct services *s, const struct name_view *view)
 {
-	struct known_name *k = known_find(s, view->name, view->family);
-	size_t bytes = view->n_addresses * sizeof(*view->addresses);
-	struct name_address *copy;
-
-	if (!k)
-		return;
-	copy = malloc(bytes ? bytes : 1);
-	if (!copy)
-		return;
-	if (!same_set(k, view))
+	if (known_take(s->known, view, s->names_mode))
 		mark_users(s, view->name);
-	/* A name without an answer yet has no array. */
-	if (bytes)
-		memcpy(copy, view->addresses, bytes);
-	free(k->addresses);
-	k->addresses = copy;
-	k->n_addresses = view->n_addresses;
-	k->state = view->state;
-	k->ttl_ns = view->ttl_ns;
-	k->next_query_ns = view->next_query_ns;
-	k->queries = view->queries;
-	k->failures = view->failures;
-	snprintf(k->last_error, sizeof(k->last_error), "%s", view->last_error ? view->last_error : "");
+}
+
+uint64_t services_name_changes(const struct services *s)
+{
+	return known_changes(s->known);
+}
+
+bool services_usable(const struct services *s, const struct ipaddr *addr)
+{
+	return !s->usable || usable_has(s->usable, addr);
 }
 
 bool services_resolved(const struct services *s)
 {
-	for (const struct known_name *k = s->names; k; k = k->next)
-		if (k->state == NAME_INIT && !k->failures)
+	for (const struct known_name *k = known_first(s->known); k; k = k->next)
+		if (k->state == NAME_INIT && !k->heard)
+			return false;
+	return true;
+}
+
+bool services_answered(const struct services *s)
+{
+	for (const struct known_name *k = known_first(s->known); k; k = k->next)
+		if (!k->heard)
 			return false;
 	return true;
 }
@@ -288,6 +180,18 @@ static uint32_t slots_wanted(struct services *s, const struct config *config)
 	return n;
 }
 
+/* With another mode the policy goes by other sets, or measures others beside them. */
+static void take_names_mode(struct services *s)
+{
+	enum cure_mode before = s->names_mode;
+
+	s->names_mode = s->current->cures.of[CURE_NAMES];
+	names_hold(s->resolver, s->names_mode == CURE_OFF);
+	for (const struct known_name *k = known_first(s->known); k && s->names_mode != before; k = k->next)
+		if (known_differs(k))
+			mark_users(s, k->name);
+}
+
 /* There are slots enough. */
 static void take_services(struct services *s, const struct config *config)
 {
@@ -312,6 +216,24 @@ static void take_services(struct services *s, const struct config *config)
 	if (!s->current || memcmp(&s->current->cures, &config->cures, sizeof(config->cures)) != 0)
 		s->modes_dirty = true;
 	s->current = config;
+	take_names_mode(s);
+}
+
+/* Without memory the old ones are kept: what is new among VIPs may come back in an answer until the next reload. */
+static void take_usable(struct services *s)
+{
+	struct usable *usable = usable_create(s->current);
+
+	if (!usable)
+		return;
+	usable_destroy(s->usable);
+	s->usable = usable;
+}
+
+static void mark_all(struct services *s)
+{
+	for (uint32_t i = 0; i < s->config.n_service_slots; i++)
+		s->services[i].dirty |= s->services[i].config != NULL;
 }
 
 int services_configure(struct services *s, const struct config *config, struct names *names)
@@ -323,6 +245,10 @@ int services_configure(struct services *s, const struct config *config, struct n
 	s->resolver = names;
 	s->replaced = s->current;
 	take_services(s, config);
+	take_usable(s);
+	/* A reload puts back what was taken out by command. */
+	if (s->replaced && drains_any(s->drains))
+		mark_all(s);
 	/* Those of the old one are let go when it is: a name that both use is not asked for again. */
 	for_each_name(s, config, watch);
 	return 0;
@@ -336,6 +262,7 @@ void services_revert(struct services *s)
 		return;
 	/* Its services have their slots still: only services_reap() takes them. */
 	take_services(s, s->replaced);
+	take_usable(s);
 	s->replaced = NULL;
 	for_each_name(s, refused, unwatch);
 }
@@ -343,14 +270,24 @@ void services_revert(struct services *s)
 void services_modes_changed(struct services *s)
 {
 	s->modes_dirty = true;
+	take_names_mode(s);
 }
 
 /* --- building --- */
 
 struct gathered {
+	const struct services *s;
+	const struct config_service *svc;
+	enum cure_mode mode; /* what DNS said as this mode of names would have it */
 	struct build_backend *backends;
 	size_t n, max;
 };
+
+/* While another configuration is taken over, what was taken out by command is no more. */
+static uint8_t out_of(const struct gathered *g, const struct ipaddr *addr, uint16_t port_be)
+{
+	return g->s->replaced ? 0 : drains_out_of(g->s->drains, g->svc->name, addr, port_be);
+}
 
 static int gather(struct gathered *g, const struct ipaddr *addr, const struct config_backend *b, uint64_t expires_ns)
 {
@@ -369,50 +306,87 @@ static int gather(struct gathered *g, const struct ipaddr *addr, const struct co
 		g->backends = more;
 		g->max = max;
 	}
-	g->backends[g->n++] = (struct build_backend){*addr, b->port_be, b->weight, expires_ns};
+	g->backends[g->n++] = (struct build_backend){
+		.addr = *addr,
+		.port_be = b->port_be,
+		.weight = b->weight,
+		.expires_ns = expires_ns,
+		.out_of = out_of(g, addr, b->port_be),
+	};
 	return 0;
 }
 
-static int gather_name(const struct services *s, struct gathered *g, const struct config_backend *b, uint8_t family)
+/* An address that was good may be the gateway's own since the last reload. */
+static int gather_name(struct gathered *g, const struct config_backend *b, uint8_t family)
 {
-	const struct known_name *k = known_find(s, b->name, family);
+	const struct known_name *k = known_find(g->s->known, b->name, family);
+	const struct address_set *set = k ? known_set(k, g->mode) : NULL;
 	int err = 0;
 
-	for (size_t i = 0; k && i < k->n_addresses && !err; i++)
-		err = gather(g, &k->addresses[i].addr, b, k->addresses[i].expires_ns);
+	for (size_t i = 0; set && i < set->n && !err; i++)
+		if (services_usable(g->s, &set->addresses[i].addr))
+			err = gather(g, &set->addresses[i].addr, b, set->addresses[i].expires_ns);
 	return err;
 }
 
-static int gather_all(const struct services *s, const struct config_service *svc, struct gathered *g)
+static int gather_all(struct gathered *g)
 {
 	int err = 0;
 
-	for (size_t i = 0; i < svc->n_backends && !err; i++) {
-		const struct config_backend *b = &svc->backends[i];
+	for (size_t i = 0; i < g->svc->n_backends && !err; i++) {
+		const struct config_backend *b = &g->svc->backends[i];
 
 		if (b->kind == BACKEND_ADDRESS) {
 			err = gather(g, &b->addr, b, 0);
 			continue;
 		}
-		err = gather_name(s, g, b, 4);
+		err = gather_name(g, b, 4);
 		if (!err)
-			err = gather_name(s, g, b, 6);
+			err = gather_name(g, b, 6);
 	}
 	return err;
 }
 
+static bool differs(const struct services *s, const struct config_service *svc)
+{
+	for (size_t i = 0; i < svc->n_backends; i++)
+		for (uint8_t family = 4; svc->backends[i].kind == BACKEND_DNS && family <= 6; family += 2) {
+			const struct known_name *k = known_find(s->known, svc->backends[i].name, family);
+
+			if (k && known_differs(k))
+				return true;
+		}
+	return false;
+}
+
+/* 0 or -errno. */
+static int build_both(struct services *s, const struct service *svc, struct gathered *is, struct gathered *would,
+		      struct policy_service **part)
+{
+	struct build_input in = {.service = svc->config, .ref = svc->ref};
+	int err = gather_all(is);
+
+	in.would_differ = s->names_mode == CURE_SHADOW && differs(s, svc->config);
+	if (!err && in.would_differ)
+		err = gather_all(would);
+	if (err)
+		return err;
+	in.is = (struct build_backends){is->backends, is->n};
+	in.would = (struct build_backends){would->backends, would->n};
+	*part = build_service(&in, s->backends);
+	return *part ? 0 : -errno;
+}
+
 static struct policy_service *build_one(struct services *s, const struct service *svc)
 {
-	struct gathered g = {0};
+	struct gathered is = {.s = s, .svc = svc->config, .mode = s->names_mode};
+	struct gathered would = {.s = s, .svc = svc->config, .mode = CURE_ENFORCE};
 	struct policy_service *part = NULL;
-	int err = gather_all(s, svc->config, &g);
+	int err = build_both(s, svc, &is, &would, &part);
 
-	if (!err) {
-		part = build_service(&(struct build_input){svc->config, svc->ref, g.backends, g.n}, s->backends);
-		err = part ? 0 : errno;
-	}
-	free(g.backends);
-	errno = err < 0 ? -err : err;
+	free(is.backends);
+	free(would.backends);
+	errno = -err;
 	return part;
 }
 
@@ -465,7 +439,7 @@ static struct policy_service *draft_part(struct services *s, struct service *svc
 	if (!svc->starved)
 		return part;
 	return svc->part ? svc->part
-			 : build_service(&(struct build_input){svc->config, svc->ref, NULL, 0}, s->backends);
+			 : build_service(&(struct build_input){.service = svc->config, .ref = svc->ref}, s->backends);
 }
 
 static int draft_make(struct services *s, struct draft *d)
@@ -506,8 +480,10 @@ static void draft_settle(struct services *s, struct draft *d)
 	for (uint32_t i = 0; i < s->config.n_service_slots; i++) {
 		struct service *svc = &s->services[i];
 
-		if (d->parts[i] != svc->part)
+		if (d->parts[i] != svc->part) {
 			build_service_free(svc->part, s->backends, s->config.poison);
+			svc->renamed = true;
+		}
 		svc->part = d->parts[i];
 		if (!svc->config)
 			svc->starved = false;
@@ -524,7 +500,7 @@ static void draft_settle(struct services *s, struct draft *d)
 
 int services_publish(struct services *s)
 {
-	uint64_t begin_ns = clock_monotonic_ns();
+	uint64_t begin_ns = services_now_ns(s);
 	struct draft d = {0};
 	int err = draft_make(s, &d);
 
@@ -532,12 +508,36 @@ int services_publish(struct services *s)
 		draft_drop(s, &d);
 		return err;
 	}
+	removals_before_publish(s);
 	dataplane_publish(s->dp, d.policy);
 	draft_settle(s, &d);
+	known_published(s->known, s->names_mode);
+	removals_after_publish(s);
 	for_each_name(s, s->replaced, unwatch);
+	if (s->replaced)
+		drains_clear(s->drains);
 	s->replaced = NULL;
-	s->published_ns = clock_monotonic_ns();
+	s->published_ns = services_now_ns(s);
 	s->publish_took_ns = s->published_ns - begin_ns;
+	return 0;
+}
+
+int services_close(struct services *s)
+{
+	struct draft d = {.parts = calloc(s->config.n_service_slots, sizeof(*d.parts)),
+			  .listeners = listener_table_create(NULL, 0)};
+
+	for (uint32_t i = 0; d.parts && i < s->config.n_service_slots; i++)
+		d.parts[i] = s->services[i].part;
+	if (d.parts && d.listeners)
+		d.policy = build_policy(s->policy->number + 1, &s->policy->modes, d.listeners, d.parts,
+					s->config.n_service_slots);
+	if (!d.policy) {
+		draft_drop(s, &d);
+		return -ENOMEM;
+	}
+	dataplane_publish(s->dp, d.policy);
+	draft_settle(s, &d);
 	return 0;
 }
 
@@ -545,16 +545,20 @@ int services_publish(struct services *s)
 
 static bool backend_unused(void *arg, uint32_t slot)
 {
-	return dataplane_backend_unused(((struct services *)arg)->dp, slot);
+	const struct services *s = arg;
+
+	return dataplane_backend_unused(s->dp, slot) && removals_may_free(s, slot);
 }
 
 static void backend_freed(void *arg, uint32_t slot)
 {
+	removals_freed(arg, slot);
 	dataplane_backend_reset(((struct services *)arg)->dp, slot);
 }
 
 void services_reap(struct services *s)
 {
+	removals_tick(s);
 	slots_reap(s->backends, backend_unused, backend_freed, s);
 	for (uint32_t i = 0; i < s->config.n_service_slots; i++) {
 		struct service *svc = &s->services[i];
@@ -642,15 +646,15 @@ static int filler_init(struct view_filler *f, const struct services *s, struct v
 	size_t n = 0;
 
 	*f = (struct view_filler){.s = s, .view = view};
-	for (const struct known_name *k = s->names; k; k = k->next)
-		n += k->n_addresses;
+	for (const struct known_name *k = known_first(s->known); k; k = k->next)
+		n += k->now->n;
 	f->expiries = calloc(n + 1, sizeof(*f->expiries));
 	f->row_of = calloc(s->config.n_backend_slots, sizeof(*f->row_of));
 	if (!f->expiries || !f->row_of)
 		return -ENOMEM;
-	for (const struct known_name *k = s->names; k; k = k->next)
-		for (size_t i = 0; i < k->n_addresses; i++)
-			f->expiries[f->n_expiries++] = k->addresses[i];
+	for (const struct known_name *k = known_first(s->known); k; k = k->next)
+		for (size_t i = 0; i < k->now->n; i++)
+			f->expiries[f->n_expiries++] = k->now->addresses[i];
 	qsort(f->expiries, f->n_expiries, sizeof(*f->expiries), by_address);
 	return 0;
 }
@@ -675,6 +679,8 @@ static void add_backend(void *arg, const struct slot_info *info)
 		.slot = info->ref.slot,
 		.life = info->life == SLOT_USED ? LIFE_ACTIVE : LIFE_DRAINING,
 		.expires_ns = expiry ? expiry->expires_ns : 0,
+		.removed_ns = removals_since_ns(f->s, info->ref.slot),
+		.deadline_ns = removals_deadline_ns(f->s, info->ref.slot),
 	};
 	slots_id(info, row->id);
 	f->row_of[info->ref.slot] = f->view->n_backends++;
@@ -765,8 +771,11 @@ static void add_name(struct view *view, const struct known_name *k)
 	*row = (struct view_name){
 		.family = k->family,
 		.state = name_state_text(k->state),
-		.n_addresses = k->n_addresses,
+		.n_addresses = k->now->n,
 		.ttl_ns = k->ttl_ns,
+		.changes = k->changes,
+		.would_changes = k->would_changes,
+		.refused = k->refused,
 		.next_query_ns = k->next_query_ns,
 		.queries = k->queries,
 		.failures = k->failures,
@@ -779,7 +788,7 @@ static int view_alloc(const struct services *s, struct view *view)
 {
 	size_t n_names = 0;
 
-	for (const struct known_name *k = s->names; k; k = k->next)
+	for (const struct known_name *k = known_first(s->known); k; k = k->next)
 		n_names++;
 	view->backends = calloc(slots_in_use(s->backends) + 1, sizeof(*view->backends));
 	view->services = calloc(s->config.n_service_slots, sizeof(*view->services));
@@ -803,7 +812,7 @@ int services_view(const struct services *s, struct view *view)
 		if (s->services[i].config)
 			err = add_service(view, &s->services[i]);
 	}
-	for (const struct known_name *k = s->names; k; k = k->next)
+	for (const struct known_name *k = known_first(s->known); k; k = k->next)
 		add_name(view, k);
 	view->policy_number = s->policy ? s->policy->number : 0;
 	view->published_ns = s->published_ns;

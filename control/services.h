@@ -14,12 +14,17 @@
 #include <stdint.h>
 
 struct dataplane;
+struct events;
 struct services;
 
 struct services_config {
 	uint32_t n_service_slots;
 	uint32_t n_backend_slots;
-	bool poison; /* overwrite what is freed: tests */
+	bool poison;           /* overwrite what is freed: tests */
+	struct events *events; /* NULL: nobody is told */
+	/* Monotonic; passed in by tests. NULL: CLOCK_MONOTONIC. */
+	uint64_t (*now_ns)(void *arg);
+	void *now_arg;
 };
 
 /* NULL with errno set. */
@@ -39,21 +44,29 @@ void services_revert(struct services *s);
 /* The modes of the cures in the current configuration are others than were published. */
 void services_modes_changed(struct services *s);
 
+/* False: no backend can have this address, as it is no host's, or one of the gateway's own. */
+bool services_usable(const struct services *s, const struct ipaddr *addr);
 /* DNS spoke; marks the services that use the name. */
 void services_name_changed(struct services *s, const struct name_view *view);
+/* How often the set of any name changed. */
+uint64_t services_name_changes(const struct services *s);
 /* True if something waits to be published. */
 bool services_dirty(const struct services *s);
-/* True if no watched name is still in its first query. */
+/* True if no watched name is still in its first query without anything that was saved. */
 bool services_resolved(const struct services *s);
+/* True if the first question of every watched name is answered, in whatever way. */
+bool services_answered(const struct services *s);
 
 /*
  * Rebuilds what changed, publishes it, waits for the workers, frees the old. 0 or -errno: then the old stays. A service
  * for whose backends there are no slots stays as it was, and dirty; the others are published.
  */
 int services_publish(struct services *s);
+/* Publishes the same without listeners: no new flow begins from now on. At stop; 0 or -ENOMEM. */
+int services_close(struct services *s);
 /* How many services the last publish left as they were. */
 size_t services_starved(const struct services *s);
-/* Frees slots whose last flow ended. Now and then. */
+/* Frees slots whose last flow ended, ends the flows of those whose time to drain is over. Now and then. */
 void services_reap(struct services *s);
 
 /* What a backend's slot stands for; false: nothing. */

@@ -54,8 +54,7 @@ static uint32_t *head_of(const struct slots *s, uint8_t proto, const struct ipad
 	return &s->heads[hash_public(addr->b, sizeof(addr->b), (uint64_t)proto << 16 | port_be) % s->n];
 }
 
-/* SLOT_NONE if it has none. */
-static uint32_t find(const struct slots *s, uint8_t proto, const struct ipaddr *addr, uint16_t port_be)
+uint32_t slots_find(const struct slots *s, uint8_t proto, const struct ipaddr *addr, uint16_t port_be)
 {
 	uint32_t i = *head_of(s, proto, addr, port_be);
 
@@ -70,7 +69,12 @@ static uint32_t find(const struct slots *s, uint8_t proto, const struct ipaddr *
 
 bool slots_has(const struct slots *s, uint8_t proto, const struct ipaddr *addr, uint16_t port_be)
 {
-	return find(s, proto, addr, port_be) != SLOT_NONE;
+	return slots_find(s, proto, addr, port_be) != SLOT_NONE;
+}
+
+const struct slot_info *slots_info(const struct slots *s, uint32_t slot)
+{
+	return slot >= s->n || s->slots[slot].info.life == SLOT_FREE ? NULL : &s->slots[slot].info;
 }
 
 static struct slot *take_free(struct slots *s, uint8_t proto, const struct ipaddr *addr, uint16_t port_be)
@@ -96,7 +100,7 @@ static struct slot *take_free(struct slots *s, uint8_t proto, const struct ipadd
 
 int slots_get(struct slots *s, uint8_t proto, const struct ipaddr *addr, uint16_t port_be, struct slot_ref *ref)
 {
-	uint32_t i = find(s, proto, addr, port_be);
+	uint32_t i = slots_find(s, proto, addr, port_be);
 	struct slot *slot = i != SLOT_NONE ? &s->slots[i] : take_free(s, proto, addr, port_be);
 
 	if (!slot)
@@ -140,11 +144,6 @@ void slots_reap(struct slots *s, bool (*unused)(void *arg, uint32_t slot), void 
 		s->free = i;
 		s->in_use--;
 	}
-}
-
-const struct slot_info *slots_info(const struct slots *s, uint32_t slot)
-{
-	return slot >= s->n || s->slots[slot].info.life == SLOT_FREE ? NULL : &s->slots[slot].info;
 }
 
 const char *slots_id(const struct slot_info *info, char out[static SLOT_ID_STRLEN])

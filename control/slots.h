@@ -38,6 +38,10 @@ void slots_destroy(struct slots *s);
 int slots_get(struct slots *s, uint8_t proto, const struct ipaddr *addr, uint16_t port_be, struct slot_ref *ref);
 /* True if the backend has a slot, lingering or not: then slots_get() takes no free one. */
 bool slots_has(const struct slots *s, uint8_t proto, const struct ipaddr *addr, uint16_t port_be);
+/* Its slot, or SLOT_NONE; no use is taken. */
+uint32_t slots_find(const struct slots *s, uint8_t proto, const struct ipaddr *addr, uint16_t port_be);
+/* NULL if there is no such slot, or it is free. */
+const struct slot_info *slots_info(const struct slots *s, uint32_t slot);
 /* One use less. The last one leaves it lingering. */
 void slots_put(struct slots *s, uint32_t slot);
 
@@ -48,8 +52,6 @@ void slots_put(struct slots *s, uint32_t slot);
 void slots_reap(struct slots *s, bool (*unused)(void *arg, uint32_t slot), void (*freed)(void *arg, uint32_t slot),
 		void *arg);
 
-/* NULL if there is no such slot, or it is free. */
-const struct slot_info *slots_info(const struct slots *s, uint32_t slot);
 /* Writes what people and programs call it ("tcp:198.18.3.21:8080") and returns `out`. */
 #define SLOT_ID_STRLEN (IPADDR_PORT_STRLEN + 8)
 const char *slots_id(const struct slot_info *info, char out[static SLOT_ID_STRLEN]);

@@ -32,8 +32,10 @@ struct view_backend {
 	uint32_t slot;
 	unsigned weight;
 	enum backend_life life;
-	uint64_t expires_ns; /* monotonic end of the DNS lifetime; 0: no end (static address) */
-	char services[128];  /* names, comma separated; "..." at the end if there are more */
+	uint64_t expires_ns;  /* monotonic end of the DNS lifetime; 0: no end (static address) */
+	uint64_t removed_ns;  /* since when no service names it, monotonic; 0: one does */
+	uint64_t deadline_ns; /* when its flows are ended; 0: they are not */
+	char services[128];   /* names, comma separated; "..." at the end if there are more */
 };
 
 struct view_service {
@@ -50,6 +52,7 @@ struct view_name {
 	const char *state; /* static text */
 	unsigned n_addresses;
 	uint64_t ttl_ns, next_query_ns, queries, failures;
+	uint64_t changes, would_changes, refused; /* of the set: followed, and not; addresses left out */
 	char last_error[64];
 };
 

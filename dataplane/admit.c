@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "admit.h"
+#include "action.h"
 #include "lookup.h"
 #include "place.h"
+#include "select.h"
 #include "stray.h"
 #include "tcp.h"
 #include "wall.h"
@@ -29,39 +31,81 @@ static enum verdict to_snat(struct worker *w, const struct item *it, unsigned sn
 	return is_bare_syn(it) ? VERDICT_drop_snat_syn : stray_tcp(it);
 }
 
-/* A first packet that cannot be served. The client of a TCP service hears it at once. */
-static enum verdict refuse(struct worker *w, const struct policy_service *svc, const struct item *it,
-			   enum verdict for_tcp, enum verdict for_udp)
+static bool may_answer(struct worker *w, const struct item *it)
 {
-	count_add(&w->services[svc->ref.slot].refused, 1);
-	return it->p.proto == PROTO_TCP ? for_tcp : for_udp;
+	struct ipaddr client = packet_src(it->frame, &it->p);
+
+	return it->p.proto == PROTO_TCP ? answer_limits_refused(w->limits, &client, w->now_ns)
+					: answer_limits_icmp(w->limits, &client, w->now_ns);
+}
+
+enum verdict admit_refuse(struct worker *w, uint32_t service_slot, const struct item *it, enum verdict for_tcp,
+			  enum verdict for_udp)
+{
+	struct service_cell *cell = &w->services[service_slot];
+	bool tcp = it->p.proto == PROTO_TCP;
+	enum verdict verdict = tcp ? for_tcp : for_udp;
+
+	if (verdict_info[verdict].class == CLASS_ANSWERED && !may_answer(w, it))
+		verdict = tcp ? VERDICT_shed_refused_limit : VERDICT_shed_icmp_limit;
+	count_add(verdict_info[verdict].class == CLASS_ANSWERED ? &cell->refused : &cell->silent, 1);
+	return verdict;
+}
+
+/* Names in shadow: the flow began where the first answer pointed. DNS points elsewhere by now; does it for this flow?
+ */
+static void count_would_follow(struct worker *w, const struct policy_service *svc, const struct item *it)
+{
+	bool v6 = it->p.family == 6, udp = it->p.proto == PROTO_UDP;
+	const struct policy_backend *is = select_backend(&svc->sets[v6][udp], it->hash);
+	const struct policy_backend *would = select_backend(&svc->would[v6][udp], it->hash);
+
+	if (!would || !ipaddr_equal(&would->addr, &is->addr) || would->port_be != is->port_be)
+		action_due(w, CURE_SHADOW, ACTION_follow);
+}
+
+enum verdict admit_serve(struct worker *w, const struct policy *policy, const struct policy_service *svc,
+			 struct item *it, const struct storm_caps *caps)
+{
+	const struct policy_set *set = &svc->sets[it->p.family == 6][it->p.proto == PROTO_UDP];
+	const struct policy_backend *backend;
+	uint32_t slot = svc->ref.slot;
+
+	if (!set->n_backends)
+		return admit_refuse(w, slot, it, VERDICT_answer_service_down, VERDICT_answer_unreachable);
+	backend = wall_choose(w, policy, svc, set, it->hash);
+	if (!backend)
+		return admit_refuse(w, slot, it, VERDICT_answer_wall_open, VERDICT_answer_wall_unreachable);
+	switch (place(w, it, policy, svc, backend)) {
+	case PLACE_OK:
+		storm_take(w, caps);
+		if (__builtin_expect(svc->would_differ, 0))
+			count_would_follow(w, svc, it);
+		if (it->p.proto == PROTO_TCP)
+			tcp_begin(w, it);
+		return VERDICT_NONE;
+	case PLACE_TABLE_FULL:
+		return admit_refuse(w, slot, it, VERDICT_answer_table_full, VERDICT_drop_table_full);
+	default:
+		return admit_refuse(w, slot, it, VERDICT_answer_ports_exhausted, VERDICT_drop_ports_exhausted);
+	}
 }
 
 static enum verdict first_packet(struct worker *w, const struct policy *policy, struct item *it,
 				 const struct policy_listener *listener)
 {
 	const struct policy_service *svc = policy->services[listener->service_slot];
-	const struct policy_set *set = &svc->sets[it->p.family == 6][it->p.proto == PROTO_UDP];
-	const struct policy_backend *backend;
+	struct storm_caps caps;
+	enum verdict verdict;
 
 	/* It would go no further, so it shall leave nothing behind. */
 	if (it->p.ttl <= 1)
 		return VERDICT_answer_ttl_exceeded;
-	if (!set->n_backends)
-		return refuse(w, svc, it, VERDICT_answer_service_down, VERDICT_answer_unreachable);
-	backend = wall_choose(w, policy, svc, set, it->hash);
-	if (!backend)
-		return refuse(w, svc, it, VERDICT_answer_wall_open, VERDICT_answer_wall_unreachable);
-	switch (place(w, it, policy, svc, backend)) {
-	case PLACE_OK:
-		if (it->p.proto == PROTO_TCP)
-			tcp_begin(w, it);
-		return VERDICT_NONE;
-	case PLACE_TABLE_FULL:
-		return refuse(w, svc, it, VERDICT_answer_table_full, VERDICT_drop_table_full);
-	default:
-		return refuse(w, svc, it, VERDICT_answer_ports_exhausted, VERDICT_drop_ports_exhausted);
-	}
+	if (storm_absorb(w, it))
+		return VERDICT_absorb_held;
+	count_add(&w->services[svc->ref.slot].attempts, 1);
+	verdict = storm_admit(w, policy, svc, it, &caps);
+	return verdict == VERDICT_NONE ? admit_serve(w, policy, svc, it, &caps) : verdict;
 }
 
 static enum verdict admit(struct worker *w, const struct policy *policy, struct item *it)

@@ -4,6 +4,17 @@
  */
 #pragma once
 
-#include "core.h"
+#include "storm.h"
 
 void admit_burst(struct worker *w, struct burst *b);
+
+/*
+ * What comes after the caps for an attempt that they let through: a backend, a place, and only then what the buckets
+ * give. VERDICT_NONE: it->ref is its flow.
+ */
+enum verdict admit_serve(struct worker *w, const struct policy *policy, const struct policy_service *svc,
+			 struct item *it, const struct storm_caps *caps);
+
+/* An attempt cannot be served, and that is counted. Its client hears it as often as the limits on answers allow. */
+enum verdict admit_refuse(struct worker *w, uint32_t service_slot, const struct item *it, enum verdict for_tcp,
+			  enum verdict for_udp);

@@ -138,16 +138,16 @@ static enum verdict limit(struct worker *w, const struct item *it, const struct 
 		return verdict;
 	case VERDICT_answer_stray_rst:
 		return answer_limits_stray(w->limits, to, w->now_ns) ? verdict : VERDICT_shed_stray_limit;
+	case VERDICT_answer_reset_again:
+		return verdict; /* counted per flow */
 	case VERDICT_answer_echo:
 		return answer_limits_echo(w->limits, w->now_ns) ? verdict : VERDICT_shed_icmp_limit;
 	case VERDICT_answer_too_big:
 		return answer_limits_ptb(w->limits, it->hash, to, w->now_ns) ? verdict : VERDICT_shed_icmp_limit;
 	case VERDICT_answer_ttl_exceeded:
-	case VERDICT_answer_unreachable:
-	case VERDICT_answer_wall_unreachable:
 		return answer_limits_icmp(w->limits, to, w->now_ns) ? verdict : VERDICT_shed_icmp_limit;
 	default:
-		return answer_limits_refused(w->limits, to, w->now_ns) ? verdict : VERDICT_shed_refused_limit;
+		return verdict; /* refused flows: limited where they are refused, in admit.c and storm.c */
 	}
 }
 

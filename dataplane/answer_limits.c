@@ -44,6 +44,7 @@ struct limit {
 enum answer_kind {
 	ANSWER_STRAY,
 	ANSWER_REFUSED,
+	ANSWER_WOULD_REFUSE,
 	ANSWER_ICMP,
 	ANSWER_KINDS,
 };
@@ -52,6 +53,7 @@ struct answer_limits {
 	struct limit kinds[ANSWER_KINDS];
 	struct gcra_rate stray_grace; /* instead of in_all, until … */
 	uint64_t grace_end_ns;
+	struct gcra_rate ends; /* of the refused ones' total, with more patience than theirs */
 	struct gcra_rate echo_rate;
 	struct gcra echo;
 	const uint8_t *secret;
@@ -65,6 +67,7 @@ static const struct {
 } rates[ANSWER_KINDS] = {
 	[ANSWER_STRAY] = {10, 1, 1000, 0},
 	[ANSWER_REFUSED] = {2, 1, 9000, 0},
+	[ANSWER_WOULD_REFUSE] = {2, 1, 9000, 0},
 	[ANSWER_ICMP] = {10, 10, 1000, 1000},
 };
 
@@ -78,6 +81,15 @@ static int share_init(struct gcra_rate *rate, uint64_t in_all, uint64_t at_once,
 	return gcra_rate_init(rate, in_all, per_ns, at_once ? burst : gcra_default_burst(in_all, per_ns));
 }
 
+/* A flood of refusals keeps the bucket at their tolerance; beyond that it is the ends' alone. */
+static int ends_init(struct gcra_rate *rate, unsigned n_workers)
+{
+	uint64_t in_all = rates[ANSWER_REFUSED].in_all, per_ns = n_workers * SECOND_NS;
+	uint64_t burst = gcra_default_burst(in_all, per_ns);
+
+	return gcra_rate_init(rate, in_all, per_ns, burst + burst / 2);
+}
+
 static int limits_init(struct answer_limits *l, unsigned n_workers)
 {
 	int err = n_workers ? share_init(&l->stray_grace, STRAY_GRACE_RATE, 0, n_workers) : -EINVAL;
@@ -87,6 +99,8 @@ static int limits_init(struct answer_limits *l, unsigned n_workers)
 	/* A flow has one worker. */
 	if (!err)
 		err = gcra_rate_init(&l->per_flow, FLOW_PTB_RATE, SECOND_NS, FLOW_PTB_BURST - 1);
+	if (!err)
+		err = ends_init(&l->ends, n_workers);
 	for (int k = 0; k < ANSWER_KINDS && !err; k++) {
 		err = share_init(&l->kinds[k].per_source, rates[k].per_source, rates[k].at_once, n_workers);
 		if (!err)
@@ -222,6 +236,11 @@ bool answer_limits_refused(struct answer_limits *l, const struct ipaddr *client,
 	return allow(l, ANSWER_REFUSED, &l->kinds[ANSWER_REFUSED].in_all, client, now_ns);
 }
 
+bool answer_limits_would_refuse(struct answer_limits *l, const struct ipaddr *client, uint64_t now_ns)
+{
+	return allow(l, ANSWER_WOULD_REFUSE, &l->kinds[ANSWER_WOULD_REFUSE].in_all, client, now_ns);
+}
+
 bool answer_limits_icmp(struct answer_limits *l, const struct ipaddr *destination, uint64_t now_ns)
 {
 	return allow(l, ANSWER_ICMP, &l->kinds[ANSWER_ICMP].in_all, destination, now_ns);
@@ -234,6 +253,17 @@ bool answer_limits_ptb(struct answer_limits *l, uint64_t flow_hash, const struct
 	if (!seat_test(&flow, now_ns) || !answer_limits_icmp(l, destination, now_ns))
 		return false;
 	seat_take(&flow, now_ns);
+	return true;
+}
+
+bool answer_limits_ends(struct answer_limits *l, uint64_t now_ns)
+{
+	struct gcra *total = &l->kinds[ANSWER_REFUSED].total;
+
+	if (!gcra_test(total, &l->ends, now_ns))
+		return false;
+	gcra_take(total, &l->ends, now_ns);
+	gcra_take(total, &l->ends, now_ns);
 	return true;
 }
 

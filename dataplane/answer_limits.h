@@ -7,6 +7,7 @@
  *   RST to a stray           10/s per source,       1 000/s in all; for 60 s after the start 20 000/s in all, so that
  *                                                   the flows of the last life learn at once
  *   RST to a refused SYN      2/s per client,       9 000/s in all: with the strays, 10 000 RST/s of the whole gateway
+ *   RST to ends of flows                            of the same 9 000/s, and before them: a refusal may be silent
  *   ICMP                     10/s per destination, 10 at once; 1 000/s in all, 1 000 at once
  *   "packet too big"         the same buckets, and 1/s per flow, 3 at once
  *   echo replies                                      100/s in all
@@ -35,8 +36,12 @@ size_t answer_limits_bytes(void);
 /* True: answer, and that is counted. False: stay silent; nothing changed. */
 bool answer_limits_stray(struct answer_limits *limits, const struct ipaddr *source, uint64_t now_ns);
 bool answer_limits_refused(struct answer_limits *limits, const struct ipaddr *client, uint64_t now_ns);
+/* The same limits again for what is only counted: a shadow must not use up what is really sent. */
+bool answer_limits_would_refuse(struct answer_limits *limits, const struct ipaddr *client, uint64_t now_ns);
 bool answer_limits_icmp(struct answer_limits *limits, const struct ipaddr *destination, uint64_t now_ns);
 /* `flow_hash`: keyed, of a flow and a direction that is this worker's alone. */
 bool answer_limits_ptb(struct answer_limits *limits, uint64_t flow_hash, const struct ipaddr *destination,
 		       uint64_t now_ns);
+/* A flow ends on purpose: one RST to either side. False: later. */
+bool answer_limits_ends(struct answer_limits *limits, uint64_t now_ns);
 bool answer_limits_echo(struct answer_limits *limits, uint64_t now_ns);

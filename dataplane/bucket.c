@@ -5,10 +5,8 @@
 
 #include <errno.h>
 
-/* How far the clocks that workers pass in may be apart: each reads its own once per burst. */
-#define SKEW       ((uint64_t)1000000000 << GCRA_FRACTION_BITS)
-/* Half the range of the clock: the other half is the past. */
-#define WINDOW_MAX ((uint64_t)1 << 62)
+/* Beyond the tolerance: clocks of workers that are apart (each reads its own once per burst), and the longest line. */
+#define REACH ((uint64_t)4000000000 << GCRA_FRACTION_BITS)
 
 int gcra_rate_init(struct gcra_rate *rate, uint64_t tokens, uint64_t per_ns, uint64_t burst)
 {
@@ -17,12 +15,12 @@ int gcra_rate_init(struct gcra_rate *rate, uint64_t tokens, uint64_t per_ns, uin
 	if (tokens == 0 || per_ns == 0)
 		return -EINVAL;
 	interval = (((unsigned __int128)per_ns << GCRA_FRACTION_BITS) + tokens / 2) / tokens;
-	if (interval < (uint64_t)1 << GCRA_FRACTION_BITS || interval > WINDOW_MAX || burst > WINDOW_MAX)
+	if (interval < (uint64_t)1 << GCRA_FRACTION_BITS || interval > GCRA_WINDOW_MAX || burst > GCRA_WINDOW_MAX)
 		return -ERANGE;
 	tolerance = interval * burst;
 	/* A take at the tolerance goes one interval beyond, and so may one of each other worker at that moment. */
-	window = tolerance + interval * (DATAPLANE_MAX_WORKERS + 1) + SKEW;
-	if (window > WINDOW_MAX)
+	window = tolerance + interval * (DATAPLANE_MAX_WORKERS + 1) + REACH;
+	if (window > GCRA_WINDOW_MAX)
 		return -ERANGE;
 	*rate = (struct gcra_rate){(uint64_t)interval, (uint64_t)tolerance, (uint64_t)window};
 	return 0;

@@ -8,20 +8,22 @@
 uint64_t cells_bytes(uint32_t n_backends, uint32_t n_services)
 {
 	return (uint64_t)n_backends * sizeof(struct backend_shared) +
-	       (uint64_t)n_services * sizeof(struct service_shared);
+	       (uint64_t)n_services * sizeof(struct service_shared) + (uint64_t)n_backends * sizeof(uint64_t);
 }
 
 int cells_init(struct cells *c, uint32_t n_backends, uint32_t n_services)
 {
 	c->backends = memory_alloc(n_backends * sizeof(*c->backends));
 	c->services = memory_alloc(n_services * sizeof(*c->services));
-	return c->backends && c->services ? 0 : -ENOMEM;
+	c->reap.orders = memory_alloc(n_backends * sizeof(*c->reap.orders));
+	return c->backends && c->services && c->reap.orders ? 0 : -ENOMEM;
 }
 
 void cells_fini(struct cells *c)
 {
 	memory_free(c->backends);
 	memory_free(c->services);
+	memory_free(c->reap.orders);
 }
 
 /* Others may be reading them meanwhile: word by word. */

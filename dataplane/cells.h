@@ -7,6 +7,8 @@
  */
 #pragma once
 
+#include "bucket.h"
+
 #include <stdint.h>
 
 /* Times are of the dataplane's clock, on which workers agree, unlike on their running clocks. */
@@ -20,11 +22,23 @@ struct backend_shared {
 struct service_shared {
 	uint64_t last_resort_ns; /* workers, by compare-and-swap: the last flow let through though all is open; 0: none
 				  */
+	struct gcra rate;        /* new flows, of all clients; workers, by compare-and-swap */
+	struct gcra_line line;   /* of those who wait for it; likewise */
 } __attribute__((aligned(64)));
+
+/* Which flows are to end: written by decide through dataplane_reap*(), read by workers; relaxed. See reap.c. */
+struct reap_cells {
+	uint64_t *orders; /* by backend slot; 0: none */
+	uint64_t all;     /* the order for every flow; 0: none */
+	uint32_t n_orders;
+	uint32_t survey; /* number of the survey that is wanted */
+	uint32_t number; /* of changes to the above: stored last, with release */
+};
 
 struct cells {
 	struct backend_shared *backends; /* by slot */
 	struct service_shared *services; /* by slot */
+	struct reap_cells reap;
 };
 
 uint64_t cells_bytes(uint32_t n_backends, uint32_t n_services);

@@ -10,9 +10,11 @@
 #include "answer_limits.h"
 #include "bucket.h"
 #include "cells.h"
+#include "client.h"
 #include "dataplane.h"
 #include "fib.h"
 #include "flow.h"
+#include "hold.h"
 #include "mtu.h"
 #include "observe.h"
 #include "parse.h"
@@ -76,12 +78,21 @@ struct backend_cell {
 	uint32_t handshakes;             /* that went into it, until there are enough */
 	flow_ref waiting;                /* the first flow that waits for an answer to its SYN; 0: none does */
 	flow_ref lately[BACKEND_LATELY]; /* flows whose SYN was answered lately; 0: none */
+	/* silence.c's */
+	uint64_t dead[DIRS];                        /* flows that ended because that direction's sender was silent */
+	uint64_t idle_survived_ms, idle_lost_ms;    /* levels; 0: none yet */
+	uint64_t alive_ms;                          /* when the backend last spoke; the running clock */
+	uint64_t suspect_idle_ms, suspect_until_ms; /* idle_lost_ms, if the backend speaks until then */
 } __attribute__((aligned(64)));
 
-static_assert(sizeof(struct backend_cell) == 128, "two lines");
+static_assert(sizeof(struct backend_cell) == 192, "three lines");
 
+/* The same names as in struct service_report, which says what they are. */
 struct service_cell {
-	uint64_t users, new_flows, refused;
+	uint64_t users;   /* flows that name the slot: it is not reused before this is 0, */
+	uint64_t holding; /* nor before this is */
+	uint64_t attempts, new_flows, refused, silent, held, held_admitted, refused_storm;
+	uint64_t would_hold, would_refuse, would_silence;
 };
 
 /* Frames that wait for the end of the loop. */
@@ -128,11 +139,38 @@ struct path_memory {
 struct wall {
 	uint32_t opened[WALL_OPENED_MAX]; /* slots of backends that opened, whose waiting flows go elsewhere */
 	unsigned n_opened;
-	uint64_t lost; /* frames that devices and rings had lost when they were asked last */
+};
+
+/* What the worker may send of its own accord: its share. silence.c's. */
+struct silence_pace {
+	struct gcra_rate probe_rate, end_rate;
+	struct gcra probes, ends;
+};
+
+/* Whether silence is evidence: hearing.h. */
+struct hearing {
+	bool wanted;        /* by someone who would take silence for evidence */
+	bool behind;        /* within a turn: some ring was not read to its end */
+	uint64_t others_ns; /* within a turn: what came to others until then is in our rings */
+	uint64_t heard_ns;  /* what came until then, to whichever worker, was read */
+	uint64_t lost;      /* frames that devices and rings had lost when they were asked last */
 	uint64_t lost_at_ns, lost_looked_ns;
 };
 
 struct flow_command; /* observe.c */
+struct reap_oldest;  /* reap.c */
+
+/* A worker's walk over its flow table: reap.c. */
+struct reaper {
+	bool walking;
+	bool starved;               /* the walk waits for the limit on RSTs */
+	uint64_t cursor;            /* the entry to look at next */
+	uint64_t next_ms;           /* when the next walk for orders begins */
+	uint32_t seen;              /* the number of changes that was seen */
+	uint32_t survey;            /* that the walk under way is for */
+	uint32_t surveyed;          /* the last one that was walked whole; read by decide */
+	struct reap_oldest *oldest; /* by backend slot; read by decide */
+};
 
 struct worker {
 	/* the packet path's */
@@ -144,12 +182,16 @@ struct worker {
 	struct tuples tuples;
 	struct wall wall;
 	struct answer_limits *limits;
+	struct holds holds;
+	uint64_t random;               /* state of a generator: jitter */
 	struct backend_cell *backends; /* by slot */
 	struct service_cell *services; /* by slot */
 	struct cells *cells;           /* shared by all workers */
 	struct port_queue *tx_queue[DATAPLANE_MAX_PORTS];
 	struct tx_buffer tx[DATAPLANE_MAX_PORTS];
 	struct burst burst;
+	struct silence_pace silence;
+	struct hearing hearing;
 
 	/* time */
 	uint64_t now_ns;     /* of this loop, by the clock that was passed in */
@@ -158,10 +200,11 @@ struct worker {
 
 	/* own counters; published at the end of a loop */
 	struct ledger ledger;
-	uint64_t loops, bursts, sleeps, wakeups, expired;
+	uint64_t loops, bursts, sleeps, wakeups, expired, out_of_window;
 	uint64_t policy_number, policy_regress;
 	uint64_t published_at_ns;
 
+	struct reaper reaper;
 	struct want_memory wants[WANT_MEMORY];
 	struct path_memory path;
 	struct rte_ring *orders; /* from decide: order.c */
@@ -177,7 +220,8 @@ struct worker {
 		struct worker_report report;
 	} published __attribute__((aligned(64)));
 
-	_Atomic bool asleep; /* read by those who would wake it */
+	_Atomic bool asleep;         /* read by those who would wake it */
+	_Atomic uint64_t drained_ns; /* what came until then was read, or is in the ring of its owner */
 
 	/* written by others */
 	_Atomic bool stop;
@@ -203,6 +247,7 @@ struct dataplane {
 	 */
 	struct rte_ring *rings[RX_CLASSES][DATAPLANE_MAX_WORKERS][DATAPLANE_MAX_WORKERS];
 	struct cells cells;                           /* changed by workers and decide, as each says */
+	struct client_table clients, prefixes;        /* changed by workers, as client.h says */
 	struct mtu_table mtus;                        /* written by decide, read by workers */
 	uint64_t orders_given[DATAPLANE_MAX_WORKERS]; /* decide's */
 	uint32_t ports_up;                            /* bit per port; written by decide, relaxed */

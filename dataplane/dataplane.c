@@ -4,6 +4,7 @@
 #include "grace.h"
 #include "memory.h"
 #include "observe_worker.h"
+#include "reap.h"
 #include "worker.h"
 
 #include <errno.h>
@@ -52,6 +53,9 @@ size_t dataplane_memory_plan(const struct dataplane_config *config, unsigned n_q
 	parts[i++] =
 		(struct memory_part){"shared cells", cells_bytes(config->n_backend_slots, config->n_service_slots)};
 	parts[i++] = (struct memory_part){"learned path MTUs", mtu_table_bytes(PATH_MTUS)};
+	parts[i++] = (struct memory_part){"clients and prefixes", 2 * client_table_bytes(CLIENT_ENTRIES)};
+	parts[i++] = (struct memory_part){"connections held",
+					  holds_bytes(share(config->n_holds, n), config->n_service_slots) * n};
 	parts[i++] = (struct memory_part){"rings between workers",
 					  (uint64_t)n * (n - 1) * RX_CLASSES * HANDOVER_RING * sizeof(void *)};
 	parts[i++] = (struct memory_part){"rings of ports", (uint64_t)n_queues * (2048 * 16 * 3 + 4096 * 8 + 2048 * 8)};
@@ -105,6 +109,10 @@ static int dataplane_init(struct dataplane *dp)
 	err = cells_init(&dp->cells, config->n_backend_slots, config->n_service_slots);
 	if (!err)
 		err = mtu_table_init(&dp->mtus, PATH_MTUS, dp->config.secret);
+	if (!err)
+		err = client_table_init(&dp->clients, CLIENT_ENTRIES, 32, 64, dp->config.secret);
+	if (!err)
+		err = client_table_init(&dp->prefixes, CLIENT_ENTRIES, 24, 48, dp->config.secret);
 	if (!err)
 		err = rings_create(dp);
 	for (unsigned i = 0; i < config->n_workers && !err; i++) {
@@ -162,6 +170,8 @@ void dataplane_destroy(struct dataplane *dp)
 	fib_destroy(dp->fib);
 	cells_fini(&dp->cells);
 	mtu_table_fini(&dp->mtus);
+	client_table_fini(&dp->clients);
+	client_table_fini(&dp->prefixes);
 	rte_mempool_free(dp->pool);
 	if (dp->notes_fd >= 0)
 		close(dp->notes_fd);
@@ -271,9 +281,13 @@ bool dataplane_backend_unused(const struct dataplane *dp, uint32_t slot)
 
 bool dataplane_service_unused(const struct dataplane *dp, uint32_t slot)
 {
-	for (unsigned i = 0; i < dp->config.n_workers; i++)
-		if (__atomic_load_n(&dp->workers[i]->services[slot].users, __ATOMIC_ACQUIRE))
+	for (unsigned i = 0; i < dp->config.n_workers; i++) {
+		const struct service_cell *c = &dp->workers[i]->services[slot];
+
+		/* In this order: what is held becomes a flow, never the other way round. */
+		if (__atomic_load_n(&c->holding, __ATOMIC_ACQUIRE) || __atomic_load_n(&c->users, __ATOMIC_ACQUIRE))
 			return false;
+	}
 	return true;
 }
 
@@ -288,6 +302,7 @@ void dataplane_backend_reset(struct dataplane *dp, uint32_t slot)
 	for (unsigned i = 0; i < dp->config.n_workers; i++)
 		observe_store_words(&dp->workers[i]->backends[slot], &zero, sizeof(zero));
 	cells_reset_backend(&dp->cells, slot);
+	reap_forget(dp, slot);
 }
 
 void dataplane_service_reset(struct dataplane *dp, uint32_t slot)

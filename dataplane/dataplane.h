@@ -36,6 +36,7 @@ struct dataplane_config {
 	uint32_t n_backend_slots;
 	uint32_t n_routes; /* per family */
 	uint32_t n_neighbours;
+	uint32_t n_holds; /* new connections that may wait for their turn, all workers together */
 	struct ipaddr snat[DATAPLANE_MAX_SNAT];
 	unsigned n_snat;
 	uint8_t secret[192]; /* of the keyed hashes; random at start, fixed in tests */
@@ -109,14 +110,54 @@ void dataplane_stop(struct dataplane *dp);
 const struct policy *dataplane_publish(struct dataplane *dp, const struct policy *policy);
 
 /*
- * True if no worker holds a flow of that backend / service slot (nor, of a backend, a tuple, nor is there an order
- * about any): then, a grace period later, it may be reused.
+ * True if no worker has a flow, or a connection that waits, of that backend / service slot (nor, of a backend, a tuple,
+ * nor is there an order about any): then, a grace period later, it may be reused.
  */
 bool dataplane_backend_unused(const struct dataplane *dp, uint32_t slot);
 bool dataplane_service_unused(const struct dataplane *dp, uint32_t slot);
-/* Zeroes the slot's counters for its next owner. The slot must be unused. */
+/* Zeroes the slot's counters and cells, its order too, for its next owner. The slot must be unused. */
 void dataplane_backend_reset(struct dataplane *dp, uint32_t slot);
 void dataplane_service_reset(struct dataplane *dp, uint32_t slot);
+
+/* --- ending flows --- */
+
+enum reap_cause {
+	REAP_NONE,
+	REAP_DRAIN, /* the backend was removed, and its time to drain is over */
+	REAP_STOP,  /* the gateway stops */
+};
+
+#define REAP_SPREAD_MAX_MS 102300u
+#define REAP_MIN_AGE_MAX_S 1048575u
+
+struct reap_order {
+	enum reap_cause cause;
+	uint32_t spread_ms; /* the flows end one by one within this time, idle ones in the first half of it */
+	uint32_t min_age_s; /* only flows that are older than this, now; 0: all */
+};
+
+/*
+ * Orders that the flows of a backend slot end: TCP with a RST to both sides, UDP silently. It stands until it is
+ * cancelled, replaced by another one for the slot, or the slot is reset for its next owner; a flow is judged by the
+ * mode of its birth and by the present one of the cause's cure, the lower of the two. RSTs keep to the gateway's limit,
+ * so that it may take longer than the spread. Workers look at a bounded number of entries per loop.
+ */
+void dataplane_reap(struct dataplane *dp, uint32_t backend_slot, const struct reap_order *order);
+/* Takes back the slot's order if it is for that cause. */
+void dataplane_reap_cancel(struct dataplane *dp, uint32_t backend_slot, enum reap_cause cause);
+/* What the slot's order is for. */
+enum reap_cause dataplane_reap_ordered(const struct dataplane *dp, uint32_t backend_slot);
+/* The same for every flow, whichever slot it has. */
+void dataplane_reap_all(struct dataplane *dp, const struct reap_order *order);
+
+/*
+ * Asks the workers how old the oldest flow of each backend is. The ages can be read once the survey is done; they are
+ * those of its time.
+ */
+void dataplane_survey(struct dataplane *dp);
+bool dataplane_survey_done(const struct dataplane *dp);
+/* 0 if the slot had no flow. */
+uint32_t dataplane_oldest_ms(const struct dataplane *dp, uint32_t backend_slot);
 
 /* --- routes and neighbours: mirrored from the kernel by control/netlink.c --- */
 

@@ -1,25 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "due.h"
-#include "action.h"
 #include "pipeline.h"
 #include "place.h"
-#include "segment.h"
+#include "silence.h"
 #include "wall.h"
 
 #define DUE_BUDGET 64 /* flows that the wheel looks at per loop */
-
-/*
- * RST instead of silence: both ends of a flow that was idle for too long learn that it is over, each from the exact
- * sequence number that it expects (RFC 5961 3.2).
- */
-static void tell_idle_ends(struct worker *w, flow_ref up)
-{
-	for (enum flow_dir dir = DIR_UP; dir < DIRS; dir++) {
-		const struct flow_half *back = flow_half(&w->flows, up | !dir);
-
-		segment_send(w, &w->burst, up | dir, back->ack, back->end, TCP_RST | TCP_ACK, MADE_rst_idle);
-	}
-}
 
 /* The flow is off the wheel. True: it is over. False: it lives on, with a timeout that lies ahead. */
 static bool is_over(struct worker *w, flow_ref up)
@@ -35,9 +21,7 @@ static bool is_over(struct worker *w, flow_ref up)
 		return true;
 	case FLOW_ESTABLISHED:
 	case FLOW_FIN_WAIT:
-		if (action_due(w, flow_mode(flow_track(&w->flows, up), CURE_SILENCE), ACTION_rst_idle))
-			tell_idle_ends(w, up);
-		return true;
+		return silence_is_over(w, up);
 	default:
 		return true;
 	}

@@ -15,6 +15,7 @@ const char *const flow_state_name[FLOW_STATES] = {
 	[FLOW_LAST_ACK] = "last_ack",
 	[FLOW_TIME_WAIT] = "time_wait",
 	[FLOW_CLOSED] = "closed",
+	[FLOW_RESETTING] = "resetting",
 	[FLOW_UDP_UNREPLIED] = "udp_unreplied",
 	[FLOW_UDP_REPLIED] = "udp_replied",
 };

@@ -42,7 +42,8 @@ enum flow_state {
 	FLOW_FIN_WAIT, /* one side sent FIN */
 	FLOW_LAST_ACK, /* both sides sent FIN */
 	FLOW_TIME_WAIT,
-	FLOW_CLOSED, /* by RST */
+	FLOW_CLOSED,    /* by RST */
+	FLOW_RESETTING, /* by our RST: whoever has not taken it yet gets it again */
 	FLOW_UDP_UNREPLIED,
 	FLOW_UDP_REPLIED,
 	FLOW_STATES,
@@ -63,10 +64,16 @@ struct flow_half {
 	uint8_t proto;
 	uint8_t state; /* enum flow_state, alike in both halves: flow_put_state() */
 	/* Of this direction's packets: */
-	uint32_t last_ms;        /* last one that refreshed the flow */
-	uint32_t end;            /* host order: highest sequence number + length */
-	uint32_t ack;            /* host order: last acknowledgement */
-	uint32_t packets, bytes; /* since the last roll-up; of IP packets, as received */
+	uint32_t last_ms;    /* last one that refreshed the flow */
+	uint32_t end;        /* host order: highest sequence number + length */
+	uint32_t ack;        /* host order: last acknowledgement */
+	uint32_t tsval;      /* host order: newest timestamp, if `timestamps` */
+	uint32_t bytes;      /* since the last roll-up; of IP packets, as received */
+	uint8_t packets;     /* since the last roll-up: at most FLOW_ROLL_UP_PACKETS */
+	uint8_t reach : 4;   /* log2 of the widest window either side may open, in units of 64 KiB; at least 1 */
+	uint8_t probes : 2;  /* that the sender did not answer yet; FLOW_RESETTING: RSTs that it got again */
+	bool timestamps : 1; /* its packets carry them, and they are read */
+	uint16_t window_be;  /* as last advertised, unscaled */
 };
 
 /*
@@ -115,13 +122,28 @@ struct flow_half6 {
 	struct flow_key6 out;
 } __attribute__((aligned(64)));
 
+/* Why the timer of a flow stands at look_ms, rather than at its last packet + timeout_ms. */
+enum flow_look {
+	LOOK_IDLE,     /* it does not */
+	LOOK_ANSWERS,  /* probes are under way: were they answered? */
+	LOOK_LATER,    /* what was due could not be done, or has to wait */
+	LOOK_RESETTING /* our RSTs are under way */
+};
+
+#define FLOW_MARK_WOULD_END 1 /* counted as one that an order would have ended */
+
 /* What both directions share; no established packet reads it. */
 struct flow_track {
 	uint32_t timeout_ms;
+	uint32_t look_ms;                /* of the running clock; without meaning in LOOK_IDLE */
+	uint32_t asked_ms;               /* when the probes of LOOK_ANSWERS left */
 	uint32_t wheel_next, wheel_prev; /* entry references without direction, FLOW_REF_NONE at the ends */
 	uint16_t wheel_slot;
-	uint8_t fin_seen; /* bit per direction */
-	uint16_t modes;   /* of the cures, at its birth: cure_pack() */
+	uint8_t fin_seen;    /* bit per direction */
+	uint8_t marks;       /* FLOW_MARK_* */
+	uint8_t look;        /* enum flow_look */
+	uint8_t scale[DIRS]; /* log2 of the unit of that sender's windows (RFC 7323 2) */
+	uint16_t modes;      /* of the cures, at its birth: cure_pack() */
 	uint32_t service_slot;
 	uint32_t backend_slot;
 	uint16_t snat_port_be;
@@ -174,6 +196,7 @@ struct flow6 {
 	struct syn_kept syn;
 };
 
+static_assert(sizeof(struct flow_half) == 40, "leaves room for two IPv4 keys in a line");
 static_assert(sizeof(struct flow_half4) == 64, "one line per direction");
 static_assert(sizeof(struct flow_half6) == 128, "two lines per direction");
 static_assert(sizeof(struct flow_track) == 64, "one line for both directions");
@@ -275,6 +298,12 @@ static inline void flow_put_state(const struct flow_table *t, flow_ref ref, enum
 {
 	flow_half(t, ref)->state = state;
 	flow_half(t, flow_ref_other(ref))->state = state;
+}
+
+/* The widest window that either side may open, or a bit more: what lies further off is none of its packets. */
+static inline uint32_t flow_reach(const struct flow_half *half)
+{
+	return UINT32_C(65536) << half->reach;
 }
 
 /*

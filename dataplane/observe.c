@@ -128,6 +128,16 @@ static uint64_t load(const uint64_t *counter)
 	return __atomic_load_n(counter, __ATOMIC_RELAXED);
 }
 
+static void add_idle_times(const struct backend_cell *c, struct backend_report *out)
+{
+	uint64_t survived_ms = load(&c->idle_survived_ms), lost_ms = load(&c->idle_lost_ms);
+
+	if (survived_ms > out->idle_survived_ms)
+		out->idle_survived_ms = survived_ms;
+	if (lost_ms && (!out->idle_lost_ms || lost_ms < out->idle_lost_ms))
+		out->idle_lost_ms = lost_ms;
+}
+
 void observe_backend(const struct dataplane *dp, uint32_t slot, struct backend_report *out)
 {
 	*out = (struct backend_report){.breaker = streak_state(dataplane_breaker(dp, slot))};
@@ -145,6 +155,9 @@ void observe_backend(const struct dataplane *dp, uint32_t slot, struct backend_r
 		out->packets_down += load(&c->packets[DIR_DOWN]);
 		out->bytes_up += load(&c->bytes[DIR_UP]);
 		out->bytes_down += load(&c->bytes[DIR_DOWN]);
+		out->silent_clients += load(&c->dead[DIR_UP]);
+		out->silent_backends += load(&c->dead[DIR_DOWN]);
+		add_idle_times(c, out);
 	}
 }
 
@@ -155,8 +168,17 @@ void observe_service(const struct dataplane *dp, uint32_t slot, struct service_r
 		const struct service_cell *c = &dp->workers[i]->services[slot];
 
 		out->flows += load(&c->users);
+		out->attempts += load(&c->attempts);
 		out->new_flows += load(&c->new_flows);
 		out->refused += load(&c->refused);
+		out->silent += load(&c->silent);
+		out->holding += load(&c->holding);
+		out->held += load(&c->held);
+		out->held_admitted += load(&c->held_admitted);
+		out->refused_storm += load(&c->refused_storm);
+		out->would_hold += load(&c->would_hold);
+		out->would_refuse += load(&c->would_refuse);
+		out->would_silence += load(&c->would_silence);
 	}
 }
 
@@ -216,7 +238,7 @@ static void fill_row(const struct worker *w, flow_ref ref, const struct flow_add
 		.backend_slot = track->backend_slot,
 		.age_ms = (uint32_t)w->run_ms - cold->born_ms,
 		.idle_ms = idle_ms,
-		.expires_ms = track->timeout_ms > idle_ms ? track->timeout_ms - idle_ms : 0,
+		.expires_ms = wheel_left_ms(&w->flows, ref, w->run_ms),
 		.packets_up = cold->packets[DIR_UP] + up->packets,
 		.packets_down = cold->packets[DIR_DOWN] + down->packets,
 		.bytes_up = cold->bytes[DIR_UP] + up->bytes,

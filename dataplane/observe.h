@@ -18,6 +18,10 @@ struct dataplane;
 /* Packets that the gateway made itself, rather than turned around. */
 #define MADE_LIST(M)                                                                                                   \
 	M(rst_idle, "RST to an endpoint of a flow that ended idle")                                                    \
+	M(rst_drain, "RST to an endpoint of a flow whose removed backend had drained long enough")                     \
+	M(rst_stop, "RST to an endpoint of a flow that the gateway's stop ended")                                      \
+	M(keepalive, "probe of an endpoint of an idle flow")                                                           \
+	M(rst_peer_dead, "RST to an endpoint of a flow whose peer, or itself, answered no probe")                      \
 	M(syn_resteer, "a client's SYN, for another backend than the one that it went to first")                       \
 	M(syn_probe, "SYN of the gateway's own to a backend whose breaker is open")
 
@@ -41,8 +45,24 @@ extern const char *const made_name[MADE_COUNT];
 	A(refuse_open, WALL, "refused a new flow: the breakers of all backends are open")                              \
 	A(probe, WALL, "sent a SYN of the gateway's own to a backend whose breaker is open")                           \
 	A(rst_idle, SILENCE, "ended a connection that idled too long, with RST to both sides")                         \
+	A(keepalive, SILENCE, "asked an end of an idle connection whether it is still there")                          \
+	A(rst_peer_dead, SILENCE, "ended a connection with a silent end, with RST to both sides")                      \
+	A(put_off, SILENCE, "put off a probe or an end: more than the gateway may send per second")                    \
+	A(refuse_rst, SILENCE, "dropped a RST that its receiver would not take either")                                \
+	A(rst_stop, SILENCE, "ended a flow as the gateway stops: TCP with RST to both sides")                          \
+	A(drain_rst, NAMES, "ended a flow of a removed backend at its drain deadline: TCP with RST to both sides")     \
+	A(follow, NAMES, "sent a new flow where DNS points now, not where it pointed first (counted in shadow alone)") \
 	A(clamp, PATH, "lowered the MSS of a SYN or SYN-ACK to what the path carries")                                 \
-	A(hold_ptb, PATH, "held back a \"packet too big\" that says less than its connection has shown to pass")
+	A(hold_ptb, PATH, "held back a \"packet too big\" that says less than its connection has shown to pass")       \
+	A(hold_client, STORM, "held a new connection beyond its client's cap")                                         \
+	A(hold_prefix, STORM, "held a new connection beyond its prefix's cap")                                         \
+	A(hold_service, STORM, "held a new connection beyond the service's cap")                                       \
+	A(refuse_client, STORM, "refused a new connection beyond its client's cap, with RST")                          \
+	A(refuse_prefix, STORM, "refused a new connection beyond its prefix's cap, with RST")                          \
+	A(refuse_service, STORM, "refused a new connection beyond the service's cap, with RST")                        \
+	A(silence_client, STORM, "let a new flow beyond its client's cap go unanswered")                               \
+	A(silence_prefix, STORM, "let a new flow beyond its prefix's cap go unanswered")                               \
+	A(silence_service, STORM, "let a new flow beyond the service's cap go unanswered")
 
 enum action {
 #define A(name, cure, help) ACTION_##name,
@@ -123,6 +143,7 @@ struct worker_report {
 	uint64_t policy_number;  /* stamp of the last burst */
 	uint64_t policy_regress; /* bursts that saw an older number than the one before: must stay 0 */
 	uint64_t expired;        /* flows ended by the timing wheel */
+	uint64_t out_of_window;  /* TCP packets that no window holds: forwarded, and otherwise ignored */
 	uint32_t flows_v4, flows_v4_max;
 	uint32_t flows_v6, flows_v6_max;
 	uint64_t last_loop_ns; /* monotonic */
@@ -162,13 +183,26 @@ struct backend_report {
 	uint64_t probes;    /* SYNs of the gateway's own */
 	uint64_t breaker;   /* enum breaker_state, now */
 	uint64_t packets_up, packets_down, bytes_up, bytes_down;
+	uint64_t silent_clients;   /* flows ended because their client was silent */
+	uint64_t silent_backends;  /* flows ended because the backend was silent */
+	uint64_t idle_survived_ms; /* longest idle time after which the backend answered a probe; 0: none yet */
+	uint64_t idle_lost_ms;     /* shortest one after which it did not, although it lived; 0: none yet */
 };
 void observe_backend(const struct dataplane *dp, uint32_t slot, struct backend_report *out);
 
+/* An attempt is the first packet of a flow that is new: attempts = new_flows + refused + silent + holding. */
 struct service_report {
-	uint64_t flows;
-	uint64_t new_flows;
-	uint64_t refused;
+	uint64_t flows; /* now */
+	uint64_t attempts;
+	uint64_t new_flows;     /* admitted */
+	uint64_t refused;       /* aloud, whatever for: the client was told */
+	uint64_t silent;        /* refused, and nobody was told */
+	uint64_t holding;       /* now */
+	uint64_t held;          /* ever */
+	uint64_t held_admitted; /* of held */
+	uint64_t refused_storm; /* of refused and silent: because of a cap */
+	/* In shadow, where all of them were admitted: */
+	uint64_t would_hold, would_refuse, would_silence;
 };
 void observe_service(const struct dataplane *dp, uint32_t slot, struct service_report *out);
 

@@ -117,8 +117,13 @@ static void track_burst(struct worker *w, struct burst *b)
 
 /* --- out --- */
 
-static void end_otherwise(struct worker *w, struct burst *b, struct item *it)
+/* Out of line, so that what is forwarded has the registers. */
+static __attribute__((noinline)) void end_otherwise(struct worker *w, struct burst *b, struct item *it)
 {
+	if (it->verdict == VERDICT_INSIDE) {
+		rte_pktmbuf_free(it->m);
+		return;
+	}
 	if (verdict_info[it->verdict].class == CLASS_ANSWERED)
 		answer(w, b, it);
 	w->ledger.verdicts[it->verdict]++;
@@ -162,6 +167,15 @@ void pipeline_stamp(struct worker *w, struct burst *b)
 	w->policy_number = b->policy->number;
 }
 
+void pipeline_finish(struct worker *w)
+{
+	struct burst *b = &w->burst;
+
+	STAGE(track, track_burst(w, b), b->n);
+	STAGE(rewrite, rewrite_burst(w, b), b->n);
+	STAGE(out, out_burst(w, b), b->n);
+}
+
 void pipeline_run(struct worker *w)
 {
 	struct burst *b = &w->burst;
@@ -179,7 +193,5 @@ void pipeline_run(struct worker *w)
 	STAGE(flow, first = flow_burst(w, b), b->n);
 	if (first)
 		STAGE(admit, admit_burst(w, b), b->n);
-	STAGE(track, track_burst(w, b), b->n);
-	STAGE(rewrite, rewrite_burst(w, b), b->n);
-	STAGE(out, out_burst(w, b), b->n);
+	pipeline_finish(w);
 }

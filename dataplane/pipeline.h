@@ -13,5 +13,8 @@
  */
 void pipeline_run(struct worker *w);
 
+/* The end of that way alone: of items that are admitted, or have their verdict, in a burst that is stamped. */
+void pipeline_finish(struct worker *w);
+
 /* One policy per burst: whatever is published meanwhile, its packets see one and the same. */
 void pipeline_stamp(struct worker *w, struct burst *b);

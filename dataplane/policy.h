@@ -9,6 +9,7 @@
  */
 #pragma once
 
+#include "bucket.h"
 #include "cure.h"
 #include "ipaddr.h"
 
@@ -56,6 +57,21 @@ struct policy_timeouts {
 	uint32_t closed_ms;
 	uint32_t udp_unreplied_ms;
 	uint32_t udp_replied_ms;
+	uint32_t probe_ms;   /* idle time after which both ends are asked; 0: never */
+	uint32_t unacked_ms; /* silence after which data will not be acknowledged any more */
+};
+
+/* Caps on new flows, in the order in which they are tested. */
+enum storm_cap {
+	STORM_CLIENT,  /* of one client: an IPv4 address, an IPv6 /64 */
+	STORM_PREFIX,  /* of one prefix: an IPv4 /24, an IPv6 /48 */
+	STORM_SERVICE, /* of all */
+	STORM_CAPS,
+};
+
+struct policy_storm {
+	struct gcra_rate caps[STORM_CAPS]; /* all zero: no cap */
+	uint64_t hold_ns; /* how long a TCP flow over a cap may wait, at most GCRA_LINE_MAX_NS; 0: not at all */
 };
 
 enum { SET_V4 = 0, SET_V6 = 1, SET_FAMILIES = 2 };
@@ -68,7 +84,11 @@ struct policy_service {
 	struct policy_timeouts timeouts;
 	bool clamp_mss;               /* to what its connections' paths carry */
 	uint32_t breaker_consecutive; /* connect failures in a row that open a backend's breaker */
+	struct policy_storm storm;
 	struct policy_set sets[SET_FAMILIES][SET_PROTOS];
+	/* With names in shadow: what DNS says now, where that differs. Its backends have no slots. */
+	bool would_differ;
+	struct policy_set would[SET_FAMILIES][SET_PROTOS];
 };
 
 struct policy_listener {

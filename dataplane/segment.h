@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* TCP segments without data or options that the gateway makes itself. */
+/* TCP segments without data that the gateway makes itself. */
 #pragma once
 
 #include "core.h"
@@ -10,7 +10,12 @@ struct segment_made {
 	uint16_t sport_be, dport_be;
 	uint32_t seq, ack; /* host order */
 	uint8_t flags;
+	bool timestamps; /* with the option, below */
+	uint16_t window_be;
+	uint32_t tsval, tsecr; /* host order */
 };
+
+#define SEGMENT_MAX 72 /* longest packet that is written */
 
 /* Write IP and TCP header with checksums at `ip`; return the packet's length. TTL 64, DF, Not-ECT. */
 uint16_t segment_write4(void *ip, uint32_t src_be, uint32_t dst_be, const struct segment_made *s);
@@ -22,3 +27,5 @@ uint16_t segment_write6(void *ip, const uint8_t src[16], const uint8_t dst[16], 
  */
 void segment_send(struct worker *w, const struct burst *b, flow_ref ref, uint32_t seq, uint32_t ack, uint8_t flags,
 		  enum made kind);
+/* The same of all numbers, with the ports filled in. False: nothing was sent. */
+bool segment_send_made(struct worker *w, const struct burst *b, flow_ref ref, struct segment_made *s, enum made kind);

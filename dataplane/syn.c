@@ -20,14 +20,18 @@ enum {
 
 #define TTL_ENOUGH 16 /* hops between the gateway and any backend */
 
-/* Over everything, the checksum itself among it. */
-static bool is_checksum_right(const struct item *it)
+bool syn_is_right(const struct item *it)
 {
-	const void *l4 = it->frame + it->p.l4_off;
+	const uint8_t *ip = it->frame + it->p.l3_off;
+	uint16_t len = it->p.ip_len - (it->p.l4_off - it->p.l3_off);
+	bool v4 = it->p.family == 4;
+	const uint8_t *addrs =
+		ip + (v4 ? offsetof(struct rte_ipv4_hdr, src_addr) : offsetof(struct rte_ipv6_hdr, src_addr));
+	uint32_t sum = rte_raw_cksum(addrs, v4 ? 8 : 32) + rte_raw_cksum(it->frame + it->p.l4_off, len) +
+		       htons(PROTO_TCP) + htons(len);
 
-	if (it->p.family == 4)
-		return rte_ipv4_udptcp_cksum(packet_ip4(it->frame, &it->p), l4) == 0;
-	return rte_ipv6_udptcp_cksum(packet_ip6(it->frame, &it->p), l4) == 0;
+	sum = (sum & 0xffff) + (sum >> 16);
+	return (sum & 0xffff) + (sum >> 16) == 0xffff;
 }
 
 static bool is_common_option(uint8_t option)
@@ -57,7 +61,7 @@ bool syn_is_ordinary(const struct item *it)
 
 	return it->p.ttl > TTL_ENOUGH && !(it->p.flags & PACKET_OPTIONS) &&
 	       are_options_common(options, it->p.payload_off - it->p.l4_off - sizeof(struct rte_tcp_hdr)) &&
-	       is_checksum_right(it);
+	       syn_is_right(it);
 }
 
 /* --- keeping --- */

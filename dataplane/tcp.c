@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "tcp.h"
+#include "action.h"
+#include "silence.h"
 #include "stray.h"
 #include "syn.h"
+#include "tcp_options.h"
 #include "wall.h"
 
 #include <rte_tcp.h>
@@ -16,6 +19,8 @@ const struct policy_timeouts policy_timeouts_default = {
 	.closed_ms = 10000,
 	.udp_unreplied_ms = 30000,
 	.udp_replied_ms = 300000,
+	.probe_ms = 180000,
+	.unacked_ms = 300000,
 };
 
 const struct policy_timeouts *flow_timeouts(const struct policy *policy, const struct flow_track *track)
@@ -26,7 +31,7 @@ const struct policy_timeouts *flow_timeouts(const struct policy *policy, const s
 	return svc ? &svc->timeouts : &policy_timeouts_default;
 }
 
-static uint32_t state_timeout_ms(const struct policy_timeouts *t, enum flow_state state)
+uint32_t flow_state_timeout_ms(const struct policy_timeouts *t, enum flow_state state)
 {
 	switch (state) {
 	case FLOW_SYN_SENT:
@@ -53,13 +58,16 @@ static uint32_t state_timeout_ms(const struct policy_timeouts *t, enum flow_stat
 void flow_set_state(struct worker *w, flow_ref ref, enum flow_state state, const struct policy *policy)
 {
 	struct flow_track *track = flow_track(&w->flows, ref);
+	const struct policy_timeouts *timeouts = flow_timeouts(policy, track);
 	uint32_t before_ms = track->timeout_ms;
+	bool looking = track->look != LOOK_IDLE;
 
 	wall_leave(w, ref);
 	flow_put_state(&w->flows, ref, state);
-	track->timeout_ms = state_timeout_ms(flow_timeouts(policy, track), state);
+	track->look = LOOK_IDLE;
+	track->timeout_ms = silence_timeout_ms(w, ref, state, timeouts, flow_state_timeout_ms(timeouts, state));
 	/* A longer timeout is noticed when the old slot comes; a shorter one must not wait for it. */
-	if (track->timeout_ms < before_ms)
+	if (track->timeout_ms < before_ms || looking)
 		wheel_move(&w->wheel, &w->flows, ref & ~UINT32_C(1), w->run_ms);
 }
 
@@ -68,25 +76,70 @@ struct segment {
 	uint8_t flags;
 };
 
-static struct segment read_segment(const struct item *it)
+static inline const struct rte_tcp_hdr *tcp_of(const struct item *it)
 {
-	const struct rte_tcp_hdr *tcp = (const void *)(it->frame + it->p.l4_off);
-	struct segment s = {
-		.seq = ntohl(tcp->sent_seq),
+	return (const void *)(it->frame + it->p.l4_off);
+}
+
+/* Of one without SYN and FIN, which occupy a number each. */
+static inline struct segment read_data(const struct item *it)
+{
+	const struct rte_tcp_hdr *tcp = tcp_of(it);
+	uint32_t seq = ntohl(tcp->sent_seq);
+
+	return (struct segment){
+		.seq = seq,
 		.ack = ntohl(tcp->recv_ack),
+		.end = seq + it->p.payload_len,
 		.flags = it->p.tcp_flags,
 	};
+}
 
-	s.end = s.seq + it->p.payload_len + !!(s.flags & TCP_SYN) + !!(s.flags & TCP_FIN);
+static struct segment read_segment(const struct item *it)
+{
+	struct segment s = read_data(it);
+
+	s.end += !!(s.flags & TCP_SYN) + !!(s.flags & TCP_FIN);
 	return s;
 }
 
-static void note_sequence(struct flow_half *half, const struct segment *s)
+/*
+ * Whether any window could hold it, seen from what the same side sent before: its data lies within the widest window
+ * around the end of what it sent, and what it acknowledges moves by a window at the most. One that does not was forged
+ * or comes from another life of these ports (RFC 5961 1).
+ */
+static inline bool in_window(const struct flow_half *half, const struct segment *s)
 {
+	uint32_t reach = flow_reach(half);
+
+	return s->end - half->end + reach <= 2 * reach && s->ack - half->ack + reach <= 2 * reach;
+}
+
+static inline void note_timestamp(struct flow_half *half, const struct item *it)
+{
+	uint32_t tsval;
+
+	if (tcp_timestamp(tcp_of(it), &tsval) && (int32_t)(tsval - half->tsval) > 0)
+		half->tsval = tsval;
+}
+
+/* With ACK and without SYN and RST, as everything in the middle of a stream. False: it is out of the window. */
+static inline bool note_segment(struct worker *w, struct flow_half *half, const struct item *it,
+				const struct segment *s)
+{
+	if (__builtin_expect(!in_window(half, s), 0)) {
+		w->out_of_window++;
+		return false;
+	}
+	half->last_ms = w->run_ms;
+	half->window_be = tcp_of(it)->rx_win;
 	if ((int32_t)(s->end - half->end) > 0)
 		half->end = s->end;
-	if (s->flags & TCP_ACK && (int32_t)(s->ack - half->ack) > 0)
+	if ((int32_t)(s->ack - half->ack) > 0)
 		half->ack = s->ack;
+	if (half->timestamps)
+		note_timestamp(half, it);
+	return true;
 }
 
 void tcp_begin(struct worker *w, const struct item *it)
@@ -106,7 +159,7 @@ bool tcp_is_reborn(const struct worker *w, const struct item *it)
 	if ((it->p.tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN || flow_ref_dir(it->ref) != DIR_UP)
 		return false;
 	/* Refused or reset: also one that tries again with the number it had, as Windows does. */
-	if (state == FLOW_CLOSED)
+	if (state == FLOW_CLOSED || state == FLOW_RESETTING)
 		return true;
 	if (state != FLOW_TIME_WAIT && state != FLOW_LAST_ACK)
 		return false;
@@ -151,12 +204,37 @@ static bool on_refusal(struct worker *w, struct item *it)
 	return false;
 }
 
+/*
+ * Of one that is not valid: its receiver will ignore it. What a client sends before the handshake is for an earlier
+ * connection of these ports, which the backend still knows, and has to get there.
+ */
+static bool rst_is_outside(const struct worker *w, flow_ref ref, const struct segment *s)
+{
+	const struct flow_half *back = flow_half(&w->flows, flow_ref_other(ref));
+	const struct flow_track *track = flow_track(&w->flows, ref);
+	enum flow_dir dir = flow_ref_dir(ref);
+
+	if (back->state == FLOW_SYN_SENT)
+		return dir == DIR_DOWN;
+	return s->seq - back->ack > (uint32_t)ntohs(back->window_be) << track->scale[!dir];
+}
+
 static void on_rst(struct worker *w, struct item *it, const struct segment *s, const struct policy *policy)
 {
 	struct flow_half *half = flow_half(&w->flows, it->ref);
+	struct flow_track *track = flow_track(&w->flows, it->ref);
 
-	if (half->state == FLOW_CLOSED || !rst_is_valid(w, it->ref, s))
+	if (half->state == FLOW_CLOSED)
 		return;
+	if (half->state == FLOW_RESETTING) {
+		it->verdict = VERDICT_drop_stray_rst;
+		return;
+	}
+	if (!rst_is_valid(w, it->ref, s)) {
+		if (rst_is_outside(w, it->ref, s) && action_due(w, flow_mode(track, CURE_SILENCE), ACTION_refuse_rst))
+			it->verdict = VERDICT_drop_rst_window;
+		return;
+	}
 	if (half->state == FLOW_SYN_SENT && flow_ref_dir(it->ref) == DIR_DOWN && on_refusal(w, it))
 		return;
 	half->last_ms = w->run_ms;
@@ -184,6 +262,29 @@ static void on_syn(struct worker *w, const struct item *it, const struct policy 
 	}
 }
 
+/* What both said in their SYNs: an option of one alone is none (RFC 7323 1.3, 3.2). */
+static void note_options(struct worker *w, const struct item *it)
+{
+	const struct syn_kept *syn = flow_syn(&w->flows, it->ref);
+	struct tcp_options client = tcp_options_read(syn->options, syn->options_len);
+	struct tcp_options backend = tcp_options_read((const uint8_t *)(tcp_of(it) + 1), tcp_options_len(tcp_of(it)));
+	struct flow_half *down = flow_half(&w->flows, it->ref), *up = flow_half(&w->flows, flow_ref_other(it->ref));
+	struct flow_track *track = flow_track(&w->flows, it->ref);
+	bool scaling = client.scaling && backend.scaling;
+
+	track->scale[DIR_UP] = scaling ? client.scale : 0;
+	track->scale[DIR_DOWN] = scaling ? backend.scale : 0;
+	up->reach = down->reach = RTE_MAX(RTE_MAX(track->scale[DIR_UP], track->scale[DIR_DOWN]), 1);
+	up->probes = down->probes = 0;
+	up->window_be = syn->window_be;
+	down->window_be = tcp_of(it)->rx_win;
+	/* Read for what is sent in their names. */
+	up->timestamps = down->timestamps =
+		client.timestamps && backend.timestamps && flow_mode(track, CURE_SILENCE) == CURE_ENFORCE;
+	up->tsval = client.tsval;
+	down->tsval = backend.tsval;
+}
+
 static void on_syn_ack(struct worker *w, const struct item *it, const struct segment *s, const struct policy *policy)
 {
 	struct flow_half *down = flow_half(&w->flows, it->ref);
@@ -194,6 +295,8 @@ static void on_syn_ack(struct worker *w, const struct item *it, const struct seg
 	down->ack = s->ack;
 	flow_half(&w->flows, flow_ref_other(it->ref))->ack = s->seq;
 	flow_cold(&w->flows, it->ref)->peer_isn = s->seq;
+	note_options(w, it);
+	silence_backend_lives(w, flow_track(&w->flows, it->ref)->backend_slot);
 	count_add(&w->backends[flow_track(&w->flows, it->ref)->backend_slot].connects, 1);
 	wall_answered(w, flow_ref_other(it->ref));
 	flow_set_state(w, it->ref, FLOW_SYN_RECV, policy);
@@ -219,36 +322,65 @@ static bool is_over(const struct flow_half *half, const struct flow_half *back)
 	return half->ack == back->end && back->ack == half->end;
 }
 
-void tcp_track(struct worker *w, struct item *it, const struct policy *policy)
+static void track_syn(struct worker *w, const struct item *it, const struct segment *s, const struct policy *policy)
 {
 	struct flow_half *half = flow_half(&w->flows, it->ref);
-	struct segment s = read_segment(it);
 
-	if (s.flags & TCP_RST) {
-		on_rst(w, it, &s, policy);
-		return;
-	}
-	if (s.flags & TCP_SYN) {
-		/* Beyond the handshake it is out of any window: whoever forges one shall not keep the flow alive. */
-		if (half->state == FLOW_SYN_SENT)
-			wall_keep_deadline(w, it->ref);
-		if (half->state == FLOW_SYN_SENT || half->state == FLOW_SYN_RECV)
-			half->last_ms = w->run_ms;
-		if (s.flags & TCP_ACK)
-			on_syn_ack(w, it, &s, policy);
-		else
-			on_syn(w, it, policy);
-		return;
-	}
+	/* Beyond the handshake it is out of any window: whoever forges one shall not keep the flow alive. */
+	if (half->state == FLOW_SYN_SENT)
+		wall_keep_deadline(w, it->ref);
+	if (half->state == FLOW_SYN_SENT || half->state == FLOW_SYN_RECV)
+		half->last_ms = w->run_ms;
+	if (s->flags & TCP_ACK)
+		on_syn_ack(w, it, s, policy);
+	else
+		on_syn(w, it, policy);
+}
+
+static void track_stream(struct worker *w, struct item *it, const struct segment *s, const struct policy *policy)
+{
+	struct flow_half *half = flow_half(&w->flows, it->ref);
+
 	/* Left over from an earlier connection of these ports: it says nothing about this one. */
-	if (__builtin_expect(half->state == FLOW_SYN_SENT, 0))
+	if (half->state == FLOW_SYN_SENT)
 		return;
-	half->last_ms = w->run_ms;
-	note_sequence(half, &s);
-	if (s.flags & TCP_FIN)
+	if (half->probes && in_window(half, s))
+		it->verdict = silence_hear(w, it);
+	if (!note_segment(w, half, it, s))
+		return;
+	if (s->flags & TCP_FIN)
 		on_fin(w, it, policy);
 	else if (half->state == FLOW_SYN_RECV && flow_ref_dir(it->ref) == DIR_UP)
 		flow_set_state(w, it->ref, FLOW_ESTABLISHED, policy);
 	else if (half->state == FLOW_LAST_ACK && is_over(half, flow_half(&w->flows, flow_ref_other(it->ref))))
 		flow_set_state(w, it->ref, FLOW_TIME_WAIT, policy);
+}
+
+/* All but data of an established connection. Apart, so that such data need not make room for all that is done here. */
+static __rte_noinline void track_change(struct worker *w, struct item *it, const struct policy *policy)
+{
+	struct segment s = read_segment(it);
+
+	if (s.flags & TCP_RST)
+		on_rst(w, it, &s, policy);
+	else if (flow_half(&w->flows, it->ref)->state == FLOW_RESETTING)
+		it->verdict = silence_tell_again(w, it);
+	else if (s.flags & TCP_SYN)
+		track_syn(w, it, &s, policy);
+	else
+		track_stream(w, it, &s, policy);
+}
+
+void tcp_track(struct worker *w, struct item *it, const struct policy *policy)
+{
+	struct flow_half *half = flow_half(&w->flows, it->ref);
+	bool changes = it->p.tcp_flags & (TCP_RST | TCP_SYN | TCP_FIN) || half->state != FLOW_ESTABLISHED;
+
+	if (__builtin_expect(changes || half->probes, 0)) {
+		track_change(w, it, policy);
+	} else {
+		struct segment s = read_data(it);
+
+		note_segment(w, half, it, &s);
+	}
 }

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * TCP state of a flow as its packets show it (RFC 9293 3.3.2, seen from the middle). Nothing is ever dropped here: an
- * endpoint judges its packets better than the middle can.
+ * TCP state of a flow as its packets show it (RFC 9293 3.3.2, seen from the middle). What lies outside of any window
+ * changes nothing here and goes on: an endpoint judges its packets better than the middle can. Dropped are RSTs that
+ * their receiver would not take either, and answers to the gateway's own probes.
  */
 #pragma once
 
 #include "core.h"
 
 /*
- * A packet of a known TCP flow. Updates state, timeout and last_ms, and the backend's counters. One that is not for the
- * other end is given its verdict.
+ * A packet of a known TCP flow. Updates state, timeout and last_ms, and the backend's counters. The packet may end
+ * here: it then has its verdict.
  */
 void tcp_track(struct worker *w, struct item *it, const struct policy *policy);
 /* Notes the sequence numbers of the client's SYN that made the flow. */
@@ -20,6 +21,8 @@ bool tcp_is_reborn(const struct worker *w, const struct item *it);
 /* The timeouts of the flow's service, or the defaults if the slot has another owner by now. */
 const struct policy_timeouts *flow_timeouts(const struct policy *policy, const struct flow_track *track);
 extern const struct policy_timeouts policy_timeouts_default;
+/* What a flow in that state may idle, cures aside. */
+uint32_t flow_state_timeout_ms(const struct policy_timeouts *timeouts, enum flow_state state);
 
 /* Puts the flow into a state with its timeout and moves its timer if that became shorter. */
 void flow_set_state(struct worker *w, flow_ref ref, enum flow_state state, const struct policy *policy);

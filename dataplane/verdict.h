@@ -39,6 +39,8 @@ enum cause {
 	V(handed_over, HANDED_OVER, NONE, "given to the worker that owns the flow")                                    \
 	/* answered */                                                                                                 \
 	V(answer_stray_rst, ANSWERED, SILENCE, "mid-flow TCP packet of an unknown flow, answered with RST")            \
+	V(answer_reset_again, ANSWERED, SILENCE,                                                                       \
+	  "packet of a connection that the gateway just reset, answered with RST again")                               \
 	V(answer_service_down, ANSWERED, NAMES, "SYN to a service without a usable backend, answered with RST")        \
 	V(answer_table_full, ANSWERED, GATEWAY, "SYN that found the flow table full, answered with RST")               \
 	V(answer_ports_exhausted, ANSWERED, GATEWAY,                                                                   \
@@ -48,6 +50,9 @@ enum cause {
 	V(answer_unreachable, ANSWERED, NAMES,                                                                         \
 	  "UDP to a service without a usable backend, answered with port unreachable")                                 \
 	V(answer_too_big, ANSWERED, PATH, "longer than the egress MTU, answered with the MTU that fits")               \
+	V(answer_storm_client, ANSWERED, STORM, "SYN beyond its client's cap on new flows, answered with RST")         \
+	V(answer_storm_prefix, ANSWERED, STORM, "SYN beyond its prefix's cap on new flows, answered with RST")         \
+	V(answer_storm_service, ANSWERED, STORM, "SYN beyond the service's cap on new flows, answered with RST")       \
 	V(answer_wall_open, ANSWERED, WALL,                                                                            \
 	  "SYN to a service whose backends' breakers are all open, answered with RST")                                 \
 	V(answer_wall_unreachable, ANSWERED, WALL,                                                                     \
@@ -60,10 +65,18 @@ enum cause {
 	V(absorb_refusal, ABSORBED, WALL, "RST to a SYN that was given to another backend instead")                    \
 	V(absorb_unreachable, ABSORBED, WALL, "ICMP error about a SYN that was given to another backend instead")      \
 	V(absorb_probe, ABSORBED, WALL, "RST or ICMP error to the gateway's own SYN")                                  \
+	V(absorb_probe_answer, ABSORBED, SILENCE, "answer to a probe of the gateway's own, and nothing more")          \
 	/* shed: silent refusals */                                                                                    \
 	V(shed_stray_limit, SHED, SILENCE, "mid-flow packet of an unknown flow, over the RST limits")                  \
+	V(shed_reset_again, SHED, SILENCE,                                                                             \
+	  "packet of a connection that the gateway just reset, which it said often enough")                            \
 	V(shed_refused_limit, SHED, GATEWAY, "SYN that could not be served, over the RST limits")                      \
 	V(shed_icmp_limit, SHED, PATH, "answer suppressed by the limits on ICMP that the gateway makes")               \
+	V(shed_storm_client, SHED, STORM, "new flow beyond its client's cap: UDP, or a SYN over the RST limits")       \
+	V(shed_storm_prefix, SHED, STORM, "new flow beyond its prefix's cap: UDP, or a SYN over the RST limits")       \
+	V(shed_storm_service, SHED, STORM, "new flow beyond the service's cap: UDP, or a SYN over the RST limits")     \
+	/* absorbed */                                                                                                 \
+	V(absorb_held, ABSORBED, STORM, "SYN of a connection that is held already")                                    \
 	/* dropped: malformed, in the order in which the bytes are read */                                             \
 	V(drop_truncated, DROPPED, GATEWAY, "shorter than its headers or its length fields say")                       \
 	V(drop_not_ip, DROPPED, GATEWAY, "neither IPv4 nor IPv6")                                                      \
@@ -80,7 +93,10 @@ enum cause {
 	V(drop_udp6_zero_checksum, DROPPED, GATEWAY, "UDP over IPv6 without checksum (RFC 8200 8.1)")                  \
 	/* dropped: meaningless here */                                                                                \
 	V(drop_not_ours, DROPPED, GATEWAY, "for no listener and no SNAT address")                                      \
-	V(drop_stray_rst, DROPPED, SILENCE, "RST of an unknown flow: never answered")                                  \
+	V(drop_stray_rst, DROPPED, SILENCE,                                                                            \
+	  "RST of an unknown flow, or of one that the gateway just reset: never answered")                             \
+	V(drop_rst_window, DROPPED, SILENCE,                                                                           \
+	  "RST outside of the window: forged or late, its receiver would not take it")                                 \
 	V(drop_stray_udp, DROPPED, GATEWAY, "UDP to a SNAT address that belongs to no flow")                           \
 	V(drop_snat_syn, DROPPED, GATEWAY, "SYN towards a SNAT address: upstreams do not open towards the gateway")    \
 	V(drop_icmp_unwanted, DROPPED, GATEWAY, "ICMP that the gateway does not use")                                  \
@@ -101,14 +117,19 @@ enum cause {
 	V(drop_neighbour, DROPPED, GATEWAY, "next hop not resolved yet or failed")                                     \
 	V(drop_link_down, DROPPED, GATEWAY, "egress link is down")                                                     \
 	V(drop_too_big, DROPPED, PATH, "longer than the egress MTU: it would have to be fragmented")                   \
-	V(drop_handover_full, DROPPED, GATEWAY, "ring to the owning worker full")
+	V(drop_handover_full, DROPPED, GATEWAY, "ring to the owning worker full")                                      \
+	V(drop_no_buffer, DROPPED, GATEWAY, "held, and no packet buffer was free when its time came")                  \
+	V(drop_stopped, DROPPED, GATEWAY, "held when the worker ended")
 
 enum verdict {
 #define V(name, class, cause, help) VERDICT_##name,
 	VERDICT_LIST(V)
 #undef V
 		VERDICT_COUNT,
-	/* Not yet decided; never counted. */
+	/* Never counted: taken in, to end with a verdict later; its packet is gone, and it counts as `inside` until
+	   then. */
+	VERDICT_INSIDE = 0xfe,
+	/* Never counted: not yet decided. */
 	VERDICT_NONE = 0xff,
 };
 

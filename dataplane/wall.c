@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "wall.h"
+#include "hearing.h"
 #include "note.h"
 #include "order.h"
 #include "pipeline.h"
@@ -175,41 +176,6 @@ void wall_answered(struct worker *w, flow_ref up)
 
 /* --- silence --- */
 
-/* Frames that were lost before anybody looked at them, of all ports and workers: an answer may be among them. */
-static uint64_t lost_unseen(const struct worker *w)
-{
-	const struct dataplane *dp = w->dp;
-	uint64_t lost = 0;
-
-	for (unsigned i = 0; i < dp->n_ports; i++)
-		for (unsigned q = 0; q < dp->ports[i]->config.n_queues; q++) {
-			struct port_report r = {0};
-
-			dp->ports[i]->ops->report(dp->ports[i]->queues[q], &r);
-			lost += r.lost_known_ring + r.lost_new_ring + r.lost_no_buffer;
-		}
-	for (unsigned i = 0; i < dp->config.n_workers; i++)
-		lost += __atomic_load_n(&dp->workers[i]->published.ledger.verdicts[VERDICT_drop_handover_full],
-					__ATOMIC_RELAXED);
-	return lost;
-}
-
-/* True if frames may have been lost in the last `age_ms`. Devices are asked once per loop at the most. */
-static bool lost_lately(struct worker *w, uint32_t age_ms)
-{
-	struct wall *wall = &w->wall;
-
-	if (wall->lost_looked_ns != w->now_ns) {
-		uint64_t lost = lost_unseen(w);
-
-		if (lost != wall->lost)
-			wall->lost_at_ns = w->now_ns;
-		wall->lost = lost;
-		wall->lost_looked_ns = w->now_ns;
-	}
-	return wall->lost_at_ns && w->now_ns / 1000000 - wall->lost_at_ns / 1000000 < age_ms;
-}
-
 /* One of the flows that it answered lately has had a packet of it since. */
 static bool moves_lately(const struct worker *w, uint32_t slot, uint32_t age_ms)
 {
@@ -242,14 +208,14 @@ static bool heard_since(const struct worker *w, uint32_t slot, uint32_t age_ms)
 	return moves_lately(w, slot, age_ms);
 }
 
-enum silence {
+enum syn_silence {
 	SILENCE_OF_BACKEND,
 	SILENCE_OVERLOAD, /* it speaks, only not to new flows */
 	SILENCE_OF_SIDE,  /* there is no way to it, or its whole side is silent */
 	SILENCE_UNKNOWN,  /* the gateway may have missed the answer, or never sent the SYN */
 };
 
-static enum silence judge_silence(struct worker *w, flow_ref up)
+static enum syn_silence judge_silence(struct worker *w, flow_ref up)
 {
 	const struct flow_track *track = flow_track(&w->flows, up);
 	const struct flow_cold *cold = flow_cold(&w->flows, up);
@@ -258,7 +224,7 @@ static enum silence judge_silence(struct worker *w, flow_ref up)
 	uint64_t word = __atomic_load_n(&w->cells->backends[track->backend_slot].breaker, __ATOMIC_RELAXED);
 	struct fib_hop hop;
 
-	if (lost_lately(w, age_ms))
+	if (hearing_lost_lately(w, age_ms))
 		return SILENCE_UNKNOWN;
 	if (streak_read(word).side_down)
 		return SILENCE_OF_SIDE;

@@ -9,18 +9,25 @@ void wheel_init(struct wheel *w, uint64_t now_ms)
 	w->n_flows = 0;
 }
 
-/* Unsigned, so that timeouts up to 49 days are told from the past. */
-static uint32_t left_ms(const struct flow_table *t, flow_ref ref, uint64_t now_ms)
+/* Idle times are unsigned, so that timeouts up to 49 days are told from the past. Looks are less than 24 days ahead. */
+uint32_t wheel_left_ms(const struct flow_table *t, flow_ref ref, uint64_t now_ms)
 {
-	uint32_t idle_ms = flow_idle_ms(t, ref, now_ms), timeout_ms = flow_track(t, ref)->timeout_ms;
+	const struct flow_track *track = flow_track(t, ref);
+	uint32_t idle_ms;
 
-	return idle_ms < timeout_ms ? timeout_ms - idle_ms : 0;
+	if (track->look != LOOK_IDLE) {
+		int32_t left_ms = track->look_ms - (uint32_t)now_ms;
+
+		return left_ms > 0 ? left_ms : 0;
+	}
+	idle_ms = flow_idle_ms(t, ref, now_ms);
+	return idle_ms < track->timeout_ms ? track->timeout_ms - idle_ms : 0;
 }
 
 /* The first slot that begins after the deadline: never the one that is being looked at, and less than a turn away. */
 static uint16_t slot_for(const struct wheel *w, const struct flow_table *t, flow_ref ref, uint64_t now_ms)
 {
-	uint64_t tick = (now_ms + left_ms(t, ref, now_ms)) / WHEEL_TICK_MS + 1;
+	uint64_t tick = (now_ms + wheel_left_ms(t, ref, now_ms)) / WHEEL_TICK_MS + 1;
 
 	if (tick >= w->tick + WHEEL_SLOTS)
 		tick = w->tick + WHEEL_SLOTS - 1;
@@ -84,7 +91,7 @@ uint32_t wheel_advance(struct wheel *w, const struct flow_table *t, uint64_t now
 			if (budget-- == 0)
 				return n;
 			unlink_from(w, t, ref);
-			if (left_ms(t, ref, now_ms)) {
+			if (wheel_left_ms(t, ref, now_ms)) {
 				link_in(w, t, ref, slot_for(w, t, ref, now_ms));
 				continue;
 			}

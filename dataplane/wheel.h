@@ -20,6 +20,9 @@ struct wheel {
 	uint32_t n_flows;
 };
 
+/* Until the flow is due. */
+uint32_t wheel_left_ms(const struct flow_table *t, flow_ref ref, uint64_t now_ms);
+
 void wheel_init(struct wheel *w, uint64_t now_ms);
 /* Puts a flow, whose last_ms (both) and timeout_ms are set, into its slot. */
 void wheel_add(struct wheel *w, const struct flow_table *t, flow_ref ref, uint64_t now_ms);

@@ -2,13 +2,17 @@
 #include "worker.h"
 #include "due.h"
 #include "grace.h"
+#include "hearing.h"
 #include "memory.h"
 #include "note.h"
 #include "observe_worker.h"
 #include "order.h"
 #include "path.h"
 #include "pipeline.h"
+#include "reap.h"
+#include "silence.h"
 #include "steer.h"
+#include "storm.h"
 #include "tx.h"
 #include "wall.h"
 
@@ -67,6 +71,7 @@ static unsigned receive_queue(struct worker *w, struct port *port, unsigned queu
 			run_burst(w, m, n, class, false);
 		total += n;
 	}
+	w->hearing.behind |= class == RX_KNOWN && n == BURST_MAX;
 	return total;
 }
 
@@ -96,6 +101,7 @@ static unsigned receive_handed(struct worker *w, enum rx_class class, unsigned m
 			run_burst(w, m, n, class, true);
 		total += n;
 	}
+	w->hearing.behind |= class == RX_KNOWN && n == BURST_MAX;
 	return total;
 }
 
@@ -123,10 +129,14 @@ static unsigned turn(struct worker *w, uint64_t slept_ns)
 
 	read_clock(w, slept_ns);
 	beat(w);
+	hearing_begin(w);
 	n = receive_ports(w, RX_KNOWN, KNOWN_BURSTS) + receive_handed(w, RX_KNOWN, KNOWN_BURSTS);
+	hearing_end(w);
 	n += receive_ports(w, RX_NEW, 1) + receive_handed(w, RX_NEW, 1);
 	due_run(w);
-	n += wheel_is_behind(&w->wheel, w->run_ms) + wall_run(w);
+	n += wheel_is_behind(&w->wheel, w->run_ms) + wall_run(w) + reap_run(w);
+	storm_run(w);
+	n += hold_is_behind(&w->holds, w->now_ns);
 	tx_flush(w);
 	note_announce(w);
 	observe_serve_command(w);
@@ -153,6 +163,7 @@ static void fill_report(struct worker *w, struct worker_report *r)
 		.policy_number = w->policy_number,
 		.policy_regress = w->policy_regress,
 		.expired = w->expired,
+		.out_of_window = w->out_of_window,
 		.stalled_ns = w->stalled_ns,
 		.flows_v4 = w->flows.pool4.in_use,
 		.flows_v4_max = w->flows.pool4.capacity,
@@ -222,21 +233,27 @@ static void drain_wake(struct worker *w)
 		w->wakeups++;
 }
 
+/* Until the next of its own timers. */
+static int own_sleep_ms(const struct worker *w)
+{
+	return hold_sleep_ms(&w->holds, w->now_ns, wheel_sleep_ms(&w->wheel, w->run_ms, SLEEP_MAX_MS));
+}
+
 /* Returns for how long it meant to sleep. The caller is an RCU reader, and is offline while asleep. */
 static uint64_t sleep_now(struct worker *w)
 {
-	int timeout_ms = wheel_sleep_ms(&w->wheel, w->run_ms, SLEEP_MAX_MS);
 	struct sleep_set s;
+	int timeout_ms;
 
 	atomic_store_explicit(&w->asleep, true, memory_order_relaxed);
 	atomic_thread_fence(memory_order_seq_cst);
-	if (steer_pending(w) || order_pending(w) || atomic_load(&w->command) || atomic_load(&w->stop)) {
+	if (steer_pending(w) || order_pending(w) || reap_is_told(w) || atomic_load(&w->command) ||
+	    atomic_load(&w->stop)) {
 		atomic_store_explicit(&w->asleep, false, memory_order_relaxed);
 		return 0;
 	}
 	gather_fds(w, &s);
-	if (s.tx_pending)
-		timeout_ms = 1;
+	timeout_ms = s.tx_pending ? 1 : (int)reap_nap_ms(w, own_sleep_ms(w));
 	w->sleeps++;
 	worker_publish(w);
 	grace_leave();
@@ -314,6 +331,7 @@ void worker_stop(struct worker *w)
 		;
 	pthread_join(w->thread, NULL);
 	w->running = false;
+	storm_stop(w);
 	worker_publish(w);
 }
 
@@ -343,7 +361,7 @@ uint64_t worker_bytes(const struct dataplane_config *config)
 {
 	return sizeof(struct worker) + answer_limits_bytes() + tuples_bytes() +
 	       snat_pool_bytes(snat_pairs(config), config->n_workers) +
-	       (uint64_t)config->n_backend_slots * sizeof(struct backend_cell) +
+	       (uint64_t)config->n_backend_slots * sizeof(struct backend_cell) + reap_bytes(config->n_backend_slots) +
 	       (uint64_t)config->n_service_slots * sizeof(struct service_cell);
 }
 
@@ -363,13 +381,22 @@ static int worker_init(struct worker *w, const struct dataplane_config *config)
 	err = flow_table_init(&w->flows, share(config->flows_v4, config->n_workers),
 			      share(config->flows_v6, config->n_workers), config->secret);
 	if (!err)
+		err = silence_init(&w->silence, config->n_workers);
+	if (!err)
 		err = snat_pool_init(&w->snat, &w->dp->partition, w->index, snat_pairs(config), config->secret);
 	if (!err)
 		err = tuples_init(&w->tuples, config->secret);
+	if (!err)
+		err = holds_init(&w->holds, share(config->n_holds, config->n_workers), config->n_service_slots,
+				 dataplane_now_ns(w->dp));
 	if (err)
 		return err;
+	w->random = hash_keyed(&w->index, sizeof(w->index), config->secret);
 	w->backends = memory_alloc(config->n_backend_slots * sizeof(*w->backends));
 	w->services = memory_alloc(config->n_service_slots * sizeof(*w->services));
+	err = reap_init(&w->reaper, config->n_backend_slots);
+	if (err)
+		return err;
 	w->limits = answer_limits_create(config->n_workers, config->secret, dataplane_now_ns(w->dp));
 	w->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	w->notes = ring_create(w, "notes", sizeof(struct note), NOTES_RING);
@@ -411,8 +438,10 @@ void worker_destroy(struct worker *w)
 	flow_table_fini(&w->flows);
 	snat_pool_fini(&w->snat);
 	tuples_fini(&w->tuples);
+	holds_fini(&w->holds);
 	memory_free(w->backends);
 	memory_free(w->services);
+	reap_fini(&w->reaper);
 	answer_limits_destroy(w->limits);
 	rte_ring_free(w->notes);
 	rte_ring_free(w->orders);

@@ -200,6 +200,7 @@ static struct dataplane_config dataplane_config(struct rig *rig, const struct ri
 		.n_backend_slots = SET_FAMILIES * SET_PROTOS * RIG_BACKENDS_MAX,
 		.n_routes = 64,
 		.n_neighbours = 512,
+		.n_holds = config->n_holds ? config->n_holds : 1024,
 		.now_ns = rig_now,
 		.now_arg = rig,
 	};

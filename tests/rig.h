@@ -34,6 +34,7 @@ struct rig_config {
 	unsigned n_backends;           /* per family and protocol, at most RIG_BACKENDS_MAX */
 	unsigned n_snat;               /* per family */
 	unsigned n_workers;            /* 0: 1; in memory only */
+	uint32_t n_holds;              /* of all workers; 0: 1024 */
 	uint32_t lan_mtu;              /* 0: 1500 */
 	const char *device[RIG_PORTS]; /* DPDK devices instead of ports in memory; NULL: memory */
 };

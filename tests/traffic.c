@@ -178,6 +178,21 @@ static int open_flows(struct traffic *t, enum rig_port port, uint8_t flags, enum
 	return 0;
 }
 
+/* Or it is something else that is measured. */
+static bool all_established(const struct traffic *t)
+{
+	const struct flow_table *flows = &t->rig->worker->flows;
+	const struct flow_pool *pool = is_v6(t) ? &flows->pool6 : &flows->pool4;
+
+	for (uint32_t entry = 0; entry < pool->capacity; entry++) {
+		enum flow_state state = flow_half(flows, flow_ref_make(is_v6(t), entry, DIR_UP))->state;
+
+		if (state != FLOW_FREE && state != FLOW_ESTABLISHED)
+			return false;
+	}
+	return true;
+}
+
 int traffic_start(struct traffic *t, struct rig *rig, enum traffic_kind kind, uint32_t n_flows)
 {
 	int err;
@@ -187,17 +202,17 @@ int traffic_start(struct traffic *t, struct rig *rig, enum traffic_kind kind, ui
 	if (!t->flows)
 		return -ENOMEM;
 	/*
-	 * A SYN's acknowledgement field means nothing; traffic_fill() sets it to the sequence number. The SYN-ACK and
-	 * the ACK acknowledge what they should because both sides begin at the same number.
+	 * traffic_fill() sets the acknowledgement to the sequence number, which means nothing in a SYN. The SYN-ACK and
+	 * the ACK acknowledge what they should because backends begin one after their clients.
 	 */
 	err = open_flows(t, RIG_WAN, RTE_TCP_SYN_FLAG, RX_NEW, TRAFFIC_ISN);
 	if (!err)
-		err = open_flows(t, RIG_LAN, RTE_TCP_SYN_FLAG | RTE_TCP_ACK_FLAG, RX_KNOWN, TRAFFIC_ISN);
+		err = open_flows(t, RIG_LAN, RTE_TCP_SYN_FLAG | RTE_TCP_ACK_FLAG, RX_KNOWN, TRAFFIC_ISN + 1);
 	if (!err)
 		err = open_flows(t, RIG_WAN, RTE_TCP_ACK_FLAG, RX_KNOWN, TRAFFIC_ISN + 1);
 	make_template(t, RIG_WAN, RTE_TCP_ACK_FLAG | RTE_TCP_PSH_FLAG);
 	make_template(t, RIG_LAN, RTE_TCP_ACK_FLAG | RTE_TCP_PSH_FLAG);
-	return err;
+	return err || !is_tcp(t) || all_established(t) ? err : -EIO;
 }
 
 void traffic_stop(struct traffic *t)

@@ -33,16 +33,65 @@ static enum ctl_exit show_list(const struct ctl *ctl, const char *path, const ch
 }
 
 static const struct column service_columns[] = {
-	{"name", "NAME", COLUMN_TEXT},           {"listen", "LISTEN", COLUMN_TEXT},
-	{"backends", "BACKENDS", COLUMN_NUMBER}, {"flows", "FLOWS", COLUMN_NUMBER},
-	{"new_flows", "NEW", COLUMN_NUMBER},     {"refused", "REFUSED", COLUMN_NUMBER},
-	{"held", "HELD", COLUMN_NUMBER},         {"retries", "RETRIES", COLUMN_NUMBER},
+	{"name", "NAME", COLUMN_TEXT},
+	{"listen", "LISTEN", COLUMN_TEXT},
+	{"backends", "BACKENDS", COLUMN_NUMBER},
+	{"flows", "FLOWS", COLUMN_NUMBER},
+	{"attempts", "ATTEMPTS", COLUMN_NUMBER},
+	{"new_flows", "NEW", COLUMN_NUMBER},
+	{"refused", "REFUSED", COLUMN_NUMBER},
+	{"silent", "SILENT", COLUMN_NUMBER},
+	{"refused_storm", "BY STORM", COLUMN_NUMBER},
+	{"held", "HELD", COLUMN_NUMBER},
+	{"holding", "HOLDING", COLUMN_NUMBER},
+	{"retries", "RETRIES", COLUMN_NUMBER},
 	{"down_reason", "DOWN", COLUMN_TEXT},
 };
 
+static const struct column shadow_columns[] = {
+	{"name", "IN SHADOW", COLUMN_TEXT},
+	{"would_hold", "WOULD HOLD", COLUMN_NUMBER},
+	{"would_refuse", "WOULD REFUSE", COLUMN_NUMBER},
+	{"would_silence", "WOULD SILENCE", COLUMN_NUMBER},
+};
+
+/* Those of which anything stands in the columns from the second on. */
+static json_t *rows_counted(const json_t *rows, const struct column *columns, size_t n_columns)
+{
+	json_t *counted = json_array(), *row;
+	size_t i;
+
+	json_array_foreach(rows, i, row)
+	{
+		json_int_t sum = 0;
+
+		for (size_t c = 1; c < n_columns; c++)
+			sum += json_integer_value(json_object_get(row, columns[c].key));
+		if (sum > 0)
+			json_array_append(counted, row);
+	}
+	return counted;
+}
+
 enum ctl_exit command_services(const struct ctl *ctl)
 {
-	return show_list(ctl, "/v1/services", "services", service_columns, N_COLUMNS(service_columns));
+	enum ctl_exit result;
+	json_t *doc, *shadow;
+
+	if (ctl->n_args > 0)
+		return usage("services takes no argument");
+	result = client_request(ctl, "GET", "/v1/services", &doc);
+	if (result == EXIT_OK && !ctl->json) {
+		table_print(stdout, service_columns, N_COLUMNS(service_columns), json_object_get(doc, "services"));
+		shadow = rows_counted(json_object_get(doc, "services"), shadow_columns, N_COLUMNS(shadow_columns));
+		if (json_array_size(shadow) > 0) {
+			putchar('\n');
+			table_print(stdout, shadow_columns, N_COLUMNS(shadow_columns), shadow);
+		}
+		json_decref(shadow);
+	}
+	json_decref(doc);
+	return result;
 }
 
 static const struct column backend_columns[] = {
@@ -56,7 +105,10 @@ static const struct column backend_columns[] = {
 	{"failures", "FAILURES", COLUMN_NUMBER},
 	{"resteered", "RESTEERED", COLUMN_NUMBER},
 	{"pinned", "PINNED", COLUMN_NUMBER},
+	{"drain_s", "DRAIN", COLUMN_SECONDS},
 	{"ttl_left", "TTL", COLUMN_SECONDS},
+	{"idle_survived_s", "IDLE OK", COLUMN_SECONDS},
+	{"idle_lost_s", "IDLE LOST", COLUMN_SECONDS},
 };
 
 enum ctl_exit command_backends(const struct ctl *ctl)
@@ -73,6 +125,8 @@ static const struct column name_columns[] = {
 	{"next_query_s", "NEXT", COLUMN_SECONDS},
 	{"queries", "QUERIES", COLUMN_NUMBER},
 	{"failures", "FAILURES", COLUMN_NUMBER},
+	{"changes", "CHANGES", COLUMN_NUMBER},
+	{"would_changes", "WOULD", COLUMN_NUMBER},
 	{"last_error", "LAST ERROR", COLUMN_TEXT},
 };
 
@@ -414,6 +468,7 @@ static const struct column reason_columns[] = {
 };
 
 static const struct column made_columns[] = {{"count", "PACKETS", COLUMN_NUMBER}, {"name", "MADE", COLUMN_TEXT}};
+static const struct column action_columns[] = {{"count", "TIMES", COLUMN_NUMBER}, {"name", "DONE", COLUMN_TEXT}};
 static const struct column lost_columns[] = {{"count", "PACKETS", COLUMN_NUMBER},
 					     {"name", "LOST BY DEVICES", COLUMN_TEXT}};
 
@@ -441,6 +496,7 @@ enum ctl_exit command_ledger(const struct ctl *ctl)
 		print_terms(doc);
 		print_counts(doc, "reasons", reason_columns, N_COLUMNS(reason_columns));
 		print_counts(doc, "made", made_columns, N_COLUMNS(made_columns));
+		print_counts(doc, "actions", action_columns, N_COLUMNS(action_columns));
 		print_counts(doc, "lost", lost_columns, N_COLUMNS(lost_columns));
 		printf("\nin rings %s\n", cell_format(COLUMN_NUMBER, json_object_get(doc, "in_rings"), cell));
 		printf("balance %s\n", cell_format(COLUMN_NUMBER, json_object_get(doc, "balance"), cell));
@@ -449,7 +505,7 @@ enum ctl_exit command_ledger(const struct ctl *ctl)
 	return result;
 }
 
-/* --- reload, cure, check --- */
+/* --- reload, cure, drain, check --- */
 
 /* Posts a command; prints `done` and what it answered. */
 static enum ctl_exit post(const struct ctl *ctl, const char *path, const char *done)
@@ -490,6 +546,34 @@ enum ctl_exit command_cure(const struct ctl *ctl)
 	free(cure);
 	free(mode);
 	return post(ctl, path, "set");
+}
+
+/* One KEY=VALUE of drain, as "&KEY=VALUE". */
+static bool drain_add(struct page_query *q, const char *arg)
+{
+	static const char *const keys[] = {"service", "deadline", "set"};
+
+	for (size_t i = 0; i < N_COLUMNS(keys); i++) {
+		size_t len = strlen(keys[i]);
+
+		if (strncmp(arg, keys[i], len) == 0 && arg[len] == '=')
+			return query_add(q, keys[i], arg + len + 1);
+	}
+	return false;
+}
+
+enum ctl_exit command_drain(const struct ctl *ctl)
+{
+	struct page_query q = {0};
+	char path[1400];
+	bool fits = ctl->n_args > 0 && query_add(&q, "backend", ctl->args[0]);
+
+	for (int i = 1; fits && i < ctl->n_args; i++)
+		fits = drain_add(&q, ctl->args[i]);
+	if (!fits)
+		return usage("expected drain BACKEND [service=NAME] [deadline=30s] [set=auto]");
+	snprintf(path, sizeof(path), "/v1/drain?%s", q.text + 1);
+	return post(ctl, path, "done");
 }
 
 enum ctl_exit command_check(const struct ctl *ctl)

@@ -60,4 +60,4 @@ const char *cell_format(enum column_kind kind, const json_t *value, char out[sta
 typedef enum ctl_exit command_fn(const struct ctl *ctl);
 
 command_fn command_status, command_services, command_backends, command_flows, command_paths, command_names,
-	command_ledger, command_reload, command_cure, command_check;
+	command_ledger, command_reload, command_cure, command_drain, command_check;

@@ -14,6 +14,8 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+#define ALL_PARAMS (PARAM_DEADLINE * 2 - 1) /* that is the last one */
+
 static void require(bool condition)
 {
 	if (!condition)
@@ -30,6 +32,7 @@ static void check_taken(const struct api_query *q, unsigned allowed)
 	require(!(q->given & PARAM_PORT) || ((q->given & PARAM_ADDRESS) && q->port_be != 0));
 	require(memchr(q->service, '\0', sizeof(q->service)) && memchr(q->backend, '\0', sizeof(q->backend)));
 	require(q->cursor.worker < DATAPLANE_MAX_WORKERS && q->cursor.skip < FLOW_QUERY_ROWS);
+	require(!(q->given & PARAM_DEADLINE) || (q->deadline_ns >= 1000000000 && q->deadline_ns <= 604800000000000));
 	api_cursor_format(&q->cursor, text);
 	snprintf(query, sizeof(query), "cursor=%s", text);
 	require(api_query_parse(query, PARAM_CURSOR, &again, err) == 0);
@@ -42,7 +45,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static const struct api_query untouched = {.limit = 12345};
 	struct api_query q = untouched;
-	unsigned allowed = size > 0 && data[0] & 0x80 ? data[0] & 0x3f : 0x3f;
+	unsigned allowed = size > 0 && data[0] & 0x80 ? data[0] & 0x3f : ALL_PARAMS;
 	char *text = malloc(size + 1), err[API_QUERY_ERR] = "";
 
 	require(text != NULL);

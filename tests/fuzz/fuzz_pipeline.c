@@ -28,6 +28,7 @@
 #define MEMORY       64 /* of frames that left; a power of two */
 #define MEMORY_BYTES 160
 #define N_RIGS       2
+#define PROBE_MS     100
 
 struct left {
 	size_t len;
@@ -42,6 +43,7 @@ static struct {
 	struct left left[RIG_PORTS][MEMORY];
 	unsigned n_left[RIG_PORTS];
 	uint64_t n_waiting;
+	uint64_t n_made_again; /* SYNs that left in a buffer which another packet had before */
 } rigs[N_RIGS];
 
 static uint64_t n_frames, chance;
@@ -65,6 +67,25 @@ static void print_verdicts(void)
 		if (n[0] || n[1])
 			printf("  %-24s %10" PRIu64 " %10" PRIu64 "\n", verdict_info[v].name, n[0], n[1]);
 	}
+	for (int m = 0; m < MADE_COUNT; m++)
+		printf("  made %-19s %10" PRIu64 " %10" PRIu64 "\n", made_name[m], rigs[0].rig.worker->ledger.made[m],
+		       rigs[1].rig.worker->ledger.made[m]);
+	for (int r = 0; r < N_RIGS; r++) {
+		struct service_report s;
+
+		observe_service(rigs[r].rig.dp, 0, &s);
+		printf("  %u workers: %" PRIu64 " attempts, %" PRIu64 " held, %" PRIu64 " of them admitted, %" PRIu64
+		       " would be held\n",
+		       rigs[r].n_workers, s.attempts, s.held, s.held_admitted, s.would_hold);
+	}
+}
+
+/* Low enough that clients meet them, and holds that end while others come. */
+static void set_caps(struct policy_storm *storm)
+{
+	for (int cap = 0; cap < STORM_CAPS; cap++)
+		check(gcra_rate_init(&storm->caps[cap], 2 << cap, 1000000000, 1 << cap) == 0);
+	storm->hold_ns = 300000000;
 }
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
@@ -75,6 +96,9 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	for (int r = 0; r < N_RIGS; r++) {
 		config.n_workers = rigs[r].n_workers = r + 1;
 		check(rig_create(&rigs[r].rig, &config) == 0);
+		set_caps(&rigs[r].rig.service.storm);
+		rigs[r].rig.service.timeouts.probe_ms = PROBE_MS;
+		rigs[r].rig.service.timeouts.unacked_ms = 2 * PROBE_MS;
 		rigs[r].other = rigs[r].rig.policy;
 		rigs[r].other.listeners = listener_table_create(NULL, 0);
 		check(rigs[r].other.listeners != NULL);
@@ -215,8 +239,22 @@ static bool is_made(const uint8_t *frame, size_t len)
 	struct packet p;
 
 	check(parse(frame, len, &p) == VERDICT_NONE);
-	return p.kind == PACKET_ICMP_ERROR ||
-	       (p.kind == PACKET_TCP && p.tcp_flags & (TCP_RST | TCP_SYN) && p.payload_len == 0);
+	if (p.kind != PACKET_TCP || p.payload_len)
+		return p.kind == PACKET_ICMP_ERROR;
+	return p.tcp_flags & (TCP_RST | TCP_SYN) || (p.tcp_flags == TCP_ACK && p.ttl == 64);
+}
+
+/* A SYN that was held is made again, in any buffer: as often as that happened. */
+static bool is_made_again(int r, const uint8_t *frame, size_t len)
+{
+	uint64_t held_admitted = 0;
+	struct packet p;
+
+	for (unsigned i = 0; i < rigs[r].n_workers; i++)
+		held_admitted += rigs[r].rig.dp->workers[i]->services[0].held_admitted;
+	check(parse(frame, len, &p) == VERDICT_NONE);
+	return p.kind == PACKET_TCP && (p.tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN && p.payload_len == 0 &&
+	       rigs[r].n_made_again++ < held_admitted;
 }
 
 /* What a packet was like when it came stands in its buffer. */
@@ -230,7 +268,11 @@ static void check_left(int r, enum rig_port port, struct rte_mbuf *m)
 
 	check(m->nb_segs == 1 && m->pkt_len == m->data_len && m->data_len >= ETH);
 	check(memcmp(frame + 6, rig_mac[port], 6) == 0);
-	check(right ? m->dynfield1[0] != CAME_WRONG || is_made(frame, m->data_len) : m->dynfield1[0] == CAME_WRONG);
+	if (right)
+		check(m->dynfield1[0] != CAME_WRONG || is_made(frame, m->data_len) ||
+		      is_made_again(r, frame, m->data_len));
+	else
+		check(m->dynfield1[0] == CAME_WRONG);
 	l->len = m->data_len < MEMORY_BYTES ? m->data_len : MEMORY_BYTES;
 	memcpy(l->frame, frame, l->len);
 	rte_pktmbuf_free(m);
@@ -249,12 +291,15 @@ static void take_all(int r)
 static void check_worker(const struct worker *w, uint64_t *handed_over)
 {
 	const struct ledger *l = &w->ledger;
+	const struct service_cell *service = &w->services[0];
 	uint64_t users = 0, held = 0, ports = 0, made = 0;
 
 	for (int m = 0; m < MADE_COUNT; m++)
 		made += l->made[m];
 	check(ledger_balance(l) == 0);
 	check(l->tx + l->tx_failed == ledger_class(l, CLASS_FORWARDED) + ledger_class(l, CLASS_ANSWERED) + made);
+	check(service->attempts == service->new_flows + service->refused + service->silent + service->holding);
+	check(l->inside == service->holding && w->holds.n_real == service->holding);
 	check(w->wheel.n_flows == w->flows.pool4.in_use + w->flows.pool6.in_use);
 	check(w->wheel.n_flows == w->flows.adds - w->flows.removes);
 	for (uint32_t i = 0; i < w->dp->config.n_backend_slots; i++) {
@@ -307,7 +352,7 @@ static void change(int r)
 	uint64_t c = frame_random(&chance);
 	const struct policy_backend *backend = &rig->backends[c >> 8 & 1][SET_TCP][(c >> 16) % 3];
 
-	switch (c % 6) {
+	switch (c % 7) {
 	case 0:
 		dataplane_neighbour_update(rig->dp, RIG_LAN, &backend->addr,
 					   c >> 32 & 3 ? NEIGHBOUR_USABLE : NEIGHBOUR_GONE, mac);
@@ -320,10 +365,114 @@ static void change(int r)
 		dataplane_publish(rig->dp, c >> 32 & 3 ? &rig->policy : &rigs[r].other);
 		break;
 	case 3:
+		rig->policy.modes.of[CURE_STORM] = rigs[r].other.modes.of[CURE_STORM] =
+			(c >> 32) % 8 < 6 ? CURE_ENFORCE : (c >> 40) % 2;
+		rig->policy.modes.of[CURE_SILENCE] = (c >> 48) % 4 ? CURE_ENFORCE : (c >> 56) % 2;
+		break;
+	case 4:
 		rig->now_ns += 10000000000ull; /* it did not run for ten seconds */
 		break;
 	default:
 		decide(rig, rigs[r].n_workers, backend, frame_random(&chance));
+	}
+}
+
+/* --- a connection that begins as it should, which chance alone hardly ever makes --- */
+
+#define ISN 1000
+
+static void put(int r, enum rig_port port, const uint8_t *frame, size_t len)
+{
+	struct rig *rig = &rigs[r].rig;
+	struct rte_mbuf *m = rte_pktmbuf_alloc(rig->dp->pool);
+
+	check(m != NULL);
+	memcpy(rte_pktmbuf_append(m, len), frame, len);
+	m->dynfield1[0] = CAME_RIGHT;
+	check(memport_feed(rig->ports[port], 0, RX_KNOWN, &m, 1) == 1);
+	run(r);
+}
+
+/* With the timestamps of its options, what would have been payload. */
+static size_t make_segment(uint8_t *frame, struct frame_spec spec, bool syn)
+{
+	static const uint8_t options[16] = {1, 3, 3, 7, 1, 1, 8, 10, 0, 0, 1, 0, 0, 0, 1, 0};
+	struct packet p;
+	size_t len;
+
+	spec.proto = PROTO_TCP;
+	spec.payload_len = syn ? 16 : 12;
+	len = frame_make(&spec, frame);
+	check(parse(frame, len, &p) == VERDICT_NONE);
+	memcpy(frame + p.payload_off, options + (syn ? 0 : 4), spec.payload_len);
+	frame[p.l4_off + 12] = (20 + spec.payload_len) / 4 << 4;
+	fix_checksums(frame, &p);
+	return len;
+}
+
+static void open_flow(int r)
+{
+	uint64_t c = frame_random(&chance);
+	bool v6 = c & 1;
+	uint32_t client = c >> 8 & 15;
+	uint8_t frame[FRAME_MAX];
+	const struct left *left;
+	struct packet syn;
+	struct frame_spec up = {.src = rig_client(client, v6),
+				.dst = rig_vip(v6),
+				.sport_be = rig_client_port_be(client),
+				.dport_be = htons(80),
+				.tcp_flags = TCP_SYN,
+				.seq_be = htonl(ISN)};
+	struct frame_spec down = {.tcp_flags = TCP_SYN | TCP_ACK, .seq_be = htonl(ISN), .ack_be = htonl(ISN + 1)};
+
+	put(r, RIG_WAN, frame, make_segment(frame, up, true));
+	left = &rigs[r].left[RIG_LAN][(rigs[r].n_left[RIG_LAN] - 1) & (MEMORY - 1)];
+	/* Perhaps it was refused, or there is no way. */
+	if (!left->len || parse(left->frame, left->len, &syn) != VERDICT_NONE || syn.tcp_flags != TCP_SYN)
+		return;
+	down.src = packet_dst(left->frame, &syn);
+	down.dst = packet_src(left->frame, &syn);
+	down.sport_be = syn.dport_be;
+	down.dport_be = syn.sport_be;
+	put(r, RIG_LAN, frame, make_segment(frame, down, true));
+	up.tcp_flags = TCP_ACK;
+	up.seq_be = up.ack_be = htonl(ISN + 1);
+	put(r, RIG_WAN, frame, make_segment(frame, up, false));
+}
+
+/* The end that was asked answers, as a kernel would that knows the connection. */
+static void answer_probe(int r, enum rig_port port)
+{
+	const struct left *left = &rigs[r].left[port][(rigs[r].n_left[port] - 1) & (MEMORY - 1)];
+	const struct rte_tcp_hdr *probe;
+	struct packet p;
+	uint8_t frame[FRAME_MAX];
+	size_t len;
+
+	if (!left->len || parse(left->frame, left->len, &p) != VERDICT_NONE || p.kind != PACKET_TCP || p.ttl != 64 ||
+	    p.tcp_flags != TCP_ACK)
+		return;
+	probe = (const void *)(left->frame + p.l4_off);
+	len = frame_make(&(struct frame_spec){.src = packet_dst(left->frame, &p),
+					      .dst = packet_src(left->frame, &p),
+					      .sport_be = p.dport_be,
+					      .dport_be = p.sport_be,
+					      .proto = PROTO_TCP,
+					      .seq_be = probe->recv_ack,
+					      .ack_be = htonl(ntohl(probe->sent_seq) + 1)},
+			 frame);
+	put(r, port, frame, len);
+}
+
+/* Nothing comes for a while but answers, and not all of them: attempts end, connections are asked, and die. */
+static void pass_time(int r)
+{
+	for (unsigned turn = 0; turn < 400; turn++) {
+		rigs[r].rig.now_ns += 40000000;
+		run(r);
+		if (frame_random(&chance) % 4 == 0)
+			answer_probe(r, frame_random(&chance) & 1);
 	}
 }
 
@@ -350,6 +499,14 @@ static void feed(int r, const uint8_t *data, size_t len)
 	run(r);
 	if ((c >> 24 & 255) == 0)
 		change(r);
+	if ((c >> 32 & 255) == 0)
+		open_flow(r);
+	if ((c >> 40 & 1023) == 0) {
+		pass_time(r);
+		for (int i = 0; i < 4; i++)
+			open_flow(r);
+		pass_time(r);
+	}
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)

@@ -96,14 +96,23 @@ class Spillway:
     ctl_binary = os.path.join(BUILD, "spillwayctl")
     env = {}  # beside what the driver has
 
-    def __init__(self, lab, n_workers=1):
+    def __init__(self, lab, n_workers=1, edits=()):
+        """`edits`: (old, new) texts of the configuration."""
         self.lab = lab
         self.socket = lab.path("api.sock")
         self.config = lab.path("spillway.yaml")
         self.log = lab.path("spillway.log")
         self.child = None
+        self.saved = os.path.join(lab.dir, "names.json")
+        if os.path.exists(self.saved):
+            os.unlink(self.saved)  # of another test's gateway
+        text = self.config_text(n_workers)
+        for old, new in edits:
+            if old not in text:
+                raise LabError(f"{old!r} is not in the configuration")
+            text = text.replace(old, new)
         with open(self.config, "w", encoding="ascii") as f:
-            f.write(self.config_text(n_workers))
+            f.write(text)
 
     def config_text(self, n_workers):
         return CONFIG.format(
@@ -167,6 +176,11 @@ class Spillway:
         if done.returncode:
             raise LabError(f"spillwayctl {' '.join(argv)}: {done.returncode}\n{done.stdout}{done.stderr}")
         return json.loads(done.stdout)
+
+    def backend(self, address):
+        """The row of the backend at that address; None if it has none."""
+        rows = self.ctl("backends")["backends"]
+        return next((row for row in rows if row["id"] == f"tcp:{bracketed(address)}:{BACKEND_PORT}"), None)
 
     def ledger(self):
         return self.ctl("ledger")

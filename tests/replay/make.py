@@ -139,10 +139,14 @@ def tcp(case, family):
 
 
 def tcp_rst(case, family):
-    """A RST that the other side would not take changes nothing, one that it takes ends the flow: then a stray."""
+    """
+    A RST that the other side would ignore goes no further, one that it would ask back about changes nothing, one that
+    it takes ends the flow: then a stray.
+    """
     flow = TcpFlow(case, family)
     flow.open()
-    flow.server("R", 9999999)
+    flow.server("R", 9999999, expect=0)
+    flow.server("R", 5002)
     flow.client("PA", 1001, 5001, b"still there")
     flow.server("R", 5001)
     (frame,) = flow.client("A", 1012, 5001, after=30)

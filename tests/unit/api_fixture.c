@@ -88,11 +88,29 @@ void observe_backend(const struct dataplane *dp, uint32_t slot, struct backend_r
 		.probes = 40 + slot,
 		.breaker = slot == 1 ? BREAKER_OPEN : BREAKER_CLOSED,
 	};
+	if (slot != 2)
+		return;
+	out->silent_clients = 4;
+	out->silent_backends = 5;
+	out->idle_survived_ms = 108250;
+	out->idle_lost_ms = 183000;
 }
 
 void observe_service(const struct dataplane *dp, uint32_t slot, struct service_report *out)
 {
-	*out = (struct service_report){.flows = 20 + slot, .new_flows = 200 + slot, .refused = 2};
+	*out = (struct service_report){
+		.flows = 20 + slot,
+		.attempts = 209 + slot,
+		.new_flows = 200 + slot,
+		.refused = 2,
+		.silent = 3,
+		.holding = 4,
+		.held = 70,
+		.held_admitted = 65,
+		.refused_storm = 5,
+	};
+	if (slot == 1)
+		out->would_silence = 6;
 }
 
 static void fake_flow(unsigned worker, unsigned i, struct flow_row *out)
@@ -314,6 +332,8 @@ static void fill_backends(struct view_backend *b, uint64_t now_ns)
 	strcpy(b[2].services, "blog");
 	b[2].slot = 2;
 	b[2].life = LIFE_GONE;
+	b[2].removed_ns = now_ns > 60000000000 ? now_ns - 60000000000 : 1;
+	b[2].deadline_ns = now_ns + 20000000000;
 	b[2].weight = 1;
 }
 
@@ -336,8 +356,8 @@ struct view *api_fixture_view(enum gateway_state state)
 	fill_backends(v->backends, v->published_ns);
 	v->n_names = 2;
 	v->names = calloc(2, sizeof(*v->names));
-	v->names[0] = (struct view_name){"shop.lab.test", 4, "fresh", 2, 5000000000, UINT64_MAX / 2, 9, 0, ""};
-	v->names[1] = (struct view_name){"gone.lab.test", 6, "gone", 0, 0, 0, 5, 5, "NXDOMAIN \xff"};
+	v->names[0] = (struct view_name){"shop.lab.test", 4, "fresh", 2, 5000000000, UINT64_MAX / 2, 9, 0, 2, 1, 3, ""};
+	v->names[1] = (struct view_name){"gone.lab.test", 6, "gone", 0, 0, 0, 5, 5, 0, 0, 0, "NXDOMAIN \xff"};
 	v->n_gates = 2;
 	v->gates = calloc(2, sizeof(*v->gates));
 	v->gates[0] = (struct view_gate){"wan", 2, {{"gate_known", "to known", 11}, {"gate_new", "to new", 0}}};

@@ -59,8 +59,22 @@ static void check_holds(const struct worker *w)
 	assert_int_equal(ports, users + held);
 }
 
-/* The books: whatever a test did, every packet is accounted for, and so is every flow. */
-static void check_books(void)
+/* Attempts, per service and worker; and what is held is inside. */
+static void check_attempts(const struct worker *w)
+{
+	uint64_t holding = 0;
+
+	for (uint32_t i = 0; i < w->dp->config.n_service_slots; i++) {
+		const struct service_cell *c = &w->services[i];
+
+		assert_int_equal(c->attempts, c->new_flows + c->refused + c->silent + c->holding);
+		holding += c->holding;
+	}
+	assert_int_equal(w->ledger.inside, holding);
+	assert_int_equal(w->holds.n_real, holding);
+}
+
+void check_books(void)
 {
 	uint64_t handed_over = 0, taken_over = 0;
 
@@ -76,6 +90,7 @@ static void check_books(void)
 		assert_int_equal(w->wheel.n_flows, w->flows.pool4.in_use + w->flows.pool6.in_use);
 		assert_int_equal(w->wheel.n_flows, w->flows.adds - w->flows.removes);
 		check_holds(w);
+		check_attempts(w);
 	}
 	assert_int_equal(handed_over, taken_over);
 }
@@ -190,6 +205,16 @@ uint32_t seq(const struct sent *s)
 uint32_t ack(const struct sent *s)
 {
 	return ntohl(tcp(s)->recv_ack);
+}
+
+void check_rst(const struct sent *s, enum rig_port port, uint8_t flags, uint32_t want_seq, uint32_t want_ack)
+{
+	assert_int_equal(s->port, port);
+	assert_int_equal(s->p.kind, PACKET_TCP);
+	assert_int_equal(s->p.tcp_flags, flags);
+	assert_int_equal(seq(s), want_seq);
+	assert_int_equal(ack(s), want_ack);
+	assert_int_equal(s->p.payload_len, 0);
 }
 
 /* --- a conversation --- */

@@ -30,6 +30,8 @@ extern unsigned n_workers;
 
 /* Makes the rig; what is 0 gets a small default. */
 void start(struct rig_config config);
+/* Whatever a test did, every packet is accounted for, and so are every flow and every attempt. */
+void check_books(void);
 /* Checks the books, that no buffer is missing, and unmakes it. */
 void stop(void);
 
@@ -65,6 +67,8 @@ uint64_t verdicts(enum verdict v);
 const struct rte_tcp_hdr *tcp(const struct sent *s);
 uint32_t seq(const struct sent *s);
 uint32_t ack(const struct sent *s);
+/* A segment without data that left there, with these flags and numbers. */
+void check_rst(const struct sent *s, enum rig_port port, uint8_t flags, uint32_t want_seq, uint32_t want_ack);
 
 /* --- a conversation --- */
 

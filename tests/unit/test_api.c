@@ -152,8 +152,14 @@ static void test_services(void **state)
 			    "[2001:db8:100::1]:80/tcp");
 	assert_int_equal(get_int(shop, "new_flows"), 200);
 	assert_int_equal(get_int(blog, "new_flows"), 201);
+	assert_int_equal(get_int(shop, "attempts"), get_int(shop, "new_flows") + get_int(shop, "refused") +
+							    get_int(shop, "silent") + get_int(shop, "holding"));
 	assert_int_equal(get_int(shop, "refused"), 2);
-	assert_null_value(shop, "held");
+	assert_int_equal(get_int(shop, "refused_storm"), 5);
+	assert_int_equal(get_int(shop, "held"), 70);
+	assert_int_equal(get_int(shop, "held_admitted"), 65);
+	assert_int_equal(get_int(shop, "would_silence"), 0);
+	assert_int_equal(get_int(blog, "would_silence"), 6);
 	assert_null_value(shop, "retries");
 	assert_null_value(shop, "down_reason");
 	assert_string_equal(get_text(blog, "down_reason"), "no usable backend \"now\"");
@@ -182,6 +188,18 @@ static void test_backends(void **state)
 	assert_int_equal(get_int(dns, "pinned"), 0);
 	assert_string_equal(get_text(gone, "life"), "gone");
 	assert_int_equal(get_int(gone, "pinned"), 12);
+	assert_int_equal(get_int(gone, "silent_clients"), 4);
+	assert_int_equal(get_int(gone, "silent_backends"), 5);
+	assert_true(json_number_value(json_object_get(gone, "idle_survived_s")) == 108.25);
+	assert_true(json_number_value(json_object_get(gone, "idle_lost_s")) == 183.0);
+	/* Nothing was learned about these yet. */
+	assert_null_value(fixed, "idle_survived_s");
+	assert_null_value(fixed, "idle_lost_s");
+	assert_null_value(dns, "removed_s");
+	assert_null_value(dns, "drain_s");
+	assert_true(json_number_value(json_object_get(gone, "removed_s")) > 0);
+	left_s = json_number_value(json_object_get(gone, "drain_s"));
+	assert_true(left_s > 10 && left_s <= 20);
 	json_decref(doc);
 }
 
@@ -194,6 +212,9 @@ static void test_names(void **state)
 	assert_string_equal(get_text(shop, "state"), "fresh");
 	assert_true(json_number_value(json_object_get(shop, "ttl_s")) == 5.0);
 	assert_null_value(shop, "last_error");
+	assert_int_equal(get_int(shop, "changes"), 2);
+	assert_int_equal(get_int(shop, "would_changes"), 1);
+	assert_int_equal(get_int(shop, "refused"), 3);
 	assert_int_equal(get_int(gone, "family"), 6);
 	/* Not UTF-8: null, and the answer as a whole stays whole. */
 	assert_null_value(gone, "last_error");
@@ -466,6 +487,23 @@ static void test_reload(void **state)
 	assert_error(f, false, "POST", "/v1/reload?hard=1", NULL, 400, "unknown parameter 'hard'");
 }
 
+static void test_drain(void **state)
+{
+	struct api_fixture *f = *state;
+	struct reply r;
+
+	assert_int_equal(api_fixture_request(f, false, "POST", "/v1/drain?backend=tcp:198.18.3.21:8080&deadline=1m30s",
+					     NULL, "", &r),
+			 0);
+	assert_int_equal(r.status, 200);
+	reply_free(&r);
+	assert_error(f, false, "POST", "/v1/drain?set=open", NULL, 400, "bad value 'open' of 'set': expected auto");
+	assert_error(f, false, "POST", "/v1/drain?deadline=8d", NULL, 400, "from 1s to 7d");
+	assert_error(f, false, "POST", "/v1/drain?deadline=900ms", NULL, 400, "from 1s to 7d");
+	assert_error(f, true, "POST", "/v1/drain?set=auto", NULL, 403, "Unix socket");
+	assert_int_equal(f->taken, 1);
+}
+
 /* Both ways in which decide can be late; afterwards the next command goes through as ever. */
 static void test_command_that_is_not_answered(void **state)
 {
@@ -529,6 +567,10 @@ static void test_metrics(void **state)
 		"\nspillway_backend_flows{backend=\"tcp:198.18.3.22:8080\"} 11\n",
 		"\nspillway_backend_pinned_flows{backend=\"tcp:[2001:db8:3::15]:8080\"} 12\n",
 		"\nspillway_service_new_flows_total{service=\"blog\"} 201\n",
+		"\nspillway_service_attempts_total{service=\"shop\"} 209\n",
+		"\nspillway_service_refused_storm_total{service=\"shop\"} 5\n",
+		"\nspillway_service_holding{service=\"shop\"} 4\n",
+		"\nspillway_service_would_silence_total{service=\"blog\"} 6\n",
 		"\nspillway_port_lost_packets_total{port=\"lan\",queue=\"1\",reason=\"no_buffer\"} 4\n",
 		"\nspillway_gate_known_packets_total{port=\"wan\"} 11\n",
 		"\nspillway_learned_path_mtus{of=\"client_prefix\"} 1\n",
@@ -818,6 +860,7 @@ int main(void)
 		API_TEST(test_paths_and_methods),
 		API_TEST(test_tcp_is_read_only_and_checks_host),
 		API_TEST(test_reload),
+		API_TEST(test_drain),
 		API_TEST(test_command_that_is_not_answered),
 		API_TEST(test_config_text),
 		API_TEST(test_metrics),

@@ -78,8 +78,10 @@ static void begin_all(unsigned workers, unsigned n, enum cure_mode mode)
 	f.mode = mode;
 	f.base = event_base_new();
 	f.names = names_create(f.base, &names, on_name, NULL);
-	f.services = services_create(rig.dp, &(struct services_config){4, N_SLOTS, true});
-	f.events = events_create(getenv("EV") ? stderr : NULL);
+	f.events = events_create(NULL);
+	f.services = services_create(
+		rig.dp, &(struct services_config){
+				.n_service_slots = 4, .n_backend_slots = N_SLOTS, .events = f.events, .poison = true});
 	f.breakers = breakers_create(rig.dp, f.services, f.events, &(struct breakers_config){N_SLOTS, 4});
 	assert_true(f.base && f.names && f.services && f.events && f.breakers);
 	configure(n, 5);

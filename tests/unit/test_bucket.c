@@ -200,6 +200,105 @@ static void test_concurrent(void **state)
 		assert_in_range(crowd.taken[round], BURST + 1, BURST + THREADS);
 }
 
+/* --- lines --- */
+
+/* What a bucket says of its next token is true, to the ns. */
+static void test_wait(void **state)
+{
+	struct gcra_rate rate = make_rate(100, 5);
+	struct gcra cell = {0};
+
+	for (int i = 0; i < 20; i++) {
+		uint64_t wait_ns = gcra_wait(&cell, &rate, START_NS) >> GCRA_FRACTION_BITS;
+
+		assert_int_equal(wait_ns, i < 6 ? 0 : (i - 5) * 10000000);
+		assert_int_equal(gcra_test(&cell, &rate, START_NS), wait_ns == 0);
+		assert_true(gcra_test(&cell, &rate, START_NS + wait_ns));
+		assert_true(wait_ns == 0 || !gcra_test(&cell, &rate, START_NS + wait_ns - 1));
+		gcra_take(&cell, &rate, START_NS);
+	}
+}
+
+/* Places are an interval apart, none before it is asked for, and whoever asks for too much changes nothing. */
+static void test_line(void **state)
+{
+	const uint64_t ms = (uint64_t)1000000 << GCRA_FRACTION_BITS;
+	struct gcra_rate rate = make_rate(100, 5);
+	struct gcra_line line = {0};
+	uint64_t wait = 3 * ms;
+
+	assert_int_equal(gcra_line_wait(&line, &rate, START_NS), 0);
+	for (uint64_t i = 0; i < 10; i++) {
+		assert_true(gcra_line_join(&line, &rate, START_NS, 93 * ms, &wait));
+		assert_int_equal(wait, (3 + 10 * i) * ms);
+		wait = 0;
+	}
+	assert_false(gcra_line_join(&line, &rate, START_NS, 102 * ms, &wait));
+	assert_int_equal(wait, 0);
+	assert_int_equal(gcra_line_wait(&line, &rate, START_NS), 103 * ms);
+	assert_int_equal(gcra_line_wait(&line, &rate, START_NS + 3000000), 100 * ms);
+	assert_int_equal(gcra_line_wait(&line, &rate, START_NS + 103000000), 0);
+	assert_int_equal(gcra_line_wait(&line, &rate, START_NS + SECOND_NS), 0);
+}
+
+/* The longest line is still ahead of a worker whose clock is behind, and an old one never comes back by wrapping. */
+static void test_line_far_and_old(void **state)
+{
+	const uint64_t longest = GCRA_LINE_MAX_NS << GCRA_FRACTION_BITS;
+
+	for (uint64_t per_s = 1; per_s < 2000000; per_s = per_s * 3 + 1) {
+		struct gcra_rate rate = make_rate(per_s, 10);
+		struct gcra_line line = {0};
+		uint64_t wait = longest;
+
+		assert_true(gcra_line_join(&line, &rate, START_NS, longest, &wait));
+		assert_int_equal(gcra_line_wait(&line, &rate, START_NS), longest + rate.interval);
+		assert_true(gcra_line_wait(&line, &rate, START_NS - SECOND_NS / 2) > longest + rate.interval);
+		for (uint64_t h = 1; h < 500; h++)
+			assert_int_equal(gcra_line_wait(&line, &rate, START_NS + h * HOUR_NS), 0);
+	}
+}
+
+#define PLACES 2000
+
+struct queue {
+	struct gcra_line line;
+	struct gcra_rate rate;
+	pthread_barrier_t barrier;
+	_Atomic unsigned n_at[THREADS * PLACES];
+};
+
+static void *join_many(void *arg)
+{
+	struct queue *q = arg;
+
+	pthread_barrier_wait(&q->barrier);
+	for (unsigned i = 0; i < PLACES; i++) {
+		uint64_t wait = 0;
+
+		if (gcra_line_join(&q->line, &q->rate, START_NS, GCRA_LINE_MAX_NS << GCRA_FRACTION_BITS, &wait))
+			q->n_at[wait / q->rate.interval]++;
+	}
+	return NULL;
+}
+
+/* No two workers get the same place. */
+static void test_line_concurrent(void **state)
+{
+	static struct queue q;
+	pthread_t threads[THREADS];
+
+	q.rate = make_rate(10000, 10);
+	pthread_barrier_init(&q.barrier, NULL, THREADS);
+	for (int i = 0; i < THREADS; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, join_many, &q), 0);
+	for (int i = 0; i < THREADS; i++)
+		pthread_join(threads[i], NULL);
+	pthread_barrier_destroy(&q.barrier);
+	for (unsigned i = 0; i < THREADS * PLACES; i++)
+		assert_int_equal(q.n_at[i], 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -211,6 +310,10 @@ int main(void)
 		cmocka_unit_test(test_clock_behind),
 		cmocka_unit_test(test_rates_refused),
 		cmocka_unit_test(test_concurrent),
+		cmocka_unit_test(test_wait),
+		cmocka_unit_test(test_line),
+		cmocka_unit_test(test_line_far_and_old),
+		cmocka_unit_test(test_line_concurrent),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

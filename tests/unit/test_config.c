@@ -162,6 +162,7 @@ static void test_defaults(void **state)
 	assert_int_equal(s->storm_retry_budget_ppm, 200000);
 	assert_int_equal(s->storm_hold_ns, 900 * 1000000ull);
 	assert_int_equal(s->storm_rate_per_s, 0);
+	assert_int_equal(s->storm_burst, 0);
 	assert_int_equal(s->backends[0].weight, 1);
 	config_free(c);
 }
@@ -228,23 +229,21 @@ static void test_values_and_positions(void **state)
 static void test_without_effect_is_warned(void **state)
 {
 	struct messages m;
-	struct config *c =
-		parse(GATEWAY "cures: {wall: shadow, storm: enforce}\n" SERVICE "    breaker: {ratio: 0.5%}\n"
-			      "    storm: {rate: 5k/s, hold: off}\n",
-		      &m);
+	struct config *c = parse(GATEWAY "cures: {wall: shadow, path: enforce}\n" SERVICE "    breaker: {ratio: 0.5%}\n"
+					 "    storm: {rate: 5k/s, hold: off, retry_budget: 10%}\n",
+				 &m);
 
 	/* Below the range: an error beside the warnings. */
 	assert_null(c);
 	assert_non_null(strstr(m.text, "t.yaml:11:22: services[0].breaker.ratio: expected a share"));
 	messages_fini(&m);
-	c = parse(GATEWAY "cures: {wall: shadow, storm: enforce}\n" SERVICE "    breaker: {ratio: 33.25%}\n"
-			  "    storm: {rate: 5k/s, hold: off}\n",
+	c = parse(GATEWAY "cures: {wall: shadow, path: enforce}\n" SERVICE "    breaker: {ratio: 33.25%}\n"
+			  "    storm: {rate: 5k/s, hold: off, retry_budget: 10%}\n",
 		  &m);
 	assert_non_null(c);
-	assert_int_equal(m.n, 3);
-	assert_non_null(strstr(m.text, "t.yaml:6:23: warning: cures.storm: has no effect yet"));
+	assert_int_equal(m.n, 2);
 	assert_non_null(strstr(m.text, "t.yaml:11:15: warning: services[0].breaker.ratio: has no effect yet"));
-	assert_non_null(strstr(m.text, "t.yaml:12:5: warning: services[0].storm: has no effect yet"));
+	assert_non_null(strstr(m.text, "t.yaml:12:36: warning: services[0].storm.retry_budget: has no effect yet"));
 	assert_int_equal(c->cures.of[CURE_WALL], CURE_SHADOW);
 	assert_int_equal(c->services[0].breaker_ratio_ppm, 332500);
 	assert_int_equal(c->services[0].storm_rate_per_s, 5000);
@@ -265,14 +264,41 @@ static void test_single_keys_without_effect_are_warned(void **state)
 
 	assert_non_null(c);
 	assert_int_equal(c->services[0].path_clamp, CLAMP_OFF);
-	assert_int_equal(m.n, 5);
-	assert_non_null(strstr(m.text, "warning: gateway.state_dir: has no effect yet"));
-	assert_non_null(strstr(m.text, "warning: cures.names: only enforce has an effect yet"));
-	assert_non_null(strstr(m.text, "warning: services[0].drain: has no effect yet"));
-	assert_non_null(strstr(m.text, "warning: services[0].idle.probe: has no effect yet"));
+	assert_int_equal(c->services[0].idle_probe_ns, 60000000000ull);
+	assert_int_equal(m.n, 1);
 	assert_non_null(strstr(m.text, "warning: services[0].path.blackhole: has no effect yet"));
 	messages_fini(&m);
 	config_free(c);
+}
+
+static void test_storm(void **state)
+{
+	struct messages m;
+	struct config *c =
+		parse_good(GATEWAY "cures: {storm: shadow}\n" SERVICE
+				   "    storm: {rate: 100/s, burst: 50, client_rate: 5/s, client_burst: 18k,\n"
+				   "            prefix_rate: 20/s, hold: 2s800ms, client_timeout: 3s}\n"
+				   "    idle: {udp: 2m}\n");
+	const struct config_service *s = &c->services[0];
+
+	assert_int_equal(c->cures.of[CURE_STORM], CURE_SHADOW);
+	assert_int_equal(s->storm_rate_per_s, 100);
+	assert_int_equal(s->storm_burst, 50);
+	assert_int_equal(s->storm_client_rate_per_s, 5);
+	assert_int_equal(s->storm_client_burst, 18000);
+	assert_int_equal(s->storm_prefix_rate_per_s, 20);
+	assert_int_equal(s->storm_prefix_burst, 0);
+	assert_int_equal(s->storm_hold_ns, 2800 * 1000000ull);
+	config_free(c);
+	c = parse(GATEWAY SERVICE "    storm: {prefix_burst: 20}\n", &m);
+	assert_non_null(c);
+	assert_string_equal(
+		m.text, "t.yaml:10:27: warning: services[0].storm.prefix_burst: no effect: there is no such rate\n");
+	messages_fini(&m);
+	config_free(c);
+	expect_message(GATEWAY SERVICE "    storm: {rate: 2/s, burst: 7201}\n",
+		       "services[0].storm.burst: expected at most what the rate gives in an hour, 7200");
+	expect_message(GATEWAY SERVICE "    storm: {burst: 0}\n", "services[0].storm.burst: expected");
 }
 
 static void test_too_few_snat_ports_are_warned(void **state)
@@ -568,7 +594,7 @@ static void test_warnings_hide_no_error(void **state)
 	fputs(GATEWAY "services:\n", stream);
 	for (unsigned i = 0; i < 1000; i++)
 		fprintf(stream,
-			"  - {name: s%u, listen: [\"198.18.100.1:%u/tcp\"], storm: {},\n"
+			"  - {name: s%u, listen: [\"198.18.100.1:%u/tcp\"], breaker: {ratio: 50%%},\n"
 			"     backends: [{address: 198.18.3.21, port: %u}]}\n",
 			i, 1000 + i, i == 999 ? 0 : 80);
 	fclose(stream);
@@ -830,6 +856,7 @@ int main(void)
 		cmocka_unit_test(test_values_and_positions),
 		cmocka_unit_test(test_without_effect_is_warned),
 		cmocka_unit_test(test_single_keys_without_effect_are_warned),
+		cmocka_unit_test(test_storm),
 		cmocka_unit_test(test_too_few_snat_ports_are_warned),
 		cmocka_unit_test(test_to_dataplane),
 		cmocka_unit_test(test_same_gateway),

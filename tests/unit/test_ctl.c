@@ -84,16 +84,19 @@ static void test_status(void **state)
 static void test_lists(void **state)
 {
 	assert_int_equal(ctl(*state, "services"), 0);
-	assert_says(
-		"NAME  LISTEN                                        BACKENDS  FLOWS  NEW  REFUSED  HELD  RETRIES  DOWN\n"
-		"shop  198.18.100.1:80/tcp,[2001:db8:100::1]:80/tcp");
+	assert_says("BACKENDS  FLOWS  ATTEMPTS  NEW  REFUSED  SILENT  BY STORM  HELD  HOLDING  RETRIES  DOWN\n"
+		    "shop  198.18.100.1:80/tcp,[2001:db8:100::1]:80/tcp");
+	/* Of those that have something to say alone. */
+	assert_says("\n\nIN SHADOW  WOULD HOLD  WOULD REFUSE  WOULD SILENCE\n"
+		    "blog                0             0              6\n");
 	assert_int_equal(ctl(*state, "backends"), 0);
 	assert_says(
 		"tcp:198.18.3.21:8080       shop,blog  active  closed        1     10        90         0         30"
-		"       0      -\n");
+		"       0      -      -        -          -\n");
 	assert_says(
 		"tcp:[2001:db8:3::15]:8080  blog       gone    closed        1     12        90         2         32"
-		"      12      -\n");
+		"      12  19");
+	assert_says("      -    1m48s      3m03s\n");
 	assert_int_equal(ctl(*state, "names"), 0);
 	assert_says("shop.lab.test    4  fresh          2  5.0s  ");
 }
@@ -181,6 +184,16 @@ static void test_reload(void **state)
 	assert_says("gw.yaml:100:1: unknown key 'flow'\n");
 }
 
+static void test_drain(void **state)
+{
+	assert_int_equal(ctl(*state, "drain tcp:198.18.3.21:8080 service=shop deadline=30s"), 0);
+	assert_says("done\n");
+	assert_says("path  /v1/drain\n");
+	assert_int_equal(ctl(*state, "drain 'tcp:[2001:db8:3::15]:8080' set=auto"), 0);
+	assert_int_equal(ctl(*state, "drain tcp:198.18.3.21:8080 deadline=30"), 3);
+	assert_says("bad value '30' of 'deadline': expected a duration such as 30s, from 1s to 7d");
+}
+
 static void test_usage(void **state)
 {
 	static const char *const bad[] = {"",
@@ -195,6 +208,8 @@ static void test_usage(void **state)
 					  "--watch 1 reload",
 					  "--watch x status",
 					  "check",
+					  "drain",
+					  "drain tcp:198.18.3.21:8080 now",
 					  "--nonsense status"};
 
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
@@ -262,7 +277,7 @@ static void test_watch(void **state)
 	struct api_fixture *f = *state;
 
 	/* Three turns at least; the pipe's end stops it. */
-	assert_int_equal(run("timeout 20 sh -c '\"$0\" \"$@\" | head -n 12 | grep -c RETRIES'", f->socket_path,
+	assert_int_equal(run("timeout 20 sh -c '\"$0\" \"$@\" | head -n 21 | grep -c RETRIES'", f->socket_path,
 			     "--watch 0.1 services"),
 			 0);
 	assert_says("3\n");
@@ -273,10 +288,10 @@ static void test_watch(void **state)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		CTL_TEST(test_status), CTL_TEST(test_lists), CTL_TEST(test_ledger),
-		CTL_TEST(test_flows),  CTL_TEST(test_paths), CTL_TEST(test_json_passes_the_answer),
-		CTL_TEST(test_reload), CTL_TEST(test_usage), CTL_TEST(test_unreachable),
-		CTL_TEST(test_check),  CTL_TEST(test_watch),
+		CTL_TEST(test_status),      CTL_TEST(test_lists), CTL_TEST(test_ledger),
+		CTL_TEST(test_flows),       CTL_TEST(test_paths), CTL_TEST(test_json_passes_the_answer),
+		CTL_TEST(test_reload),      CTL_TEST(test_drain), CTL_TEST(test_usage),
+		CTL_TEST(test_unreachable), CTL_TEST(test_check), CTL_TEST(test_watch),
 	};
 
 	if (argc != 2) {

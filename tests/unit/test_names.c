@@ -45,6 +45,8 @@ struct heard {
 	size_t n_addresses;
 	struct name_address addresses[128];
 	uint64_t ttl_ns, next_query_ns, queries, failures;
+	uint64_t refused;
+	size_t n_refused;
 	char last_error[64];
 	unsigned n_calls;
 };
@@ -198,6 +200,8 @@ static void take_view(struct heard *h, const struct name_view *view)
 	h->next_query_ns = view->next_query_ns;
 	h->queries = view->queries;
 	h->failures = view->failures;
+	h->refused = view->refused;
+	h->n_refused = view->n_refused;
 	snprintf(h->last_error, sizeof(h->last_error), "%s", view->last_error);
 }
 
@@ -656,6 +660,69 @@ static void test_restore(void **state)
 	assert_false(ipaddr_equal(&find("shop.test", 4)->addresses[0].addr, &saved));
 }
 
+static bool not_29(void *arg, const struct ipaddr *addr)
+{
+	return addr->b[15] != 29;
+}
+
+static void restart_choosy(void)
+{
+	const struct names_config config = {.servers_csv = server.address, .now_ns = test_now_ns, .usable = not_29};
+
+	names_destroy(names);
+	names = names_create(base, &config, on_changed, NULL);
+	assert_non_null(names);
+}
+
+/* What no backend can have is left out of answers; an answer of nothing else is a failure, and the last good set stays.
+ */
+static void test_unusable(void **state)
+{
+	restart_choosy();
+	set_a("shop.test", 60, "\"198.18.3.21\",\"198.18.3.29\",\"198.18.3.22\"");
+	watch_fresh("shop.test", 4);
+	assert_int_equal(find("shop.test", 4)->n_addresses, 2);
+	assert_int_equal(find("shop.test", 4)->refused, 1);
+	assert_int_equal(find("shop.test", 4)->n_refused, 1);
+	set_a("shop.test", 60, "\"198.18.3.29\"");
+	advance_to(find("shop.test", 4)->next_query_ns);
+	wait_until(has_failed("shop.test", 4, 1));
+	assert_int_equal(look("shop.test", 4)->n_addresses, 2);
+	assert_int_equal(find("shop.test", 4)->state, NAME_FRESH);
+	assert_int_equal(find("shop.test", 4)->refused, 2);
+	assert_string_equal(find("shop.test", 4)->last_error, "no address that a backend can have");
+	/* An IPv4 address in IPv6 clothes is none of either family. */
+	tell(&server, "{\"op\":\"set\",\"name\":\"six.test\",\"type\":\"AAAA\",\"ttl\":60,\"data\":"
+		      "[\"::ffff:198.18.3.21\",\"2001:db8:3::21\"]}");
+	watch_fresh("six.test", 6);
+	assert_int_equal(find("six.test", 6)->n_addresses, 1);
+	assert_int_equal(find("six.test", 6)->refused, 1);
+}
+
+/* Held: resolved once, then neither asked nor aged; let go: as if nothing had been. */
+static void test_hold(void **state)
+{
+	set_a("shop.test", 5, "\"198.18.3.21\"");
+	names_hold(names, true);
+	set_mode(&server, "late.test", "servfail");
+	watch_fresh("shop.test", 4);
+	assert_int_equal(names_watch(names, "late.test", 4), 0);
+	/* Who has no answer is asked until it has one. */
+	wait_until(find("late.test", 4) && has_failed("late.test", 4, 1));
+	set_mode(&server, "late.test", "ok");
+	set_a("late.test", 5, "\"198.18.3.22\"");
+	advance(2 * SEC);
+	wait_until(in_state("late.test", 4, NAME_FRESH));
+	set_a("shop.test", 5, "\"198.18.3.23\"");
+	for (int i = 0; i < 10; i++)
+		advance(100000 * SEC);
+	assert_int_equal(look("shop.test", 4)->state, NAME_FRESH);
+	assert_int_equal(find("shop.test", 4)->queries, 1);
+	names_hold(names, false);
+	wait_until(look("shop.test", 4)->queries == 2 && in_state("shop.test", 4, NAME_FRESH));
+	assert_int_equal(ntohl(ipaddr_v4_be(&find("shop.test", 4)->addresses[0].addr)) & 255, 23);
+}
+
 static unsigned n_foreach;
 
 static void check_sorted(void *arg, const struct name_view *view)
@@ -822,6 +889,8 @@ int main(void)
 		WITH_SERVER(test_dead_and_back),
 		cmocka_unit_test_setup_teardown(test_next_server, setup_two, teardown_two),
 		WITH_SERVER(test_restore),
+		WITH_SERVER(test_unusable),
+		WITH_SERVER(test_hold),
 		WITH_SERVER(test_watch_is_counted),
 		WITH_SERVER(test_unwatch_in_flight),
 		WITH_SERVER(test_watch_from_callback),

@@ -216,10 +216,11 @@ static void test_backoff(void **state)
 		uint64_t now = set.next_query_ns, end = now + 600 * SEC;
 
 		for (size_t i = 0; now < end; i++) {
-			uint64_t base = base_s[i < 8 ? i : 7] * SEC;
+			uint64_t base = base_s[i < 8 ? i : 7] * SEC, wait_ns;
 
 			nameset_failure(&set, now, chance, "SERVFAIL");
-			assert_int_equal(set.next_query_ns - now, (uint64_t)((double)base * (0.75 + 0.5 * chance)));
+			wait_ns = (uint64_t)((double)base * (0.75 + 0.5 * chance));
+			assert_int_equal(set.next_query_ns - now, wait_ns > SEC ? wait_ns : SEC);
 			assert_int_equal(set.n_addresses, 1);
 			assert_int_equal(set.state, now > T0 + 62 * SEC ? NAME_STALE : NAME_FRESH);
 			assert_int_equal(set.failures, i + 1);
@@ -394,6 +395,23 @@ static void test_random_walk(void **state)
 	}
 }
 
+/* Of an answer from before the clock began, too: or a set would grow younger with every boot. */
+static void test_age(void **state)
+{
+	struct nameset set = fresh(60);
+	struct ipaddr a = addr("198.18.3.21");
+
+	assert_int_equal(nameset_age_ns(&set, T0 + 7 * SEC), 7 * SEC);
+	nameset_fini(&set);
+	nameset_init(&set, 10 * SEC);
+	assert_int_equal(nameset_age_ns(&set, 11 * SEC), 0);
+	assert_int_equal(nameset_restore(&set, &limits, 10 * SEC, &a, 1, 60 * SEC, HOUR), 0);
+	assert_int_equal(nameset_age_ns(&set, 11 * SEC), HOUR + SEC);
+	answer(&set, 20 * SEC, 0, 60);
+	assert_int_equal(nameset_age_ns(&set, 21 * SEC), SEC);
+	nameset_fini(&set);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -413,6 +431,7 @@ int main(void)
 		cmocka_unit_test(test_stale_to_doubt),
 		cmocka_unit_test(test_negative_recheck),
 		cmocka_unit_test(test_restore),
+		cmocka_unit_test(test_age),
 		cmocka_unit_test(test_random_walk),
 	};
 

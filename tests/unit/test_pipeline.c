@@ -137,16 +137,6 @@ static void test_trailer(void **state)
 
 /* --- answers --- */
 
-static void check_rst(const struct sent *s, enum rig_port port, uint8_t flags, uint32_t want_seq, uint32_t want_ack)
-{
-	assert_int_equal(s->port, port);
-	assert_int_equal(s->p.kind, PACKET_TCP);
-	assert_int_equal(s->p.tcp_flags, flags);
-	assert_int_equal(seq(s), want_seq);
-	assert_int_equal(ack(s), want_ack);
-	assert_int_equal(s->p.payload_len, 0);
-}
-
 static void test_strays(void **state)
 {
 	for (int v6 = 0; v6 < 2; v6++) {
@@ -504,6 +494,7 @@ static void test_idle(void **state)
 
 		start((struct rig_config){.n_backends = 1});
 		rig.service.timeouts.established_ms = 60000;
+		rig.service.timeouts.probe_ms = 0;
 		t = establish(v6, 3);
 		exchange(RIG_WAN, with_payload(from_client(&t, TCP_ACK, ISN + 1, PEER + 1), 100));
 		exchange(RIG_LAN, with_payload(from_backend(&t, TCP_ACK, PEER + 1, ISN + 101), 200));
@@ -523,6 +514,9 @@ static void test_idle(void **state)
 		}
 		check_rst(&s[0], RIG_LAN, TCP_RST | TCP_ACK, ISN + 101, PEER + 201);
 		check_rst(&s[1], RIG_WAN, TCP_RST | TCP_ACK, PEER + 201, ISN + 101);
+		assert_int_equal(only_state(v6), FLOW_RESETTING);
+		pass_ms(5200);
+		take_none();
 		assert_int_equal(n_flows(), 0);
 		stop();
 	}
@@ -536,6 +530,7 @@ static void test_syn_refreshes_nothing(void **state)
 
 	start((struct rig_config){.n_backends = 1});
 	rig.service.timeouts.established_ms = 60000;
+	rig.service.timeouts.probe_ms = 0;
 	t = establish(false, 3);
 	pass_ms(40000);
 	exchange(RIG_WAN, from_client(&t, TCP_SYN, ISN + 123456, 0));
@@ -544,7 +539,7 @@ static void test_syn_refreshes_nothing(void **state)
 	pass_ms(20300);
 	take_right(&s);
 	take_right(&s);
-	assert_int_equal(n_flows(), 0);
+	assert_int_equal(only_state(false), FLOW_RESETTING);
 	stop();
 }
 

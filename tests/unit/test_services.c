@@ -2,6 +2,7 @@
 /* Services over a real dataplane without threads, and names that nobody answers for. */
 #include "build.h"
 #include "core.h"
+#include "events.h"
 #include "rig.h"
 #include "services.h"
 
@@ -30,6 +31,7 @@ static const char gateway_yaml[] = "gateway:\n"
 struct fixture {
 	struct rig rig;
 	struct event_base *base;
+	struct events *events;
 	struct names *names;
 	struct services *s;
 	struct config *config; /* the current one, borrowed by `s` */
@@ -51,8 +53,9 @@ static int setup(void **state)
 		return -1;
 	f.base = event_base_new();
 	f.names = names_create(f.base, &names, on_name, NULL);
-	f.s = services_create(f.rig.dp, &(struct services_config){N_SERVICES, N_BACKENDS, true});
-	return f.base && f.names && f.s ? 0 : -1;
+	f.events = events_create(NULL);
+	f.s = services_create(f.rig.dp, &(struct services_config){N_SERVICES, N_BACKENDS, true, f.events});
+	return f.base && f.events && f.names && f.s ? 0 : -1;
 }
 
 static int teardown(void **state)
@@ -60,6 +63,7 @@ static int teardown(void **state)
 	dataplane_publish(f.rig.dp, &f.rig.policy);
 	services_destroy(f.s);
 	names_destroy(f.names);
+	events_destroy(f.events);
 	event_base_free(f.base);
 	config_free(f.config);
 	config_free(f.before);

@@ -61,8 +61,8 @@ static void test_words(void **state)
 			assert_string_not_equal(verdict_class_name(c), verdict_class_name(d));
 	assert_string_equal(cause_name(CAUSE_NONE), "none");
 	assert_string_equal(verdict_class_name(CLASS_HANDED_OVER), "handed_over");
-	/* VERDICT_NONE must never be taken for a verdict. */
-	assert_true(VERDICT_COUNT < VERDICT_NONE);
+	/* These must never be taken for a verdict. */
+	assert_true(VERDICT_COUNT < VERDICT_INSIDE && VERDICT_INSIDE < VERDICT_NONE);
 }
 
 int main(void)

@@ -187,15 +187,15 @@ static void test_not_opened_after_all(void **state)
 /* --- silence that says nothing --- */
 
 /* As many SYNs to one backend of three that does not answer as would open it, and what is done in between. */
-struct silence {
+struct syn_silence {
 	unsigned client;
 	struct ipaddr backend;
 	struct talk established;
 };
 
-static struct silence begin_silence(void)
+static struct syn_silence begin_silence(void)
 {
-	struct silence q = {0};
+	struct syn_silence q = {0};
 
 	begin_rig(1, N_BACKENDS);
 	q.client = warm_up(false, 0);
@@ -210,7 +210,7 @@ static struct silence begin_silence(void)
 
 static void test_silence_opens(void **state)
 {
-	struct silence q = begin_silence();
+	struct syn_silence q = begin_silence();
 	struct backend_times times;
 
 	pass_ms(400);
@@ -227,7 +227,7 @@ static void test_silence_opens(void **state)
 /* A full accept queue is silent, too: while the backend speaks to others, it is not dead, only too busy. */
 static void test_overload(void **state)
 {
-	struct silence q = begin_silence();
+	struct syn_silence q = begin_silence();
 
 	pass_ms(100);
 	exchange(RIG_LAN, with_payload(from_backend(&q.established, TCP_ACK, PEER + 201, ISN + 101), 9));
@@ -242,7 +242,7 @@ static void test_overload(void **state)
 /* The same where the flow that moves is not among the latest, but moves a lot. */
 static void test_overload_by_count(void **state)
 {
-	struct silence q = begin_silence();
+	struct syn_silence q = begin_silence();
 
 	memset(rig.worker->backends[slot_of(false, &q.backend)].lately, 0, BACKEND_LATELY * sizeof(flow_ref));
 	pass_ms(100);
@@ -279,7 +279,7 @@ static void test_overload_seen_by_another_worker(void **state)
 /* An answer may have been among what the ring had no room for: nobody is blamed, and the client tries again. */
 static void test_lost_frames(void **state)
 {
-	struct silence q = begin_silence();
+	struct syn_silence q = begin_silence();
 
 	memport_lose(rig.ports[RIG_LAN], 0, 1);
 	pass_ms(900);
@@ -295,7 +295,7 @@ static void test_lost_frames(void **state)
 /* A worker that did not run has read no answer. */
 static void test_stalled(void **state)
 {
-	struct silence q = begin_silence();
+	struct syn_silence q = begin_silence();
 
 	rig.now_ns += 5000000000;
 	turn();
@@ -310,7 +310,7 @@ static void test_stalled(void **state)
 
 static void test_link_down(void **state)
 {
-	struct silence q = begin_silence();
+	struct syn_silence q = begin_silence();
 	uint64_t n = n_flows();
 
 	dataplane_port_set_link(rig.dp, RIG_LAN, false, 1500);
@@ -325,7 +325,7 @@ static void test_link_down(void **state)
 
 static void test_side_down(void **state)
 {
-	struct silence q = begin_silence();
+	struct syn_silence q = begin_silence();
 	struct talk t;
 	uint32_t slot;
 

@@ -120,6 +120,30 @@ static void test_refreshed(void **state)
 	end(&b);
 }
 
+/* A look counts from the moment it was asked for, whatever the flow's idle time; also one that is overdue. */
+static void test_looks(void **state)
+{
+	static const uint32_t looks_ms[] = {0, 1, 10000, 300000, 7440000};
+
+	for (size_t i = 0; i < sizeof(looks_ms) / sizeof(looks_ms[0]); i++) {
+		flow_ref ref, expired[4];
+		struct bench b;
+		uint64_t due_ms;
+
+		begin(&b, UINT32_MAX - 5000ull);
+		ref = add(&b, 7, 1000);
+		assert_int_equal(run_until(&b, b.now_ms + 2000, 7, expired, 4), 1);
+		due_ms = b.now_ms + looks_ms[i];
+		flow_track(&b.t, ref)->look = LOOK_LATER;
+		flow_track(&b.t, ref)->look_ms = looks_ms[i] ? due_ms : due_ms - 5000;
+		wheel_add(b.w, &b.t, ref, b.now_ms);
+		refresh(&b, ref);
+		assert_int_equal(run_until(&b, due_ms + 1000, 7, expired, 4), 1);
+		assert_in_range(b.now_ms, due_ms, due_ms + WHEEL_TICK_MS + 7);
+		end(&b);
+	}
+}
+
 static void test_shorter(void **state)
 {
 	flow_ref ref, expired[4];
@@ -241,8 +265,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_deadlines), cmocka_unit_test(test_longest), cmocka_unit_test(test_refreshed),
-		cmocka_unit_test(test_shorter),   cmocka_unit_test(test_budget),  cmocka_unit_test(test_random),
-		cmocka_unit_test(test_sleep),
+		cmocka_unit_test(test_looks),     cmocka_unit_test(test_shorter), cmocka_unit_test(test_budget),
+		cmocka_unit_test(test_random),    cmocka_unit_test(test_sleep),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

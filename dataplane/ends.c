@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "ends.h"
+#include "segment.h"
+
+#define UNDER_WAY_MS 1000 /* what was sent longer ago and not acknowledged was lost behind us */
+
+static bool is_handshake(enum flow_state state)
+{
+	return state == FLOW_SYN_SENT || state == FLOW_SYN_RECV;
+}
+
+static bool is_unacknowledged(const struct flow_half *sender, const struct flow_half *receiver)
+{
+	return (int32_t)(sender->end - receiver->ack) > 0;
+}
+
+/*
+ * What the receiver acknowledged last, unless something is on its way that will be there before the RST: then what
+ * follows that.
+ */
+static uint32_t expected_seq(const struct worker *w, const struct flow_half *sender, const struct flow_half *receiver)
+{
+	if (is_handshake(sender->state))
+		return sender->end;
+	if (is_unacknowledged(sender, receiver) && (uint32_t)w->run_ms - sender->last_ms < UNDER_WAY_MS)
+		return sender->end;
+	return receiver->ack;
+}
+
+void ends_tell(struct worker *w, flow_ref up, enum made kind)
+{
+	for (enum flow_dir dir = DIR_UP; dir < DIRS; dir++) {
+		const struct flow_half *sender = flow_half(&w->flows, up | dir);
+		const struct flow_half *receiver = flow_half(&w->flows, up | !dir);
+
+		segment_send(w, &w->burst, up | dir, expected_seq(w, sender, receiver), receiver->end,
+			     TCP_RST | TCP_ACK, kind);
+	}
+}
+
+bool ends_are_idle(const struct worker *w, flow_ref up)
+{
+	const struct flow_half *client = flow_half(&w->flows, up), *backend = flow_half(&w->flows, flow_ref_other(up));
+
+	if (client->proto != PROTO_TCP)
+		return true;
+	return !is_handshake(client->state) && !is_unacknowledged(client, backend) &&
+	       !is_unacknowledged(backend, client);
+}

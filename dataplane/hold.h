@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Connections that wait at the gateway for their turn: of each, its SYN as a descriptor; the packet itself is gone. One
+ * worker's pool, of fixed size. A hold is found by its five-tuple, and stands on a timing wheel of 1 ms slots at the
+ * moment at which it shall be tried again; in a slot, those whose end is nearer come first.
+ *
+ * Single-threaded: only its worker touches it. Times are the clock that was passed in, not the worker's running clock:
+ * the client's patience does not stand still.
+ */
+#pragma once
+
+#include "flow.h"
+#include "ipaddr.h"
+#include "policy.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define HOLD_SLOTS   4096 /* of 1 ms: longer than the longest hold */
+#define HOLD_TICK_NS 1000000ull
+#define HOLD_NONE    UINT32_MAX
+
+struct hold {
+	struct syn_kept syn;
+	struct ipaddr src, dst;
+	uint16_t sport_be, dport_be;
+	uint16_t payload_len; /* that came with the SYN, and is not kept */
+	uint8_t in_line;      /* bit per cap: it has a place in that line */
+	uint8_t n_missed;     /* turns that it had in vain */
+	struct slot_ref service;
+	uint64_t hash;   /* of its flow */
+	uint64_t end_ns; /* then it is over, one way or the other */
+	bool shadow;     /* nothing is held: it only stands for what would be, and is not found */
+	/* hold.c's: */
+	uint16_t slot;
+	uint32_t next, prev;    /* in the slot */
+	uint32_t next_in_chain; /* of the index, or of the free ones */
+};
+
+struct holds {
+	struct hold *holds;
+	uint32_t capacity;
+	uint32_t n;      /* in use */
+	uint32_t n_real; /* those that are not shadow */
+	uint32_t free;
+	uint32_t *chains; /* by hash */
+	uint32_t chain_mask;
+	uint32_t *of_service; /* how many, by slot */
+	struct {
+		uint32_t first, last;
+	} slots[HOLD_SLOTS];
+	uint64_t tick; /* the next slot to look at, counted for ever */
+};
+
+uint64_t holds_bytes(uint32_t capacity, uint32_t n_services);
+/* Returns 0 or -ENOMEM; holds_fini() is due in either case. */
+int holds_init(struct holds *hs, uint32_t capacity, uint32_t n_services, uint64_t now_ns);
+void holds_fini(struct holds *hs);
+
+/*
+ * Takes a copy of `h` in, on no slot yet, so that hold_schedule() is next. NULL if all are in use. What is shadow may
+ * be there twice, and beside a real one.
+ */
+struct hold *hold_add(struct holds *hs, const struct hold *h, uint64_t now_ns);
+/* When it shall be tried; at once if that is past. Not while it stands in a slot. */
+void hold_schedule(struct holds *hs, struct hold *h, uint64_t due_ns);
+/* Takes up to `max` of those whose slot has come off the wheel. Each is then scheduled again or deleted. */
+uint32_t hold_due(struct holds *hs, uint64_t now_ns, uint32_t max, struct hold **due);
+void hold_del(struct holds *hs, struct hold *h);
+
+/* NULL if there is none. */
+struct hold *hold_lookup(const struct holds *hs, uint64_t hash, const struct ipaddr *src, const struct ipaddr *dst,
+			 uint16_t sport_be, uint16_t dport_be);
+
+/* True if the last hold_due() up to now_ns left something for the next. */
+static inline bool hold_is_behind(const struct holds *hs, uint64_t now_ns)
+{
+	return hs->n && hs->tick <= now_ns / HOLD_TICK_NS;
+}
+
+/* How long until the next slot with a hold in it, rounded up, at most `max_ms`. */
+uint32_t hold_sleep_ms(const struct holds *hs, uint64_t now_ns, uint32_t max_ms);

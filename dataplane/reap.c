@@ -1,0 +1,364 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Flows have no list by backend: they would pay for it at every birth and end. Who orders their end makes the workers
+ * walk their tables instead, some entries per loop, again and again while there are orders. Which flow ends when
+ * follows from its hash and the order's time alone, so that the workers need not agree on anything.
+ *
+ * A slot's order cannot meet the flows of its next owner: the slot is given away when it has no flows, and reset then.
+ */
+#include "reap.h"
+#include "action.h"
+#include "ends.h"
+#include "memory.h"
+#include "pipeline.h"
+#include "place.h"
+#include "steer.h"
+
+#include <errno.h>
+
+#define SCAN_PER_LOOP       128  /* entries looked at per loop: 9 us where none is in a cache */
+#define ENDS_PER_LOOP       32   /* flows ended per loop: the RSTs are no longer a burst than what else leaves */
+#define WALK_EVERY_MS       100  /* a spread is as fine as this */
+#define REST_ENTRIES_PER_MS 3500 /* after a walk: four times as long as it took, 70 ms a million entries */
+#define STARVED_NAP_MS      5    /* in which the limit on RSTs gives some 20 flows */
+
+/* --- orders, a word each: whoever reads one reads a whole one --- */
+
+#define SPREAD_UNIT_MS      100
+
+#define CAUSE_BITS          2
+#define MIN_AGE_BITS        20
+#define SPREAD_BITS         10
+#define START_BITS          32
+
+static_assert(CAUSE_BITS + MIN_AGE_BITS + SPREAD_BITS + START_BITS == 64, "one word");
+static_assert(REAP_SPREAD_MAX_MS == ((1 << SPREAD_BITS) - 1) * SPREAD_UNIT_MS, "what the field holds");
+static_assert(REAP_MIN_AGE_MAX_S == (1 << MIN_AGE_BITS) - 1, "what the field holds");
+static_assert(REAP_STOP < 1 << CAUSE_BITS, "what the field holds");
+
+static uint64_t clamp(uint64_t value, uint64_t max)
+{
+	return value < max ? value : max;
+}
+
+static uint64_t pack(const struct reap_order *o, uint32_t start_ms)
+{
+	uint64_t spread = clamp(o->spread_ms, REAP_SPREAD_MAX_MS) / SPREAD_UNIT_MS;
+	uint64_t min_age_s = clamp(o->min_age_s, REAP_MIN_AGE_MAX_S);
+
+	return (uint64_t)start_ms << (SPREAD_BITS + MIN_AGE_BITS + CAUSE_BITS) | spread << (MIN_AGE_BITS + CAUSE_BITS) |
+	       min_age_s << CAUSE_BITS | o->cause;
+}
+
+static enum reap_cause cause_of(uint64_t packed)
+{
+	return packed & ((1 << CAUSE_BITS) - 1);
+}
+
+static struct reap_order unpack(uint64_t packed, uint32_t *start_ms)
+{
+	*start_ms = packed >> (SPREAD_BITS + MIN_AGE_BITS + CAUSE_BITS);
+	return (struct reap_order){
+		.cause = cause_of(packed),
+		.spread_ms = (packed >> (MIN_AGE_BITS + CAUSE_BITS) & ((1 << SPREAD_BITS) - 1)) * SPREAD_UNIT_MS,
+		.min_age_s = packed >> CAUSE_BITS & ((1 << MIN_AGE_BITS) - 1),
+	};
+}
+
+static uint64_t clock_ms(uint64_t now_ns)
+{
+	return now_ns / 1000000;
+}
+
+/* --- decide's side --- */
+
+static void tell_workers(struct dataplane *dp)
+{
+	__atomic_store_n(&dp->cells.reap.number, dp->cells.reap.number + 1, __ATOMIC_RELEASE);
+	for (unsigned i = 0; i < dp->config.n_workers; i++)
+		worker_wake(dp->workers[i]);
+}
+
+static void put_order(struct dataplane *dp, uint64_t *at, uint64_t packed)
+{
+	struct reap_cells *c = &dp->cells.reap;
+	uint32_t n_orders = c->n_orders + !!packed - !!*at;
+
+	__atomic_store_n(at, packed, __ATOMIC_RELAXED);
+	__atomic_store_n(&c->n_orders, n_orders, __ATOMIC_RELAXED);
+}
+
+void dataplane_reap(struct dataplane *dp, uint32_t backend_slot, const struct reap_order *order)
+{
+	put_order(dp, &dp->cells.reap.orders[backend_slot], pack(order, clock_ms(dataplane_now_ns(dp))));
+	tell_workers(dp);
+}
+
+void dataplane_reap_all(struct dataplane *dp, const struct reap_order *order)
+{
+	put_order(dp, &dp->cells.reap.all, pack(order, clock_ms(dataplane_now_ns(dp))));
+	tell_workers(dp);
+}
+
+enum reap_cause dataplane_reap_ordered(const struct dataplane *dp, uint32_t backend_slot)
+{
+	return cause_of(dp->cells.reap.orders[backend_slot]);
+}
+
+void dataplane_reap_cancel(struct dataplane *dp, uint32_t backend_slot, enum reap_cause cause)
+{
+	if (dataplane_reap_ordered(dp, backend_slot) == cause)
+		put_order(dp, &dp->cells.reap.orders[backend_slot], 0);
+}
+
+void reap_forget(struct dataplane *dp, uint32_t slot)
+{
+	put_order(dp, &dp->cells.reap.orders[slot], 0);
+}
+
+/* --- surveys --- */
+
+/* Written by one worker; read by decide when the worker has walked that survey whole. */
+struct reap_oldest {
+	uint32_t survey; /* 0: none yet */
+	uint32_t age_ms;
+};
+
+void dataplane_survey(struct dataplane *dp)
+{
+	struct reap_cells *c = &dp->cells.reap;
+	uint32_t next = c->survey + 1;
+
+	__atomic_store_n(&c->survey, next ? next : 1, __ATOMIC_RELAXED);
+	tell_workers(dp);
+}
+
+bool dataplane_survey_done(const struct dataplane *dp)
+{
+	for (unsigned i = 0; i < dp->config.n_workers; i++)
+		if (__atomic_load_n(&dp->workers[i]->reaper.surveyed, __ATOMIC_ACQUIRE) != dp->cells.reap.survey)
+			return false;
+	return true;
+}
+
+uint32_t dataplane_oldest_ms(const struct dataplane *dp, uint32_t backend_slot)
+{
+	uint32_t oldest_ms = 0;
+
+	for (unsigned i = 0; i < dp->config.n_workers; i++) {
+		const struct reap_oldest *o = &dp->workers[i]->reaper.oldest[backend_slot];
+		uint32_t age_ms = __atomic_load_n(&o->age_ms, __ATOMIC_RELAXED);
+
+		if (__atomic_load_n(&o->survey, __ATOMIC_RELAXED) == dp->cells.reap.survey && age_ms > oldest_ms)
+			oldest_ms = age_ms;
+	}
+	return oldest_ms;
+}
+
+static uint32_t age_ms(const struct worker *w, flow_ref up)
+{
+	return (uint32_t)w->run_ms - flow_cold(&w->flows, up)->born_ms;
+}
+
+static void survey(struct worker *w, flow_ref up, uint32_t backend_slot)
+{
+	struct reap_oldest *o = &w->reaper.oldest[backend_slot];
+	uint32_t age = age_ms(w, up);
+
+	if (o->survey == w->reaper.survey && o->age_ms >= age)
+		return;
+	__atomic_store_n(&o->age_ms, age, __ATOMIC_RELAXED);
+	__atomic_store_n(&o->survey, w->reaper.survey, __ATOMIC_RELAXED);
+}
+
+/* --- the worker's side --- */
+
+static const struct kind {
+	enum cure cure;
+	enum action action;
+	enum made made;
+} kinds[] = {
+	[REAP_DRAIN] = {CURE_NAMES, ACTION_drain_rst, MADE_rst_drain},
+	[REAP_STOP] = {CURE_SILENCE, ACTION_rst_stop, MADE_rst_stop},
+};
+
+/* The order that concerns a flow of the slot; 0: none. */
+static uint64_t order_for(const struct worker *w, uint32_t backend_slot)
+{
+	const struct reap_cells *c = &w->cells->reap;
+	uint64_t all = __atomic_load_n(&c->all, __ATOMIC_RELAXED);
+
+	return all ? all : __atomic_load_n(&c->orders[backend_slot], __ATOMIC_RELAXED);
+}
+
+/* Idle flows have their moments in the first half of the spread, the others in the second one. */
+static bool is_due(const struct worker *w, flow_ref up, uint64_t packed)
+{
+	uint32_t start_ms, elapsed_ms, moment_ms;
+	struct reap_order order = unpack(packed, &start_ms);
+
+	elapsed_ms = (uint32_t)clock_ms(w->now_ns) - start_ms;
+	if (order.min_age_s && age_ms(w, up) < (uint64_t)order.min_age_s * 1000 + elapsed_ms)
+		return false;
+	moment_ms = (uint64_t)(uint32_t)flow_cold(&w->flows, up)->hash[DIR_UP] * order.spread_ms >> 33;
+	if (!ends_are_idle(w, up))
+		moment_ms += order.spread_ms / 2;
+	/* A worker's clock is that of its loop: it may be behind the order's. */
+	return (int32_t)(elapsed_ms - moment_ms) >= 0;
+}
+
+static void count_would(struct worker *w, struct flow_track *track, enum action action)
+{
+	if (track->marks & FLOW_MARK_WOULD_END)
+		return;
+	track->marks |= FLOW_MARK_WOULD_END;
+	action_due(w, CURE_SHADOW, action);
+}
+
+static bool is_closed(enum flow_state state)
+{
+	return state == FLOW_TIME_WAIT || state == FLOW_CLOSED;
+}
+
+/* False: not now, as there were too many RSTs. */
+static bool end_flow(struct worker *w, flow_ref up, const struct kind *kind)
+{
+	const struct flow_half *half = flow_half(&w->flows, up);
+
+	/* Both ends know already. */
+	if (!is_closed(half->state)) {
+		if (half->proto == PROTO_TCP && !answer_limits_ends(w->limits, w->now_ns))
+			return false;
+		action_due(w, CURE_ENFORCE, kind->action);
+		if (half->proto == PROTO_TCP)
+			ends_tell(w, up, kind->made);
+	}
+	flow_end(w, up, true);
+	return true;
+}
+
+/* Returns 1 if it ended, 0 if not, -1 if it shall but cannot now. */
+static int look_at(struct worker *w, flow_ref up)
+{
+	struct flow_track *track = flow_track(&w->flows, up);
+	uint64_t order = order_for(w, track->backend_slot);
+	const struct kind *kind = &kinds[cause_of(order)];
+	enum cure_mode mode, now;
+
+	if (w->reaper.survey != w->reaper.surveyed)
+		survey(w, up, track->backend_slot);
+	if (!order || !is_due(w, up, order))
+		return 0;
+	mode = flow_mode(track, kind->cure);
+	now = w->burst.policy->modes.of[kind->cure];
+	mode = now < mode ? now : mode;
+	if (mode == CURE_SHADOW)
+		count_would(w, track, kind->action);
+	if (mode != CURE_ENFORCE)
+		return 0;
+	return end_flow(w, up, kind) ? 1 : -1;
+}
+
+static uint64_t n_entries(const struct worker *w)
+{
+	return (uint64_t)w->flows.pool4.capacity + w->flows.pool6.capacity;
+}
+
+/* The cursor counts the entries of the IPv4 pool, then those of the IPv6 pool. */
+static flow_ref entry_at(const struct worker *w, uint64_t cursor)
+{
+	uint64_t n_v4 = w->flows.pool4.capacity;
+
+	return flow_ref_make(cursor >= n_v4, cursor >= n_v4 ? cursor - n_v4 : cursor, DIR_UP);
+}
+
+static void end_walk(struct worker *w)
+{
+	struct reaper *r = &w->reaper;
+	uint64_t rest_ms = n_entries(w) / REST_ENTRIES_PER_MS;
+
+	r->next_ms = clock_ms(w->now_ns) + (rest_ms > WALK_EVERY_MS ? rest_ms : WALK_EVERY_MS);
+	__atomic_store_n(&r->surveyed, r->survey, __ATOMIC_RELEASE);
+}
+
+static void walk(struct worker *w)
+{
+	struct reaper *r = &w->reaper;
+	uint64_t end = r->cursor + SCAN_PER_LOOP < n_entries(w) ? r->cursor + SCAN_PER_LOOP : n_entries(w);
+	unsigned n_ended = 0;
+
+	r->starved = false;
+	while (r->cursor < end && n_ended < ENDS_PER_LOOP && !r->starved) {
+		flow_ref up = entry_at(w, r->cursor);
+		int ended = flow_half(&w->flows, up)->state == FLOW_FREE ? 0 : look_at(w, up);
+
+		r->starved = ended < 0;
+		n_ended += ended > 0;
+		r->cursor += ended >= 0;
+	}
+	r->walking = r->cursor < n_entries(w);
+	if (!r->walking)
+		end_walk(w);
+}
+
+/* A survey begins at once, the next walk for orders in its time. */
+static bool is_walk_due(const struct worker *w)
+{
+	const struct reap_cells *c = &w->cells->reap;
+
+	if (__atomic_load_n(&c->survey, __ATOMIC_RELAXED) != w->reaper.surveyed)
+		return true;
+	return __atomic_load_n(&c->n_orders, __ATOMIC_RELAXED) && clock_ms(w->now_ns) >= w->reaper.next_ms;
+}
+
+static void begin_walk(struct worker *w)
+{
+	w->reaper.walking = true;
+	w->reaper.cursor = 0;
+	w->reaper.survey = __atomic_load_n(&w->cells->reap.survey, __ATOMIC_RELAXED);
+}
+
+unsigned reap_run(struct worker *w)
+{
+	w->reaper.seen = __atomic_load_n(&w->cells->reap.number, __ATOMIC_ACQUIRE);
+	if (!w->reaper.walking) {
+		if (__builtin_expect(!is_walk_due(w), 1))
+			return 0;
+		begin_walk(w);
+	}
+	pipeline_stamp(w, &w->burst);
+	walk(w);
+	return w->reaper.walking && !w->reaper.starved;
+}
+
+bool reap_is_told(const struct worker *w)
+{
+	return __atomic_load_n(&w->cells->reap.number, __ATOMIC_RELAXED) != w->reaper.seen;
+}
+
+unsigned reap_nap_ms(const struct worker *w, unsigned max_ms)
+{
+	uint64_t now_ms = clock_ms(w->now_ns);
+
+	if (w->reaper.walking)
+		return STARVED_NAP_MS < max_ms ? STARVED_NAP_MS : max_ms;
+	if (!__atomic_load_n(&w->cells->reap.n_orders, __ATOMIC_RELAXED) || now_ms + max_ms <= w->reaper.next_ms)
+		return max_ms;
+	return now_ms < w->reaper.next_ms ? w->reaper.next_ms - now_ms : 1;
+}
+
+uint64_t reap_bytes(uint32_t n_backend_slots)
+{
+	return (uint64_t)n_backend_slots * sizeof(struct reap_oldest);
+}
+
+int reap_init(struct reaper *r, uint32_t n_backend_slots)
+{
+	r->oldest = memory_alloc(reap_bytes(n_backend_slots));
+	return r->oldest ? 0 : -ENOMEM;
+}
+
+void reap_fini(struct reaper *r)
+{
+	memory_free(r->oldest);
+}

@@ -1,0 +1,403 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "storm.h"
+#include "action.h"
+#include "admit.h"
+#include "pipeline.h"
+#include "syn.h"
+
+#include <rte_mbuf.h>
+
+#define HOLD_BURSTS   4                  /* per turn */
+#define JITTER_MAX_NS 20000000ull        /* more would only delay */
+#define MISSES_MAX    4                  /* turns without a token, until a place in line is given up */
+#define NO_BUFFER_NS  HOLD_TICK_NS       /* until one is looked for again */
+#define FRACTION      GCRA_FRACTION_BITS /* waits are in 2^-16 ns */
+
+#define ONE_FOR_EACH_CAP(name)                                                                                         \
+	static_assert(name##_prefix == name##_client + STORM_PREFIX &&                                                 \
+			      name##_service == name##_client + STORM_SERVICE,                                         \
+		      "one for each cap, in their order")
+ONE_FOR_EACH_CAP(VERDICT_answer_storm);
+ONE_FOR_EACH_CAP(VERDICT_shed_storm);
+ONE_FOR_EACH_CAP(ACTION_hold);
+ONE_FOR_EACH_CAP(ACTION_refuse);
+ONE_FOR_EACH_CAP(ACTION_silence);
+
+/* 0 to range - 1; splitmix64. */
+static uint64_t draw(struct worker *w, uint64_t range)
+{
+	uint64_t z = (w->random += UINT64_C(0x9e3779b97f4a7c15));
+
+	z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+	z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+	z ^= z >> 31;
+	return (unsigned __int128)z * range >> 64;
+}
+
+/* --- caps --- */
+
+static struct client_table *table_of(const struct worker *w, enum storm_cap cap)
+{
+	return cap == STORM_CLIENT ? &w->dp->clients : &w->dp->prefixes;
+}
+
+static struct storm_caps find_caps(struct worker *w, const struct policy_service *svc, const struct ipaddr *client)
+{
+	struct service_shared *shared = &w->cells->services[svc->ref.slot];
+	struct storm_caps caps = {0};
+
+	for (enum storm_cap cap = STORM_CLIENT; cap <= STORM_PREFIX; cap++) {
+		struct client_cell cell;
+
+		if (!svc->storm.caps[cap].interval)
+			continue;
+		caps.at[cap].rate = &svc->storm.caps[cap];
+		caps.at[cap].tag = client_tag(table_of(w, cap), &svc->ref, client);
+		cell = client_lookup(table_of(w, cap), caps.at[cap].tag);
+		caps.at[cap].bucket = cell.bucket;
+		caps.at[cap].line = cell.line;
+	}
+	if (svc->storm.caps[STORM_SERVICE].interval) {
+		caps.at[STORM_SERVICE].rate = &svc->storm.caps[STORM_SERVICE];
+		caps.at[STORM_SERVICE].bucket = &shared->rate;
+		caps.at[STORM_SERVICE].line = &shared->line;
+	}
+	return caps;
+}
+
+void storm_take(struct worker *w, const struct storm_caps *caps)
+{
+	for (enum storm_cap cap = 0; cap < STORM_CAPS; cap++) {
+		struct gcra *bucket = caps->at[cap].bucket;
+
+		if (!caps->at[cap].rate)
+			continue;
+		if (!bucket)
+			bucket = client_claim(table_of(w, cap), caps->at[cap].tag, w->now_ns).bucket;
+		if (bucket)
+			gcra_take(bucket, caps->at[cap].rate, w->now_ns);
+	}
+}
+
+struct test {
+	uint64_t wait;          /* until all let it through, as far as can be told now; 0: they do */
+	enum storm_cap first;   /* of those that do not, in their order */
+	enum storm_cap longest; /* the one that `wait` is for */
+};
+
+/*
+ * Nobody overtakes those who stand in line for a bucket. `in_line`: bits of the caps in whose line the attempt has a
+ * place, which has come.
+ */
+static struct test test_caps(const struct worker *w, const struct storm_caps *caps, uint8_t in_line)
+{
+	struct test t = {.first = STORM_CAPS};
+
+	for (enum storm_cap cap = 0; cap < STORM_CAPS; cap++) {
+		const struct gcra_rate *rate = caps->at[cap].rate;
+		uint64_t wait, line = 0;
+
+		if (!caps->at[cap].bucket)
+			continue;
+		wait = gcra_wait(caps->at[cap].bucket, rate, w->now_ns);
+		if (!(in_line >> cap & 1))
+			line = gcra_line_wait(caps->at[cap].line, rate, w->now_ns);
+		wait = wait > line ? wait : line;
+		if (wait && t.first == STORM_CAPS)
+			t.first = cap;
+		if (wait > t.wait) {
+			t.wait = wait;
+			t.longest = cap;
+		}
+	}
+	return t;
+}
+
+/* --- the lower rungs --- */
+
+/* A RST, or silence. The verdict is of no use in shadow. */
+static enum verdict refuse(struct worker *w, enum cure_mode mode, uint32_t service_slot, const struct ipaddr *client,
+			   bool tcp, enum storm_cap cap)
+{
+	struct service_cell *cell = &w->services[service_slot];
+	bool aloud = tcp && (mode == CURE_ENFORCE ? answer_limits_refused(w->limits, client, w->now_ns)
+						  : answer_limits_would_refuse(w->limits, client, w->now_ns));
+
+	if (action_due(w, mode, (aloud ? ACTION_refuse_client : ACTION_silence_client) + cap)) {
+		count_add(&cell->refused_storm, 1);
+		count_add(aloud ? &cell->refused : &cell->silent, 1);
+	} else {
+		count_add(aloud ? &cell->would_refuse : &cell->would_silence, 1);
+	}
+	return (aloud ? VERDICT_answer_storm_client : VERDICT_shed_storm_client) + cap;
+}
+
+/* --- holding --- */
+
+/*
+ * No service takes more than what it leaves to the others, and half of that if its turn will not come in time: such a
+ * hold only keeps its client from trying again at once.
+ */
+static bool has_room(const struct worker *w, const struct policy_service *svc, bool hopeless)
+{
+	uint32_t free = w->holds.capacity - w->holds.n;
+
+	return w->holds.of_service[svc->ref.slot] < (hopeless ? free / 2 : free);
+}
+
+static bool may_hold(const struct worker *w, const struct policy_service *svc, const struct item *it, bool hopeless)
+{
+	return it->p.proto == PROTO_TCP && svc->storm.hold_ns && svc->sets[it->p.family == 6][SET_TCP].n_backends &&
+	       has_room(w, svc, hopeless) && syn_is_right(it);
+}
+
+/* A place in the line of the cap that it waits for, or the one that it has; `*wait` becomes that place's. */
+static bool has_place(struct worker *w, struct hold *h, const struct storm_caps *caps, enum storm_cap cap,
+		      uint64_t max_wait, uint64_t *wait)
+{
+	if (*wait > max_wait)
+		return false;
+	if (h->in_line >> cap & 1)
+		return true;
+	if (!gcra_line_join(caps->at[cap].line, caps->at[cap].rate, w->now_ns, max_wait, wait))
+		return false;
+	h->in_line |= 1 << cap;
+	return true;
+}
+
+/*
+ * When the hold is tried next, before its end. A place in line is an interval of the bucket's, in which the moment is
+ * random: so a burst leaves spread over the time that the bucket needs for it, in the order in which it came. Who finds
+ * no place in time is tried at its end, which is random then, too: what came together must not be sent away together,
+ * to come again so.
+ */
+static void plan(struct worker *w, struct hold *h, const struct storm_caps *caps, const struct test *t)
+{
+	uint64_t left_ns = h->end_ns - w->now_ns, wait = t->wait, due_ns;
+	uint64_t jitter_ns = caps->at[t->longest].rate->interval >> FRACTION;
+
+	if (has_place(w, h, caps, t->longest, left_ns << FRACTION, &wait)) {
+		due_ns = w->now_ns + (wait >> FRACTION) + 1 +
+			 draw(w, jitter_ns < JITTER_MAX_NS ? jitter_ns : JITTER_MAX_NS);
+	} else {
+		h->end_ns -= draw(w, left_ns / 2);
+		due_ns = h->end_ns;
+	}
+	hold_schedule(&w->holds, h, due_ns < h->end_ns ? due_ns : h->end_ns);
+}
+
+static bool hold(struct worker *w, enum cure_mode mode, const struct policy_service *svc, const struct item *it,
+		 const struct storm_caps *caps, const struct test *t)
+{
+	struct service_cell *cell = &w->services[svc->ref.slot];
+	bool hopeless = t->wait > svc->storm.hold_ns << FRACTION;
+	struct hold new;
+
+	if (!may_hold(w, svc, it, hopeless))
+		return false;
+	new = (struct hold){
+		.src = packet_src(it->frame, &it->p),
+		.dst = packet_dst(it->frame, &it->p),
+		.sport_be = it->p.sport_be,
+		.dport_be = it->p.dport_be,
+		.payload_len = it->p.payload_len,
+		.service = svc->ref,
+		.hash = it->hash,
+		.end_ns = w->now_ns + svc->storm.hold_ns,
+		.shadow = mode == CURE_SHADOW,
+	};
+	syn_keep(&new.syn, it);
+	plan(w, hold_add(&w->holds, &new, w->now_ns), caps, t);
+	if (action_due(w, mode, ACTION_hold_client + t->first)) {
+		w->ledger.inside++;
+		count_add(&cell->held, 1);
+		count_add(&cell->holding, 1);
+	} else {
+		count_add(&cell->would_hold, 1);
+	}
+	return true;
+}
+
+enum verdict storm_admit(struct worker *w, const struct policy *policy, const struct policy_service *svc,
+			 struct item *it, struct storm_caps *caps)
+{
+	enum cure_mode mode = policy->modes.of[CURE_STORM];
+	enum verdict verdict = VERDICT_INSIDE;
+	struct ipaddr client;
+	struct test t;
+
+	*caps = (struct storm_caps){0};
+	if (mode == CURE_OFF)
+		return VERDICT_NONE;
+	client = packet_src(it->frame, &it->p);
+	*caps = find_caps(w, svc, &client);
+	t = test_caps(w, caps, 0);
+	if (!t.wait)
+		return VERDICT_NONE;
+	if (!hold(w, mode, svc, it, caps, &t))
+		verdict = refuse(w, mode, svc->ref.slot, &client, it->p.proto == PROTO_TCP, t.first);
+	*caps = (struct storm_caps){0};
+	return mode == CURE_ENFORCE ? verdict : VERDICT_NONE;
+}
+
+/* A SYN with another number takes the first one's place, in line too: the client has begun anew on the same ports. */
+bool storm_absorb_syn(struct worker *w, const struct item *it)
+{
+	struct ipaddr src = packet_src(it->frame, &it->p), dst = packet_dst(it->frame, &it->p);
+	struct hold *h = hold_lookup(&w->holds, it->hash, &src, &dst, it->p.sport_be, it->p.dport_be);
+
+	if (!h)
+		return false;
+	if (syn_is_right(it)) {
+		syn_keep(&h->syn, it);
+		h->payload_len = it->p.payload_len;
+	}
+	return true;
+}
+
+/* --- release --- */
+
+/* Last, and with release: when decide reads 0, this worker is through with the slot. */
+static void end_hold(struct worker *w, struct hold *h)
+{
+	uint64_t *holding = &w->services[h->service.slot].holding;
+
+	if (!h->shadow) {
+		w->ledger.inside--;
+		__atomic_store_n(holding, *holding - 1, __ATOMIC_RELEASE);
+	}
+	hold_del(&w->holds, h);
+}
+
+/* The service for which it is held, unless that is gone, or no longer listens there. */
+static const struct policy_service *service_of(const struct policy *policy, const struct hold *h)
+{
+	const struct policy_service *svc =
+		h->service.slot < policy->n_services ? policy->services[h->service.slot] : NULL;
+	const struct policy_listener *listener = listener_lookup(policy->listeners, &h->dst, h->dport_be, PROTO_TCP);
+
+	if (!svc || svc->ref.generation != h->service.generation)
+		return NULL;
+	return listener && listener->service_slot == h->service.slot ? svc : NULL;
+}
+
+/* Makes the packet again, as the burst's next. NULL if there is no buffer. */
+static struct item *make_item(struct worker *w, struct burst *b, const struct hold *h)
+{
+	const struct syn syn = {h->src, h->dst, h->sport_be, h->dport_be, h->syn};
+	struct item *it = &b->items[b->n];
+
+	if (!syn_make(w, &syn, it))
+		return NULL;
+	b->n++;
+	return it;
+}
+
+/* What becomes of the attempt, now that its time has come; without a packet it can only be forgotten. */
+static void settle(struct worker *w, struct burst *b, const struct hold *h, struct item *it,
+		   const struct policy_service *svc, const struct storm_caps *caps, const struct test *t)
+{
+	struct service_cell *cell = &w->services[h->service.slot];
+
+	if (!it) {
+		w->ledger.verdicts[VERDICT_drop_no_buffer]++;
+		count_add(&cell->silent, 1);
+		return;
+	}
+	if (!svc)
+		it->verdict = admit_refuse(w, h->service.slot, it, VERDICT_answer_service_down, VERDICT_NONE);
+	else if (t->wait)
+		it->verdict = refuse(w, CURE_ENFORCE, h->service.slot, &h->src, true, t->first);
+	else
+		it->verdict = admit_serve(w, b->policy, svc, it, caps);
+	if (it->verdict == VERDICT_NONE)
+		count_add(&cell->held_admitted, 1);
+	else
+		it->p.payload_len = h->payload_len; /* a RST acknowledges it, though it is not here */
+}
+
+static void settle_shadow(struct worker *w, const struct hold *h, const struct policy_service *svc,
+			  const struct storm_caps *caps, const struct test *t)
+{
+	if (!svc)
+		return;
+	if (t->wait)
+		refuse(w, CURE_SHADOW, h->service.slot, &h->src, true, t->first);
+	else
+		storm_take(w, caps);
+}
+
+/*
+ * True: it waits on. Its turn may come without a token: another worker took one too many, or this one did not run for a
+ * while. A token late is no harm; but of many that are late not all can be tried at each token, so they line up anew.
+ */
+static bool waits_on(struct worker *w, struct hold *h, const struct storm_caps *caps, const struct test *t)
+{
+	if (!t->wait || w->now_ns >= h->end_ns)
+		return false;
+	if (h->in_line >> t->longest & 1 && ++h->n_missed == MISSES_MAX) {
+		h->in_line &= ~(1 << t->longest);
+		h->n_missed = 0;
+	}
+	plan(w, h, caps, t);
+	return true;
+}
+
+static void try_again(struct worker *w, struct burst *b, struct hold *h)
+{
+	const struct policy_service *svc = service_of(b->policy, h);
+	struct storm_caps caps = {0};
+	struct item *it = NULL;
+	struct test t = {0};
+
+	if (svc) {
+		caps = find_caps(w, svc, &h->src);
+		t = test_caps(w, &caps, h->in_line);
+		if (waits_on(w, h, &caps, &t))
+			return;
+	}
+	if (!h->shadow) {
+		it = make_item(w, b, h);
+		if (!it && w->now_ns < h->end_ns) {
+			hold_schedule(&w->holds, h, w->now_ns + NO_BUFFER_NS);
+			return;
+		}
+		settle(w, b, h, it, svc, &caps, &t);
+	} else {
+		settle_shadow(w, h, svc, &caps, &t);
+	}
+	end_hold(w, h);
+}
+
+void storm_run_due(struct worker *w)
+{
+	struct hold *due[BURST_MAX];
+	struct burst *b = &w->burst;
+	uint32_t n = BURST_MAX;
+
+	for (unsigned i = 0; i < HOLD_BURSTS && n == BURST_MAX; i++) {
+		n = hold_due(&w->holds, w->now_ns, BURST_MAX, due);
+		if (!n)
+			return;
+		pipeline_stamp(w, b);
+		b->n = 0;
+		for (uint32_t j = 0; j < n; j++)
+			try_again(w, b, due[j]);
+		pipeline_finish(w);
+	}
+}
+
+void storm_stop(struct worker *w)
+{
+	struct hold *due[BURST_MAX];
+	uint32_t n;
+
+	while ((n = hold_due(&w->holds, UINT64_MAX, BURST_MAX, due)))
+		for (uint32_t i = 0; i < n; i++) {
+			if (!due[i]->shadow) {
+				w->ledger.verdicts[VERDICT_drop_stopped]++;
+				count_add(&w->services[due[i]->service.slot].silent, 1);
+			}
+			end_hold(w, due[i]);
+		}
+}

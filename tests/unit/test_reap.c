@@ -1,0 +1,534 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Flows that end by order. */
+#include "talk.h"
+
+#include "dataplane.h"
+#include "reap.h"
+
+#include <netinet/in.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define RST_PER_S        9000
+#define BURST_RST        1350 /* 150 ms of that */
+#define SCANNED_PER_LOOP 128
+#define ENDED_PER_LOOP   32
+
+static const struct reap_order now_all = {.cause = REAP_DRAIN};
+
+static uint32_t slot_of(bool v6, enum ip_proto proto, unsigned backend)
+{
+	return rig.backends[v6][proto == PROTO_UDP][backend].ref.slot;
+}
+
+/* Turns without the clock, until nothing is left to walk. */
+static void turns(unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		turn();
+}
+
+/* A whole walk, and what it does. */
+static void walk(void)
+{
+	pass_ms(120);
+}
+
+static uint64_t did(enum action a)
+{
+	uint64_t n = 0;
+
+	for (unsigned i = 0; i < n_workers; i++)
+		n += rig.dp->workers[i]->ledger.did[a];
+	return n;
+}
+
+static uint64_t would(enum action a)
+{
+	uint64_t n = 0;
+
+	for (unsigned i = 0; i < n_workers; i++)
+		n += rig.dp->workers[i]->ledger.would[a];
+	return n;
+}
+
+/* Takes what left and says how much. */
+static unsigned take_everything(void)
+{
+	unsigned n = 0;
+	struct sent s;
+
+	while (take(&s))
+		n++;
+	return n;
+}
+
+/* One RST on each side: towards the backend in s[0], towards the client in s[1]. */
+static void take_both(struct sent s[2])
+{
+	struct sent first;
+
+	take_right(&first);
+	take_right(&s[first.port == RIG_WAN ? 0 : 1]);
+	s[first.port == RIG_WAN ? 1 : 0] = first;
+	take_none();
+}
+
+/* --- the numbers --- */
+
+static void check_both(bool v6, uint32_t backend_expects, uint32_t client_expects, uint32_t client_sent,
+		       uint32_t backend_sent)
+{
+	struct sent s[2];
+
+	dataplane_reap(rig.dp, slot_of(v6, PROTO_TCP, 0), &now_all);
+	walk();
+	take_both(s);
+	check_rst(&s[0], RIG_LAN, TCP_RST | TCP_ACK, backend_expects, backend_sent);
+	check_rst(&s[1], RIG_WAN, TCP_RST | TCP_ACK, client_expects, client_sent);
+	assert_int_equal(n_flows(), 0);
+	assert_int_equal(did(ACTION_drain_rst), 1);
+}
+
+/* D-3: what each side acknowledged last. */
+static void test_idle(void **state)
+{
+	for (int v6 = 0; v6 < 2; v6++) {
+		struct talk t;
+
+		start((struct rig_config){.n_backends = 1});
+		t = establish(v6, 3);
+		exchange(RIG_WAN, with_payload(from_client(&t, TCP_ACK, ISN + 1, PEER + 1), 100));
+		exchange(RIG_LAN, with_payload(from_backend(&t, TCP_ACK, PEER + 1, ISN + 101), 200));
+		exchange(RIG_WAN, from_client(&t, TCP_ACK, ISN + 101, PEER + 201));
+		pass_ms(5000);
+		check_both(v6, ISN + 101, PEER + 201, ISN + 101, PEER + 201);
+		stop();
+	}
+}
+
+/* Data that is under way is there before the RST; data that was lost long ago is not. */
+static void test_busy(void **state)
+{
+	for (int lost = 0; lost < 2; lost++) {
+		struct talk t;
+
+		start((struct rig_config){.n_backends = 1});
+		t = establish(false, 3);
+		exchange(RIG_LAN, with_payload(from_backend(&t, TCP_ACK, PEER + 1, ISN + 1), 200));
+		if (lost)
+			pass_ms(2000);
+		check_both(false, ISN + 1, lost ? PEER + 1 : PEER + 201, ISN + 1, PEER + 201);
+		stop();
+	}
+}
+
+/* Neither side has said all that a RST needs to know of it. */
+static void test_handshake(void **state)
+{
+	for (int answered = 0; answered < 2; answered++) {
+		struct talk t;
+
+		start((struct rig_config){.n_backends = 1});
+		t = begin(PROTO_TCP, true, 3);
+		if (answered)
+			exchange(RIG_LAN, from_backend(&t, TCP_SYN | TCP_ACK, PEER, ISN + 1));
+		pass_ms(2000);
+		/* A client in SYN-SENT looks at the acknowledgement alone. */
+		check_both(true, ISN + 1, answered ? PEER + 1 : 0, ISN + 1, answered ? PEER + 1 : 0);
+		stop();
+	}
+}
+
+/* UDP has no RST, and who closed or was reset knows already. */
+static void test_silent(void **state)
+{
+	struct talk t;
+
+	start((struct rig_config){.n_backends = 1});
+	begin(PROTO_UDP, false, 1);
+	t = establish(false, 2);
+	exchange(RIG_WAN, from_client(&t, TCP_RST, ISN + 1, 0));
+	assert_int_equal(n_flows(), 2);
+	dataplane_reap(rig.dp, slot_of(false, PROTO_UDP, 0), &now_all);
+	dataplane_reap(rig.dp, slot_of(false, PROTO_TCP, 0), &now_all);
+	walk();
+	take_none();
+	assert_int_equal(n_flows(), 0);
+	assert_int_equal(did(ACTION_drain_rst), 1); /* the UDP flow: it lived */
+	stop();
+}
+
+/* --- which flows --- */
+
+static void test_one_slot_only(void **state)
+{
+	unsigned of_first = 0;
+
+	start((struct rig_config){.n_backends = 2});
+	for (unsigned client = 0; client < 32; client++) {
+		struct talk t = establish(false, client);
+
+		of_first += ipaddr_equal(&t.backend, &rig.backends[SET_V4][SET_TCP][0].addr);
+	}
+	assert_in_range(of_first, 1, 31);
+	dataplane_reap(rig.dp, slot_of(false, PROTO_TCP, 0), &now_all);
+	walk();
+	assert_int_equal(take_everything(), 2 * of_first);
+	assert_int_equal(n_flows(), 32 - of_first);
+	dataplane_reap_all(rig.dp, &(struct reap_order){.cause = REAP_STOP});
+	walk();
+	assert_int_equal(n_flows(), 0);
+	assert_int_equal(did(ACTION_rst_stop), 32 - of_first);
+	take_everything();
+	stop();
+}
+
+static void test_cancel(void **state)
+{
+	start((struct rig_config){.n_backends = 1});
+	establish(false, 1);
+	dataplane_reap(rig.dp, slot_of(false, PROTO_TCP, 0), &now_all);
+	assert_int_equal(dataplane_reap_ordered(rig.dp, slot_of(false, PROTO_TCP, 0)), REAP_DRAIN);
+	/* Not the order of another cause. */
+	dataplane_reap_cancel(rig.dp, slot_of(false, PROTO_TCP, 0), REAP_STOP);
+	assert_int_equal(dataplane_reap_ordered(rig.dp, slot_of(false, PROTO_TCP, 0)), REAP_DRAIN);
+	dataplane_reap_cancel(rig.dp, slot_of(false, PROTO_TCP, 0), REAP_DRAIN);
+	assert_int_equal(dataplane_reap_ordered(rig.dp, slot_of(false, PROTO_TCP, 0)), REAP_NONE);
+	assert_int_equal(rig.dp->cells.reap.n_orders, 0);
+	walk();
+	take_none();
+	assert_int_equal(n_flows(), 1);
+	stop();
+}
+
+/* The slot's next owner has nothing to do with what was ordered for the one before. */
+static void test_slot_reuse(void **state)
+{
+	uint32_t slot;
+
+	start((struct rig_config){.n_backends = 1});
+	slot = slot_of(false, PROTO_TCP, 0);
+	establish(false, 1);
+	dataplane_reap(rig.dp, slot, &now_all);
+	walk();
+	assert_int_equal(take_everything(), 2);
+	assert_true(dataplane_backend_unused(rig.dp, slot));
+	dataplane_backend_reset(rig.dp, slot);
+	assert_int_equal(rig.dp->cells.reap.n_orders, 0);
+	establish(false, 2);
+	walk();
+	take_none();
+	assert_int_equal(n_flows(), 1);
+	stop();
+}
+
+static void test_min_age(void **state)
+{
+	start((struct rig_config){.n_backends = 1});
+	establish(false, 1);
+	pass_ms(10000);
+	establish(false, 2);
+	pass_ms(1000);
+	dataplane_reap(rig.dp, slot_of(false, PROTO_TCP, 0), &(struct reap_order){.cause = REAP_DRAIN, .min_age_s = 5});
+	/* The second one was young when it was ordered, and stays so. */
+	pass_ms(60000);
+	assert_int_equal(take_everything(), 2);
+	assert_int_equal(n_flows(), 1);
+	stop();
+}
+
+/* --- when --- */
+
+/* Evenly over the spread: who is idle in its first half, the others in the second. */
+static void test_spread(void **state)
+{
+	enum { N = 60, SPREAD_MS = 12000 };
+	unsigned ended = 0;
+
+	start((struct rig_config){.n_backends = 1, .flows_v4 = 2 * N});
+	for (unsigned client = 0; client < 2 * N; client++) {
+		struct talk t = establish(false, client);
+
+		if (client >= N)
+			exchange(RIG_LAN, with_payload(from_backend(&t, TCP_ACK, PEER + 1, ISN + 1), 200));
+	}
+	dataplane_reap(rig.dp, slot_of(false, PROTO_TCP, 0),
+		       &(struct reap_order){.cause = REAP_DRAIN, .spread_ms = SPREAD_MS});
+	for (unsigned quarter = 1; quarter <= 4; quarter++) {
+		pass_ms(SPREAD_MS / 4);
+		ended += take_everything() / 2;
+		assert_int_equal(n_flows(), 2 * N - ended);
+		assert_in_range(ended, quarter * N / 2 - N / 4, quarter * N / 2 + N / 4);
+		if (quarter == 2)
+			assert_in_range(ended, N - 2, N);
+	}
+	walk();
+	take_everything();
+	assert_int_equal(n_flows(), 0);
+	stop();
+}
+
+static void test_budget_of_a_loop(void **state)
+{
+	enum { N = 600 };
+	unsigned loops = 0, ended = 0;
+
+	start((struct rig_config){.n_backends = 1, .flows_v4 = N, .flows_v6 = 4096});
+	for (unsigned client = 0; client < N; client++)
+		establish(false, client);
+	dataplane_reap(rig.dp, slot_of(false, PROTO_TCP, 0), &now_all);
+	do {
+		uint64_t before = rig.worker->reaper.cursor;
+		unsigned n;
+
+		worker_run_once(rig.worker);
+		n = take_everything();
+		assert_true(n <= 2 * ENDED_PER_LOOP);
+		assert_true(rig.worker->reaper.cursor - before <= SCANNED_PER_LOOP);
+		ended += n / 2;
+		loops++;
+	} while (rig.worker->reaper.walking);
+	assert_int_equal(ended, N);
+	assert_in_range(loops, N / ENDED_PER_LOOP + 4096 / SCANNED_PER_LOOP, 60);
+	stop();
+}
+
+/* The whole gateway's limit on RSTs holds, whatever was ordered. */
+static void test_rate(void **state)
+{
+	for (unsigned workers = 1; workers <= 2; workers++) {
+		enum { N = 1800 };
+		unsigned n = 0;
+		uint64_t begin_ns;
+
+		start((struct rig_config){.n_backends = 1, .n_workers = workers, .flows_v4 = 2 * N});
+		for (unsigned client = 0; client < N; client++)
+			establish(false, client);
+		begin_ns = rig.now_ns;
+		dataplane_reap(rig.dp, slot_of(false, PROTO_TCP, 0), &now_all);
+		while (n_flows()) {
+			uint64_t ms = (rig.now_ns - begin_ns) / 1000000;
+
+			turns(4);
+			n += take_everything();
+			assert_true(n <= RST_PER_S * ms / 1000 + BURST_RST + 2 * workers);
+			rig.now_ns += 1000000;
+		}
+		assert_int_equal(n, 2 * N);
+		/* Nor does it take much longer than the limit makes it; by halves of what the workers have each. */
+		assert_in_range((rig.now_ns - begin_ns) / 1000000, 200, 400);
+		/* And waiting for it is no work after which a worker would have to rest. */
+		assert_true(rig.worker->reaper.next_ms <= rig.now_ns / 1000000 + 100);
+		stop();
+	}
+}
+
+/* --- modes --- */
+
+static void test_modes(void **state)
+{
+	struct policy shadow;
+
+	start((struct rig_config){.n_backends = 1});
+	shadow = rig.policy;
+	shadow.number++;
+	shadow.modes.of[CURE_NAMES] = CURE_SHADOW;
+	establish(false, 1);
+	dataplane_publish(rig.dp, &shadow);
+	establish(false, 2);
+	dataplane_reap(rig.dp, slot_of(false, PROTO_TCP, 0), &now_all);
+	for (int i = 0; i < 5; i++)
+		walk();
+	take_none();
+	/* Once per flow, however often it is looked at: one of shadow, and one that enforce began. */
+	assert_int_equal(would(ACTION_drain_rst), 2);
+	assert_int_equal(n_flows(), 2);
+	/* A change of mode binds new flows: the second one is not ended. */
+	rig.policy.number += 2;
+	dataplane_publish(rig.dp, &rig.policy);
+	walk();
+	assert_int_equal(take_everything(), 2);
+	assert_int_equal(n_flows(), 1);
+	assert_int_equal(did(ACTION_drain_rst), 1);
+	stop();
+}
+
+static void test_off(void **state)
+{
+	start((struct rig_config){.n_backends = 1});
+	rig.policy.modes.of[CURE_NAMES] = CURE_OFF;
+	establish(false, 1);
+	dataplane_reap(rig.dp, slot_of(false, PROTO_TCP, 0), &now_all);
+	walk();
+	take_none();
+	assert_int_equal(would(ACTION_drain_rst) + did(ACTION_drain_rst), 0);
+	assert_int_equal(n_flows(), 1);
+	stop();
+}
+
+/* --- two workers --- */
+
+/* E-4: each slot's flows are counted exactly while workers end them. */
+static void test_two_workers(void **state)
+{
+	unsigned owned[2], sent = 0;
+	struct backend_report r;
+
+	start((struct rig_config){.n_backends = 1, .n_workers = 2, .flows_v4 = 256});
+	for (unsigned client = 0; client < 100; client++)
+		establish(false, client);
+	for (unsigned i = 0; i < 2; i++)
+		owned[i] = rig.dp->workers[i]->wheel.n_flows;
+	assert_true(owned[0] > 10 && owned[1] > 10);
+	dataplane_reap(rig.dp, slot_of(false, PROTO_TCP, 0),
+		       &(struct reap_order){.cause = REAP_DRAIN, .spread_ms = 4000});
+	while (n_flows()) {
+		pass_ms(100);
+		sent += take_everything();
+		observe_backend(rig.dp, slot_of(false, PROTO_TCP, 0), &r);
+		assert_int_equal(r.flows, n_flows());
+	}
+	assert_int_equal(sent, 200);
+	for (unsigned i = 0; i < 2; i++)
+		assert_int_equal(rig.dp->workers[i]->ledger.did[ACTION_drain_rst], owned[i]);
+	stop();
+}
+
+static void test_survey(void **state)
+{
+	for (unsigned workers = 1; workers <= 2; workers++) {
+		uint32_t slots[2];
+
+		start((struct rig_config){.n_backends = 2, .n_workers = workers, .flows_v4 = 256});
+		for (unsigned i = 0; i < 2; i++)
+			slots[i] = slot_of(false, PROTO_TCP, i);
+		assert_true(dataplane_survey_done(rig.dp));
+		for (unsigned client = 0; client < 16; client++)
+			establish(false, client);
+		pass_ms(8000);
+		establish(true, 1);
+		pass_ms(2000);
+		dataplane_survey(rig.dp);
+		assert_false(dataplane_survey_done(rig.dp));
+		turns(16);
+		assert_true(dataplane_survey_done(rig.dp));
+		assert_in_range(dataplane_oldest_ms(rig.dp, slots[0]), 10000, 10100);
+		assert_in_range(dataplane_oldest_ms(rig.dp, slots[1]), 10000, 10100);
+		assert_int_equal(dataplane_oldest_ms(rig.dp, slot_of(false, PROTO_UDP, 0)), 0);
+		/* They end: the next one knows nothing of them. */
+		dataplane_reap(rig.dp, slots[0], &now_all);
+		walk();
+		take_everything();
+		dataplane_survey(rig.dp);
+		turns(16);
+		assert_true(dataplane_survey_done(rig.dp));
+		assert_int_equal(dataplane_oldest_ms(rig.dp, slots[0]), 0);
+		assert_in_range(dataplane_oldest_ms(rig.dp, slots[1]), 10100, 10300);
+		stop();
+	}
+}
+
+/* Who sleeps is not left asleep over an order, and without one sleeps as long as ever. */
+static void test_naps(void **state)
+{
+	start((struct rig_config){.n_backends = 1});
+	turn();
+	assert_false(reap_is_told(rig.worker));
+	assert_int_equal(reap_nap_ms(rig.worker, 100), 100);
+	establish(false, 1);
+	dataplane_reap(rig.dp, slot_of(false, PROTO_TCP, 0),
+		       &(struct reap_order){.cause = REAP_DRAIN, .spread_ms = 10000});
+	assert_true(reap_is_told(rig.worker));
+	turn();
+	assert_false(reap_is_told(rig.worker));
+	rig.now_ns += 40000000;
+	turn();
+	assert_in_range(reap_nap_ms(rig.worker, 100), 50, 60);
+	dataplane_reap_cancel(rig.dp, slot_of(false, PROTO_TCP, 0), REAP_DRAIN);
+	assert_int_equal(reap_nap_ms(rig.worker, 100), 100);
+	stop();
+}
+
+/* Waits for real time: the workers run in threads of their own. */
+static void wait_for(bool (*done)(void))
+{
+	for (int i = 0; i < 5000 && !done(); i++)
+		usleep(1000);
+	assert_true(done());
+}
+
+static uint64_t real_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
+
+/* The rig's clock, running: `*arg` is how far ahead of the real one it is. */
+static uint64_t running_ns(void *arg)
+{
+	return real_ns() + *(const uint64_t *)arg;
+}
+
+static bool no_flow(void)
+{
+	struct backend_report r;
+
+	observe_backend(rig.dp, slot_of(false, PROTO_TCP, 0), &r);
+	return r.flows == 0;
+}
+
+static bool surveyed(void)
+{
+	return dataplane_survey_done(rig.dp);
+}
+
+static void test_threads(void **state)
+{
+	uint64_t ahead_ns;
+
+	start((struct rig_config){.n_backends = 2, .n_workers = 2, .flows_v4 = 256});
+	for (unsigned client = 0; client < 200; client++)
+		establish(false, client);
+	pass_ms(3000);
+	ahead_ns = rig.now_ns - real_ns();
+	rig.dp->config.now_ns = running_ns;
+	rig.dp->config.now_arg = &ahead_ns;
+	rig.dp->config.idle = IDLE_SLEEP;
+	assert_int_equal(dataplane_start(rig.dp), 0);
+	dataplane_survey(rig.dp);
+	wait_for(surveyed);
+	assert_in_range(dataplane_oldest_ms(rig.dp, slot_of(false, PROTO_TCP, 0)), 3000, 8100);
+	dataplane_reap(rig.dp, slot_of(false, PROTO_TCP, 0), &now_all);
+	wait_for(no_flow);
+	dataplane_reap_cancel(rig.dp, slot_of(false, PROTO_TCP, 0), REAP_DRAIN);
+	assert_true(dataplane_backend_unused(rig.dp, slot_of(false, PROTO_TCP, 0)));
+	dataplane_backend_reset(rig.dp, slot_of(false, PROTO_TCP, 0));
+	dataplane_stop(rig.dp);
+	assert_int_equal(take_everything(), 2 * did(ACTION_drain_rst));
+	assert_int_equal(n_flows(), 200 - did(ACTION_drain_rst));
+	assert_in_range(n_flows(), 50, 150);
+	stop();
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_idle),          cmocka_unit_test(test_busy),
+		cmocka_unit_test(test_handshake),     cmocka_unit_test(test_silent),
+		cmocka_unit_test(test_one_slot_only), cmocka_unit_test(test_cancel),
+		cmocka_unit_test(test_slot_reuse),    cmocka_unit_test(test_min_age),
+		cmocka_unit_test(test_spread),        cmocka_unit_test(test_budget_of_a_loop),
+		cmocka_unit_test(test_rate),          cmocka_unit_test(test_modes),
+		cmocka_unit_test(test_off),           cmocka_unit_test(test_two_workers),
+		cmocka_unit_test(test_survey),        cmocka_unit_test(test_naps),
+		cmocka_unit_test(test_threads),
+	};
+
+	if (rig_eal(320, false, 0))
+		return 1;
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
