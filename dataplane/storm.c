@@ -4,6 +4,7 @@
 #include "admit.h"
 #include "pipeline.h"
 #include "syn.h"
+#include "wall.h"
 
 #include <rte_mbuf.h>
 
@@ -145,10 +146,13 @@ static bool has_room(const struct worker *w, const struct policy_service *svc, b
 	return w->holds.of_service[svc->ref.slot] < (hopeless ? free / 2 : free);
 }
 
-static bool may_hold(const struct worker *w, const struct policy_service *svc, const struct item *it, bool hopeless)
+static bool may_hold(const struct worker *w, const struct policy *policy, const struct policy_service *svc,
+		     const struct item *it, bool hopeless)
 {
-	return it->p.proto == PROTO_TCP && svc->storm.hold_ns && svc->sets[it->p.family == 6][SET_TCP].n_backends &&
-	       has_room(w, svc, hopeless) && syn_is_right(it);
+	const struct policy_set *set = &svc->sets[it->p.family == 6][SET_TCP];
+
+	return it->p.proto == PROTO_TCP && svc->storm.hold_ns && set->n_backends && has_room(w, svc, hopeless) &&
+	       syn_is_right(it) && !wall_is_shut(w, policy, set, it->hash);
 }
 
 /* A place in the line of the cap that it waits for, or the one that it has; `*wait` becomes that place's. */
@@ -186,14 +190,15 @@ static void plan(struct worker *w, struct hold *h, const struct storm_caps *caps
 	hold_schedule(&w->holds, h, due_ns < h->end_ns ? due_ns : h->end_ns);
 }
 
-static bool hold(struct worker *w, enum cure_mode mode, const struct policy_service *svc, const struct item *it,
+static bool hold(struct worker *w, const struct policy *policy, const struct policy_service *svc, const struct item *it,
 		 const struct storm_caps *caps, const struct test *t)
 {
+	enum cure_mode mode = policy->modes.of[CURE_STORM];
 	struct service_cell *cell = &w->services[svc->ref.slot];
 	bool hopeless = t->wait > svc->storm.hold_ns << FRACTION;
 	struct hold new;
 
-	if (!may_hold(w, svc, it, hopeless))
+	if (!may_hold(w, policy, svc, it, hopeless))
 		return false;
 	new = (struct hold){
 		.src = packet_src(it->frame, &it->p),
@@ -234,7 +239,7 @@ enum verdict storm_admit(struct worker *w, const struct policy *policy, const st
 	t = test_caps(w, caps, 0);
 	if (!t.wait)
 		return VERDICT_NONE;
-	if (!hold(w, mode, svc, it, caps, &t))
+	if (!hold(w, policy, svc, it, caps, &t))
 		verdict = refuse(w, mode, svc->ref.slot, &client, it->p.proto == PROTO_TCP, t.first);
 	*caps = (struct storm_caps){0};
 	return mode == CURE_ENFORCE ? verdict : VERDICT_NONE;

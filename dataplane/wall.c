@@ -52,6 +52,13 @@ const struct policy_backend *wall_choose(struct worker *w, const struct policy *
 	return action_due(w, mode, ACTION_refuse_open) ? NULL : first;
 }
 
+bool wall_is_shut(const struct worker *w, const struct policy *policy, const struct policy_set *set, uint64_t hash)
+{
+	return policy->modes.of[CURE_WALL] == CURE_ENFORCE &&
+	       !select_takes_flows(w->cells, select_backend(set, hash)->ref.slot) &&
+	       !select_next(w->cells, set, hash, SLOT_NONE);
+}
+
 /* --- flows that wait: a list per backend, linked by their DIR_DOWN, which is never 0 --- */
 
 static void start_waiting(struct worker *w, flow_ref up)

@@ -5,6 +5,7 @@
 #include "hash.h"
 #include "place.h"
 #include "storm.h"
+#include "streak.h"
 
 #include <netinet/in.h>
 #include <stdlib.h>
@@ -490,6 +491,38 @@ static void test_held(void **state)
 
 /* Data that came with a SYN is not kept: its sender sends it again (RFC 7413 4.1.3), or hears that it was for nothing.
  */
+/* With all breakers open there is nothing to wait for. */
+static void hopeless(bool v6, unsigned workers)
+{
+	const struct streak open = {.state = BREAKER_OPEN};
+
+	for (int n_open = 1; n_open <= 2; n_open++) {
+		begin_with((struct rig_config){.flows_v4 = 64, .flows_v6 = 64, .n_workers = workers}, 0);
+		rig.policy.modes.of[CURE_WALL] = CURE_ENFORCE;
+		set_cap(STORM_SERVICE, 10, 1);
+		for (uint32_t i = 0; i < 4; i++)
+			attempt(v6, i);
+		pass(0);
+		assert_true(seen.refused); /* no token is left */
+		memset(&seen, 0, sizeof(seen));
+		rig.service.storm.hold_ns = HOLD;
+		for (int i = 0; i < n_open; i++)
+			rig.dp->cells.backends[rig.backends[v6][SET_TCP][i].ref.slot].breaker = streak_word(&open);
+		for (uint32_t i = 4; i < 8; i++)
+			attempt(v6, i);
+		pass(0);
+		assert_int_equal(seen.admitted, 0);
+		assert_int_equal(report().held, n_open == 2 ? 0 : 4);
+		assert_int_equal(seen.refused, n_open == 2 ? 4 : 0);
+		stop();
+	}
+}
+
+static void test_hopeless(void **state)
+{
+	each(hopeless);
+}
+
 static void test_fast_open(void **state)
 {
 	for (int v6 = 0; v6 < 2; v6++) {
@@ -1070,6 +1103,7 @@ int main(void)
 		cmocka_unit_test(test_rst_then_silence),
 		cmocka_unit_test(test_udp),
 		cmocka_unit_test(test_held),
+		cmocka_unit_test(test_hopeless),
 		cmocka_unit_test(test_fast_open),
 		cmocka_unit_test(test_damaged),
 		cmocka_unit_test(test_other_isn),
