@@ -22,6 +22,15 @@ def pytest_configure(config):
     end_on_signals()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Where workers and families make four of a test, the short run has two: both numbers, both families."""
+    for item in items:
+        params = item.callspec.params if hasattr(item, "callspec") else {}
+        if "lab" in params and "family" in params and (params["lab"] == 1) != (params["family"] == 4):
+            item.add_marker("long")
+
+
 @pytest.fixture(scope="session", params=[1, 2], ids=["1worker", "2workers"])
 def lab(request):
     """Hosts and servers; as many queues towards the gateway as it has workers."""
