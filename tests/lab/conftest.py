@@ -9,7 +9,7 @@ import pytest
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from gateways import Nftables, Spillway  # noqa: E402
-from servers import Dns, Nginx  # noqa: E402
+from servers import start_servers  # noqa: E402
 from topology import UPSTREAMS, Lab, end_on_signals  # noqa: E402
 
 TTL_S = 2
@@ -35,11 +35,7 @@ def pytest_collection_modifyitems(items):
 def lab(request):
     """Hosts and servers; as many queues towards the gateway as it has workers."""
     with Lab(n_queues=request.param) as it:
-        files = it.path("files")
-        os.mkdir(files)
-        it.nginx = {up: Nginx(it, up, files) for up in UPSTREAMS}
-        it.zone = Dns(it)
-        it.files = files
+        start_servers(it)
         yield it
 
 

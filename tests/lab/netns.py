@@ -21,6 +21,10 @@ RUN_DIR = "/run/netns"
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+# A command of its own process group does not hear the terminal's Ctrl-C: what takes things down must get to its end.
+APART = {"process_group": 0}
+
+
 class LabError(Exception):
     """The lab itself failed, as opposed to what is tested in it."""
 
@@ -71,7 +75,8 @@ class Namespace:
     def ip(self, *lines):
         """Runs `ip` commands in one batch; the first that fails raises."""
         batch = "\n".join(lines) + "\n"
-        done = subprocess.run(["ip", "-n", self.name, "-batch", "-"], input=batch, text=True, capture_output=True)
+        argv = ["ip", "-n", self.name, "-batch", "-"]
+        done = subprocess.run(argv, input=batch, text=True, capture_output=True, check=False, **APART)
         if done.returncode:
             raise LabError(f"ip in {self.role}: {done.stderr.strip()}\n{batch}")
 
@@ -82,15 +87,24 @@ class Namespace:
                 with open("/proc/sys/net/" + key.replace("__", "/"), "w", encoding="ascii") as f:
                     f.write(str(value))
 
+    def get_sysctl(self, key):
+        """One net.* setting, its name as for sysctl()."""
+        with self.entered(), open("/proc/sys/net/" + key.replace("__", "/"), encoding="ascii") as f:
+            return f.read().strip()
+
     def run(self, *argv, check=True, timeout=30, **kwargs):
         with self.entered():
-            done = subprocess.run(argv, text=True, capture_output=True, timeout=timeout, **kwargs)
+            done = subprocess.run(argv, text=True, capture_output=True, timeout=timeout, **APART, **kwargs)
         if check and done.returncode:
             raise LabError(f"{' '.join(argv)} in {self.role}: {done.returncode}\n{done.stdout}{done.stderr}")
         return done
 
-    def delete(self):
-        subprocess.run(["ip", "netns", "del", self.name], check=False, stderr=subprocess.DEVNULL)
+
+def delete_all():
+    """Removes every namespace of this run, also one whose maker was interrupted before it could hold it."""
+    for name in os.listdir(RUN_DIR) if os.path.isdir(RUN_DIR) else ():
+        if name.startswith(f"{PREFIX}-{os.getpid()}-"):
+            subprocess.run(["ip", "netns", "del", name], check=False, stderr=subprocess.DEVNULL, **APART)
 
 
 class Children:
@@ -104,7 +118,7 @@ class Children:
         argv = ("setpriv", "--pdeathsig", "KILL", "--") + argv
         kwargs.setdefault("stdin", subprocess.DEVNULL)
         with ns.entered() if ns else contextlib.nullcontext():
-            child = subprocess.Popen(argv, process_group=0, **kwargs)
+            child = subprocess.Popen(argv, **APART, **kwargs)
         self._children.append(child)
         return child
 

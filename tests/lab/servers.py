@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What runs on the lab's hosts: nginx on each upstream, unbound as the DNS server, an echo service."""
+"""What runs on the lab's hosts: nginx on each upstream, unbound as the DNS server, an echo service, a slow upstream."""
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import threading
 
-from netns import LabError, eventually
-from topology import BACKEND_PORT, DNS, UPSTREAMS
+from netns import APART, LabError, eventually
+from tools import tool
+from topology import BACKEND_PORT, DNS, UPSTREAMS, bracketed
 
-# One process in the foreground: nothing to outlive the driver. /name says who answers, PUT keeps uploads.
+# One process in the foreground: nothing to outlive the driver. /name says who answers, PUT keeps uploads, and what is
+# below /slow/ comes slowly.
 NGINX_CONF = """
 daemon off;
 master_process off;
@@ -26,14 +29,18 @@ http {{
     proxy_temp_path {dir}/t1; fastcgi_temp_path {dir}/t2; uwsgi_temp_path {dir}/t3; scgi_temp_path {dir}/t4;
     keepalive_requests 1000000;
     server {{
-        listen {v4}:{port} backlog=4096;
-        listen [{v6}]:{port} backlog=4096;
+        {listens}
         root {files};
         location = /name {{ default_type text/plain; return 200 "{name}\\n"; }}
+        location /slow/ {{ limit_rate {slow_bytes_per_s}; }}
         location /upload/ {{ root {dir}; dav_methods PUT; create_full_put_path on; }}
     }}
 }}
 """
+
+TTL_S = 2  # of the shop's addresses
+SLOW_BYTES_PER_S = 400_000
+MORE_PORTS = (8081, 8082, 8083)  # for services that shall share no backend with the shop
 
 UNBOUND_CONF = """
 server:
@@ -74,28 +81,34 @@ def listens(ns, port):
 
 class Nginx:
     def __init__(self, lab, name, files):
+        self._lab = lab
+        self.name = name
         self.dir = lab.path(name)
         os.mkdir(self.dir)
-        conf = os.path.join(self.dir, "nginx.conf")
-        v4, v6 = UPSTREAMS[name][4], UPSTREAMS[name][6]
-        with open(conf, "w", encoding="ascii") as f:
-            f.write(NGINX_CONF.format(dir=self.dir, files=files, name=name, v4=v4, v6=v6, port=BACKEND_PORT))
-        self._lab, self._name = lab, name
+        self._conf = os.path.join(self.dir, "nginx.conf")
+        listens = [
+            f"listen {bracketed(address)}:{port} backlog=4096;"
+            for address in UPSTREAMS[name].values()
+            for port in (BACKEND_PORT, *MORE_PORTS)
+        ]
+        text = NGINX_CONF.format(
+            dir=self.dir, files=files, name=name, listens="\n        ".join(listens), slow_bytes_per_s=SLOW_BYTES_PER_S
+        )
+        with open(self._conf, "w", encoding="ascii") as f:
+            f.write(text)
         self.start()
 
     def start(self):
-        ns = self._lab.ns[self._name]
-        argv = ["nginx", "-c", os.path.join(self.dir, "nginx.conf"), "-p", self.dir]
+        ns = self._lab.ns[self.name]
         with open(os.path.join(self.dir, "output"), "ab") as out:
-            self.child = self._lab.children.spawn(ns, *argv, stdout=out, stderr=out)
-        eventually(self._accepts, 10, f"nginx on {self._name}")
-
-    def _accepts(self):
-        ns, addresses = self._lab.ns[self._name], UPSTREAMS[self._name]
-        return all(accepts(ns, addresses[f], BACKEND_PORT) for f in (4, 6))
+            self.child = self._lab.children.spawn(
+                ns, "nginx", "-c", self._conf, "-p", self.dir, stdout=out, stderr=out
+            )
+        addresses = UPSTREAMS[self.name].values()
+        eventually(lambda: all(accepts(ns, a, BACKEND_PORT) for a in addresses), 10, f"nginx on {self.name}")
 
     def stop(self):
-        """At once: nobody listens any more, and what was open is reset."""
+        """At once: its host refuses connections from now on, and what was open is reset."""
         self._lab.children.end(self.child, signal.SIGKILL)
 
 
@@ -117,7 +130,12 @@ class Dns:
 
     def _control(self, *argv, check=True):
         done = subprocess.run(
-            ["unbound-control", "-c", self._conf, *argv], text=True, capture_output=True, timeout=10, check=False
+            ["unbound-control", "-c", self._conf, *argv],
+            text=True,
+            capture_output=True,
+            timeout=10,
+            check=False,
+            **APART,
         )
         if check and done.returncode:
             raise LabError(f"unbound-control {argv}: {done.stdout}{done.stderr}")
@@ -129,6 +147,41 @@ class Dns:
         for address in addresses:
             kind = "AAAA" if ":" in address else "A"
             self._control("local_data", f"{name}.lab.test. {ttl_s} IN {kind} {address}")
+
+
+def start_servers(lab):
+    """nginx on all upstreams, with the same files, and DNS, where they are the shop: lab.nginx, lab.files, lab.zone."""
+    lab.files = lab.path("files")
+    os.mkdir(lab.files)
+    lab.nginx = {up: Nginx(lab, up, lab.files) for up in UPSTREAMS}
+    lab.zone = Dns(lab)
+    lab.zone.set("shop", [u[f] for u in UPSTREAMS.values() for f in (4, 6)], TTL_S)
+
+
+class SlowUpstream:
+    """upstream.c: few workers, a long queue, and no eye for clients that have left."""
+
+    def __init__(self, lab, role, port, **options):
+        argv = [tool("upstream"), "--name", role, "--port", str(port)]
+        for key, value in options.items():
+            argv += [f"--{key.replace('_', '-')}", str(value)]
+        self._lab = lab
+        self.child = lab.children.spawn(lab.ns[role], *argv, stdout=subprocess.PIPE, text=True)
+        eventually(lambda: listens(lab.ns[role], port), 10, f"the slow upstream on {role}")
+
+    def close(self):
+        self._lab.children.end(self.child)
+
+    def stall(self):
+        self.child.send_signal(signal.SIGUSR1)
+
+    def go_on(self):
+        self.child.send_signal(signal.SIGUSR2)
+
+    def snapshot(self):
+        """Requests that it answered, and how many of their clients had left before."""
+        self.child.send_signal(signal.SIGHUP)
+        return json.loads(self.child.stdout.readline())
 
 
 class Echo:

@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The lab's own tools, run as children: HTTP load and the wire checker."""
 
+import collections
 import json
 import os
+import select
+import selectors
 import signal
+import socket
 import subprocess
+import time
 
 from netns import LabError
 from topology import CLIENTS, VIP, WAN_GW
@@ -23,19 +28,89 @@ def bench_tool(name):
     return os.path.join(BUILD, "perf", "bench", name)
 
 
-class Load:
-    """httpload from all client addresses of one family; `wait` or `stop` gives what it saw."""
+# Seconds since a load began, and its requests so far; `hanging`: without an answer for more than a second;
+# `backends`: who answered how many.
+Progress = collections.namedtuple("Progress", "seconds started ok failed hanging backends")
 
-    def __init__(self, lab, family, *, to=None, stderr=None, sources=None, port=80, **options):
-        argv = [tool("httpload"), "--to", to or VIP[family], "--port", str(port)]
-        argv += ["--from", ",".join(sources or CLIENTS[family])]
+
+def parse_progress(line):
+    ms, *counts = line.decode().split()
+    backends = (word.rsplit("=", 1) for word in counts[4:])
+    return Progress(int(ms) / 1000, *map(int, counts[:4]), {name: int(n) for name, n in backends})
+
+
+class Load:
+    """httpload from all client addresses of one family, or of several in turn; `wait` or `stop` gives what it saw.
+
+    With report_ms it can be watched. A context manager, for those who may not come to wait for it.
+    """
+
+    SILENCE_S = 10  # a load that reports says something before that
+
+    def __init__(self, lab, families, *, to=None, sources=None, port=80, **options):
+        families = families if isinstance(families, tuple) else (families,)
+        argv = [tool("httpload"), "--to", to or ",".join(VIP[f] for f in families), "--port", str(port)]
+        argv += ["--from", ",".join(sources or sum((CLIENTS[f] for f in families), []))]
         for key, value in options.items():
-            argv += [f"--{key.replace('_', '-')}"] + ([] if value is True else [str(value)])
+            argv += [f"--{key.replace('_', '-')}", str(value)]
         self._lab = lab
-        self.child = lab.children.spawn(lab.client, *argv, stdout=subprocess.PIPE, stderr=stderr)
+        self._unread = b""
+        self.samples = [Progress(0, 0, 0, 0, 0, {})]
+        stderr = subprocess.PIPE if "report_ms" in options else None
+        self.child = lab.children.spawn(lab.client, *argv, stdout=subprocess.PIPE, stderr=stderr, bufsize=0)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        """Nobody waits for its result any more."""
+        self._lab.children.end(self.child, signal.SIGKILL)
 
     def running(self):
         return self.child.poll() is None
+
+    def _read_progress(self):
+        """The samples that came meanwhile; None after the last."""
+        pipe = self.child.stderr.fileno()
+        if not select.select([pipe], [], [], self.SILENCE_S)[0]:
+            raise LabError(f"httpload says nothing for {self.SILENCE_S} s")
+        data = os.read(pipe, 65536)
+        if not data:
+            return None
+        *lines, self._unread = (self._unread + data).split(b"\n")
+        try:
+            return [parse_progress(line) for line in lines]
+        except (ValueError, TypeError):
+            raise LabError(f"httpload: {b' '.join(lines)}") from None
+
+    def watch(self, seconds, on_second=None):
+        """For so long on the load's clock, or until it ends. on_second(sample, the one a second before)."""
+        begin = last = self.samples[-1]
+        while self.samples[-1].seconds < begin.seconds + seconds:
+            news = self._read_progress()
+            if news is None:
+                break
+            for sample in news:
+                self.samples.append(sample)
+                if on_second and int(sample.seconds) > int(last.seconds):
+                    on_second(sample, last)
+                    last = sample
+
+    def mark(self):
+        """A new phase: requests that start from now on are counted apart."""
+        self.child.send_signal(signal.SIGUSR1)
+
+    def finish(self, on_second=None, timeout_s=60):
+        """No new requests; those under way come to their end, within their deadline. Gives the result."""
+        self.child.send_signal(signal.SIGTERM)
+        self.watch(timeout_s, on_second)
+        return self.wait(timeout_s)
+
+    def ok_rate(self, begin_s, end_s):
+        """Answers per second in that part of its time."""
+        inside = [s for s in self.samples if begin_s <= s.seconds <= end_s]
+        first, last = inside[0], inside[-1]
+        return (last.ok - first.ok) / (last.seconds - first.seconds)
 
     def wait(self, timeout_s=120):
         out, _ = self.child.communicate(timeout=timeout_s)
@@ -45,6 +120,67 @@ class Load:
     def stop(self):
         self.child.send_signal(signal.SIGTERM)
         return self.wait(30)
+
+
+class KeptConnections:
+    """HTTP connections that are used more than once, from all client addresses. A context manager."""
+
+    REQUEST = b"GET /name HTTP/1.1\r\nHost: lab\r\n\r\n"
+
+    def __init__(self, lab, families, port, per_family):
+        self._sockets = []
+        try:
+            with lab.client.entered():
+                for f in families:
+                    for i in range(per_family):
+                        source = (CLIENTS[f][i % len(CLIENTS[f])], 0)
+                        s = socket.create_connection((VIP[f], port), timeout=5, source_address=source)
+                        self._sockets.append(s)
+        except OSError:
+            self.__exit__()
+            raise
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        for s in self._sockets:
+            s.close()
+
+    def __len__(self):
+        return len(self._sockets)
+
+    def ask(self, deadline_s, on_second=None):
+        """One request on each. How many were answered, how many closed or reset, and how many hang at the deadline."""
+        counts = {"answered": 0, "closed": 0, "hanging": len(self._sockets)}
+        begin = time.monotonic()
+        shown_s = 0
+        with selectors.DefaultSelector() as waiting:
+            for s in self._sockets:
+                waiting.register(s, selectors.EVENT_READ)
+                self._send(s)
+            while counts["hanging"] and (now_s := time.monotonic() - begin) < deadline_s:
+                for key, _ in waiting.select(min(shown_s + 1, deadline_s) - now_s):
+                    waiting.unregister(key.fileobj)
+                    counts["hanging"] -= 1
+                    counts["answered" if self._answered(key.fileobj) else "closed"] += 1
+                if on_second and time.monotonic() - begin >= shown_s + 1:
+                    shown_s += 1
+                    on_second(shown_s, counts)
+        return counts
+
+    def _send(self, s):
+        try:
+            s.sendall(self.REQUEST)
+        except OSError:
+            pass  # a reset that came meanwhile: reading says so
+
+    def _answered(self, s):
+        """Such small an answer comes in one piece."""
+        try:
+            return s.recv(4096).startswith(b"HTTP/1.1 200 ")
+        except OSError:
+            return False
 
 
 class Flood:

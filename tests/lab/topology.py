@@ -17,7 +17,7 @@ import shutil
 import signal
 import tempfile
 
-from netns import PREFIX, Children, Namespace, sweep_stale
+from netns import PREFIX, Children, Namespace, delete_all, sweep_stale
 
 VIP = {4: "198.18.100.1", 6: "2001:db8:100::1"}
 SNAT = {4: "198.18.101.10", 6: "2001:db8:101::10"}
@@ -69,15 +69,14 @@ class Lab:
         self.close()
 
     def close(self):
-        """Takes everything down; may be called twice."""
-        atexit.unregister(self.close)
+        """Takes everything down; may be called twice. What a signal interrupts is done at exit."""
         self.children.end_all()
-        for ns in self.ns.values():
-            ns.delete()
+        delete_all()
         self.ns = {}
         if self.dir:
             shutil.rmtree(self.dir, ignore_errors=True)
             self.dir = None
+        atexit.unregister(self.close)
 
     def path(self, name):
         return os.path.join(self.dir, name)
@@ -152,11 +151,13 @@ class Lab:
                 self.ns[role].ip(f"route replace default via {LAN_UP[f]}")
 
 
-def end_on_signals():
-    """SIGTERM and SIGHUP unwind like Ctrl-C, so that context managers take the lab down."""
+def end_on_signals(signals=(signal.SIGTERM, signal.SIGHUP)):
+    """They unwind like Ctrl-C, so that context managers take the lab down; once, as a second one would stop that."""
 
     def unwind(signo, _frame):
+        for each in signals:
+            signal.signal(each, lambda *_: None)  # not SIG_IGN, which children would inherit
         raise KeyboardInterrupt(signal.Signals(signo).name)
 
-    for signo in (signal.SIGTERM, signal.SIGHUP):
+    for signo in signals:
         signal.signal(signo, unwind)
