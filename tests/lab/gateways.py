@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What stands in the gateway's place, behind one interface: kernel NAT (the *before*) or Spillway (the *after*)."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -26,60 +27,102 @@ gateway:
   state_dir: {state_dir}
 dns: {{servers: ["{dns}:53"], min_ttl: 1s, max_ttl: 5m, stale: 24h}}
 services:
-  - name: shop
-    listen: ["{vip4}:80/tcp", "{vip6}:80/tcp"]
-    backends:
-      - {{dns: shop.lab.test, port: {backend_port}}}
-  - name: bulk
-    listen: ["{vip4}:{bulk_port}/tcp", "{vip6}:{bulk_port}/tcp"]
-    backends:
-      - {{address: "{bulk4}", port: {bulk_port}}}
-      - {{address: "{bulk6}", port: {bulk_port}}}
 """
+
+
+@dataclasses.dataclass(frozen=True)
+class Service:
+    """What a gateway serves: one port of the VIP in both families, by some of the upstreams."""
+
+    name: str
+    port: int
+    backend_port: int = BACKEND_PORT
+    upstreams: tuple = tuple(UPSTREAMS)
+    dns: str = ""  # of what name these are the addresses, relative to lab.test; "": they are configured
+    options: str = ""  # Spillway's keys of this service: lines of YAML
+
+    def addresses(self, f):
+        return [UPSTREAMS[up][f] for up in self.upstreams]
+
+    def yaml(self):
+        """As Spillway's configuration has it."""
+        listen = ", ".join(f'"{bracketed(VIP[f])}:{self.port}/tcp"' for f in (4, 6))
+        text = f"  - name: {self.name}\n    listen: [{listen}]\n    backends:\n"
+        if self.dns:
+            text += f"      - {{dns: {self.dns}.lab.test, port: {self.backend_port}}}\n"
+        else:
+            for address in self.addresses(4) + self.addresses(6):
+                text += f'      - {{address: "{address}", port: {self.backend_port}}}\n'
+        return text + "".join(f"    {line}\n" for line in self.options.splitlines())
+
+
+SHOP = Service("shop", 80, dns="shop")
+BULK = Service("bulk", BULK_PORT, BULK_PORT, upstreams=("up1",))
 
 
 class Nftables:
     """Kernel NAT over conntrack. Names are resolved once, at the start, as such set-ups do."""
 
     name = "nftables"
+    title = "plain nftables NAT"
 
-    def __init__(self, lab, n_workers=1):
+    def __init__(self, lab, n_workers=1, services=()):
         self.lab = lab
-        self._addresses = {}
+        self.serves = (SHOP, BULK, *services)
 
     def start(self):
         gw = self.lab.gw
+        tables = "".join(self._table(f) for f in (4, 6))
         gw.sysctl(ipv4__ip_forward=1, ipv6__conf__all__forwarding=1)
-        for f, kind in ((4, "A"), (6, "AAAA")):
-            answer = gw.run("dig", "+short", "+tries=2", f"@{DNS[4]}", "shop.lab.test", kind).stdout.split()
-            if not answer:
-                raise LabError(f"shop.lab.test has no {kind}")
-            self._addresses[f] = sorted(answer)
         # A gateway of the kernel's own leaves checksums to its device, the gateway under test does not.
         for dev in ("eth1", "eth2"):
             gw.run("ethtool", "-K", dev, "tx", "off")
-        gw.run("nft", "-f", "-", input="".join(self._table(f) for f in (4, 6)))
+        gw.run("nft", "-f", "-", input=tables)
+
+    def _addresses(self, service, f):
+        if not service.dns:
+            return service.addresses(f)
+        kind = {4: "A", 6: "AAAA"}[f]
+        name = f"{service.dns}.lab.test"
+        answer = self.lab.gw.run("dig", "+short", "+tries=2", f"@{DNS[4]}", name, kind).stdout.split()
+        if not answer:
+            raise LabError(f"{name} has no {kind}")
+        return sorted(answer)
+
+    def _dnat(self, service, f):
+        addresses = self._addresses(service, f)
+        choice = ", ".join(f"{i} : {a}" for i, a in enumerate(addresses))
+        to = f"numgen inc mod {len(addresses)} map {{ {choice} }}" if len(addresses) > 1 else bracketed(addresses[0])
+        proto = {4: "ip", 6: "ip6"}[f]
+        return f"{proto} daddr {VIP[f]} tcp dport {service.port} dnat to {to}:{service.backend_port}"
 
     def _table(self, f):
-        family, proto = {4: ("ip", "ip"), 6: ("ip6", "ip6")}[f]
-        addresses = self._addresses[f]
-        choice = ", ".join(f"{i} : {a}" for i, a in enumerate(addresses))
+        family, lan = {4: ("ip", "198.18.2.0/24"), 6: ("ip6", "2001:db8:2::/64")}[f]
+        dnats = "\n        ".join(self._dnat(service, f) for service in self.serves)
         return f"""
 table {family} spillway_before {{
     chain pre {{
         type nat hook prerouting priority dstnat;
-        {proto} daddr {VIP[f]} tcp dport 80 dnat to numgen inc mod {len(addresses)} map {{ {choice} }}:{BACKEND_PORT}
-        {proto} daddr {VIP[f]} tcp dport {BULK_PORT} dnat to {bracketed(UPSTREAMS["up1"][f])}:{BULK_PORT}
+        {dnats}
     }}
     chain post {{
         type nat hook postrouting priority srcnat;
-        oifname "eth2" {proto} saddr != {{ 198.18.2.0/24 }} snat to {SNAT[f]}
+        oifname "eth2" {family} saddr != {lan} snat to {SNAT[f]}
     }}
 }}
-""".replace("{ 198.18.2.0/24 }", {4: "198.18.2.0/24", 6: "2001:db8:2::/64"}[f])
+"""
 
     def wait_serving(self):
         """The kernel serves as soon as the rules are in."""
+
+    def alive(self):
+        return True
+
+    def chapter(self):
+        """The kernel keeps no account."""
+
+    def told(self, chapter, cure):
+        return []
 
     def stop(self):
         self.lab.gw.run("nft", "delete table ip spillway_before; delete table ip6 spillway_before")
@@ -92,13 +135,16 @@ class Spillway:
     """build/spillway in the gateway's namespace, in the foreground, with its output in a log."""
 
     name = "spillway"
+    title = "Spillway"
+    COMMANDS = ("status", "services", "backends", "names", "flows", "ledger")
     binary = os.path.join(BUILD, "spillway")
     ctl_binary = os.path.join(BUILD, "spillwayctl")
     env = {}  # beside what the driver has
 
-    def __init__(self, lab, n_workers=1, edits=()):
+    def __init__(self, lab, n_workers=1, services=(), edits=()):
         """`edits`: (old, new) texts of the configuration."""
         self.lab = lab
+        self.serves = (SHOP, BULK, *services)
         self.socket = lab.path("api.sock")
         self.config = lab.path("spillway.yaml")
         self.log = lab.path("spillway.log")
@@ -119,16 +165,10 @@ class Spillway:
             workers=", ".join(str(cpu) for cpu in range(n_workers)),
             snat4=SNAT[4],
             snat6=SNAT[6],
-            vip4=VIP[4],
-            vip6=bracketed(VIP[6]),
             socket=self.socket,
             state_dir=self.lab.dir,
             dns=DNS[4],
-            backend_port=BACKEND_PORT,
-            bulk_port=BULK_PORT,
-            bulk4=UPSTREAMS["up1"][4],
-            bulk6=UPSTREAMS["up1"][6],
-        )
+        ) + "".join(service.yaml() for service in self.serves)
 
     @classmethod
     def built(cls):
@@ -162,7 +202,7 @@ class Spillway:
         eventually(lambda: self.backend_addresses() >= self._expected(), 10, "backends from DNS")
 
     def _expected(self):
-        return {(bracketed(u[f]), BACKEND_PORT) for u in UPSTREAMS.values() for f in (4, 6)}
+        return {(bracketed(a), s.backend_port) for s in self.serves for f in (4, 6) for a in s.addresses(f)}
 
     def backend_addresses(self):
         """(address, port) of each backend that takes new flows."""
@@ -187,6 +227,25 @@ class Spillway:
 
     def status(self):
         return self.ctl("status")
+
+    def events(self, since=0):
+        """Changes of state, oldest first; none, if this gateway does not tell them yet."""
+        try:
+            return self.ctl("events", f"since={since}", "limit=1000")["events"]
+        except LabError:
+            return []
+
+    def chapter(self):
+        """For told(): what has happened until now."""
+        return max((e["number"] for e in self.events()), default=0), self.ledger()["actions"]
+
+    def told(self, chapter, cure):
+        """What it says that happened since, in sentences: changes of state of that cure, and what all cures did."""
+        last, actions = chapter
+        events = [f"{e['subject']}: {e['text']}" for e in self.events(last) if e["cure"] == cure]
+        done = {name: n - actions.get(name, 0) for name, n in self.ledger()["actions"].items()}
+        deeds = ", ".join(f"{name} {n}" for name, n in done.items() if n)
+        return events + [deeds] * bool(deeds)
 
     def rss_kib(self):
         with open(f"/proc/{self.child.pid}/status", encoding="ascii") as f:

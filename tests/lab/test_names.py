@@ -30,7 +30,7 @@ def start(lab, records):
     with contextlib.ExitStack() as stack:
 
         def start_one(*edits):
-            gateway = Spillway(lab, lab.n_queues, edits)
+            gateway = Spillway(lab, lab.n_queues, edits=edits)
             gateway.start()
             stack.callback(gateway.stop)
             gateway.wait_serving()

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What breaks in a network, each as a context manager that mends it at the end; small links are in paths.py."""
+
+import contextlib
+
+TABLE = "lab_fault"
+
+
+@contextlib.contextmanager
+def nft(ns, rules):
+    """A table of our own in the namespace; `rules` is its inside."""
+    ns.run("nft", "-f", "-", input=f"table inet {TABLE} {{\n{rules}\n}}\n")
+    try:
+        yield
+    finally:
+        ns.run("nft", "delete", "table", "inet", TABLE)
+
+
+@contextlib.contextmanager
+def refusing(nginx):
+    """The server dies, its host lives: it refuses connections."""
+    nginx.stop()
+    try:
+        yield
+    finally:
+        nginx.start()
+
+
+def silent(ns):
+    """A host that hears TCP no more, and says so to nobody."""
+    return nft(ns, "chain in { type filter hook input priority -300; meta l4proto tcp drop; }")
+
+
+@contextlib.contextmanager
+def forgetful_firewall(lab, timeout_s):
+    """Between gateway and upstreams: a connection that idles longer is forgotten, and what comes then is dropped."""
+    rules = """
+    chain forward {
+        type filter hook forward priority 0;
+        meta l4proto != tcp accept;
+        ct state established accept;
+        tcp flags & (syn | ack | rst | fin) == syn ct state new accept;
+        drop;
+    }"""
+    keys = ("netfilter__nf_conntrack_tcp_timeout_established", "netfilter__nf_conntrack_tcp_loose")
+    old = [lab.lan.get_sysctl(key) for key in keys]
+    with nft(lab.lan, rules):
+        try:
+            # Not loose: a packet of a connection that it does not know is none to learn it from.
+            lab.lan.sysctl(**dict(zip(keys, (timeout_s, 0))))
+            yield
+        finally:
+            lab.lan.sysctl(**dict(zip(keys, old)))
+
+
+@contextlib.contextmanager
+def stalled(upstream):
+    """A slow upstream whose workers all wait, for whatever reason, while its kernel takes connections."""
+    upstream.stall()
+    try:
+        yield
+    finally:
+        upstream.go_on()
