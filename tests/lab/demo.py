@@ -1,88 +1,129 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The demo: the lab, a gateway in it, requests through it, and how to look further. Leaves nothing behind."""
+"""Five outages, each first over plain nftables NAT, then over Spillway, and what users felt. Leaves nothing behind."""
 
 import argparse
 import contextlib
-import os
 import signal
-import subprocess
 import sys
+import textwrap
+import time
 
-from gateways import KINDS, Spillway
+from gateways import KINDS, Nftables, Spillway
 from netns import LabError
-from servers import Dns, Nginx
-from tools import Load, tool
-from topology import CLIENTS, UPSTREAMS, VIP, Lab, bracketed, end_on_signals
-
-REQUESTS = 5000
-TTL_S = 5
+from outages import OUTAGES, Unseen
+from servers import start_servers
+from topology import CLIENTS, VIP, Lab, bracketed, end_on_signals
 
 PICTURE = """
   client ---- wan ------ eth1 [ gateway ] eth2 ------ lan ---+--- up1   198.18.3.21   nginx
   20 addresses           VIP  198.18.100.1                   +--- up2   198.18.3.22   nginx
-  v4 and v6              SNAT 198.18.101.10                  +--- up3   198.18.3.23   nginx
+  v4 and v6              SNAT 198.18.101.10                  +--- up3   198.18.3.23   nginx, a slow server
                                                              +--- dns   198.18.3.53   unbound
 """
+
+WIDTHS = (9, 34, 34, 46)
+SAID = 4  # sentences of Spillway's in the table; the rest is a command away
+FAILURES = (LabError, TimeoutError, OSError)
 
 
 def say(text=""):
     print(text, flush=True)
 
 
-def table(header, rows):
-    """Aligned columns: the first to the left, numbers to the right."""
-    rows = [[str(cell) for cell in row] for row in (header, *rows)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+class Shown(Unseen):
+    """Each step and each second is a line."""
+
+    def step(self, text):
+        say(f"    {text}")
+
+    def count(self, seconds, **counts):
+        figures = "   ".join(f"{name} {n:4d}" for name, n in counts.items())
+        say(f"      {seconds:5.0f} s   {figures}")
+
+
+class Row:
+    """What became of one outage, per gateway."""
+
+    def __init__(self, outage):
+        self.outage = outage
+        self.felt = {}
+        self.passed = {}  # hurt before, cured after
+        self.said = []
+
+    def run(self, gateway):
+        outage, name = self.outage, gateway.name
+        began = time.monotonic()
+        try:
+            seen = outage.measure(Shown())
+        except FAILURES as error:
+            self.felt[name], self.passed[name] = f"not measured: {error}", False
+        else:
+            self.felt[name] = outage.felt(seen)
+            self.passed[name] = (outage.cured if gateway.name == Spillway.name else outage.hurt)(seen)
+        say(f"    -> {self.felt[name]}   ({time.monotonic() - began:.0f} s)")
+
+    def ok(self):
+        return all(self.passed.values())
+
+
+def wrapped(cell, width):
+    """A cell is a text, or a list of them."""
+    texts = [cell] if isinstance(cell, str) else cell
+    return [line for text in texts for line in textwrap.wrap(text, width)] or [""]
+
+
+def lines_of(cells):
+    """One row of the table: each cell wrapped to its column."""
+    columns = [wrapped(cell, width) for cell, width in zip(cells, WIDTHS)]
+    for i in range(max(len(column) for column in columns)):
+        parts = (column[i] if i < len(column) else "" for column in columns)
+        yield "  ".join(part.ljust(width) for part, width in zip(parts, WIDTHS)).rstrip()
+
+
+def show_table(rows):
+    say()
+    cells = [("outage", "what users felt over nftables", "what users felt over Spillway", "what Spillway says")]
     for row in rows:
-        cells = [row[0].ljust(widths[0])] + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:])]
-        say("  " + "   ".join(cells))
+        felt = (row.felt.get(name, "-") for name in (Nftables.name, Spillway.name))
+        cells.append((row.outage.name, *felt, row.said[:SAID] + ["…"] * (len(row.said) > SAID)))
+    for i, row in enumerate(cells):
+        for line in lines_of(row):
+            say(line)
+        say("  ".join("-" * width for width in WIDTHS) if i < len(cells) - 1 else "")
 
 
-def run_load(lab, family):
-    """Requests with a progress line; the result of httpload."""
-    load = Load(lab, family, requests=REQUESTS, concurrency=32, progress=True, stderr=subprocess.PIPE)
-    for line in load.child.stderr:
-        done, ok = (int(n) for n in line.split())
-        say(f"    IPv{family}  {done:6d} of {REQUESTS} requests, {ok} answered")
-    return load.wait()
-
-
-def show_results(results):
-    say("\nWho answered:")
-    rows = [(up, *(results[f]["backends"].get(up, 0) for f in (4, 6))) for up in UPSTREAMS]
-    rows.append(("failed", *(results[f]["failed"] for f in (4, 6))))
-    rows.append(("requests/s", *(round((REQUESTS - results[f]["failed"]) / results[f]["seconds"]) for f in (4, 6))))
-    rows.append(("slowest, ms", *(round(results[f]["max_ms"], 1) for f in (4, 6))))
-    table(("backend", "IPv4", "IPv6"), rows)
-
-
-def show_ledger(gateway):
-    ledger = gateway.ledger()["sum"]
-    say("\nThe gateway's ledger (every packet has a name; balance is what is missing):")
-    terms = ("rx", "forwarded", "answered", "shed", "absorbed", "dropped", "balance")
-    table(terms, [[ledger[term] for term in terms]])
+def show_verdict(rows):
+    for row in rows:
+        if not row.passed.get(Nftables.name, True):
+            say(f"{row.outage.name}: nftables did not fail as it should: the lab is no proof")
+        if not row.passed.get(Spillway.name, True):
+            say(f"{row.outage.name}: Spillway did not cure it")
+    good = sum(row.ok() for row in rows)
+    say(f"{good} of {len(rows)} outages went as they should.")
 
 
 def show_how(lab, gateway):
     inside = f"ip netns exec {lab.client.name}"
     say("\nLook further, from another terminal:")
     if isinstance(gateway, Spillway):
-        for command in ("status", "services", "backends", "flows", "ledger"):
+        for command in gateway.COMMANDS:
             say(f"  {gateway.ctl_binary} --socket {gateway.socket} {command}")
     for family in (4, 6):
         say(f"  {inside} curl -sg http://{bracketed(VIP[family])}/name")
-    say(f"  {inside} {tool('httpload')} --to {VIP[4]} --requests 10000 --from {CLIENTS[4][0]},{CLIENTS[4][1]}")
     say(f"  ip netns exec {lab.wan.name} tcpdump -ni gw host {VIP[4]}")
     say(f"  unbound-control -c {lab.path('dns')}/unbound.conf local_data_remove shop.lab.test.")
     say(f"  ip netns exec {lab.gw.name} bash")
+    say(f"  kill {lab.nginx['up1'].child.pid}     # up1 dies")
+    say("\nCtrl-C ends the demo and removes everything.")
 
 
 def wait_for_the_end(gateway):
-    """Ctrl-C raises; a gateway that ends by itself is news."""
-    if not isinstance(gateway, Spillway):
-        signal.pause()
-    status = gateway.child.wait()
-    raise LabError(f"spillway ended with {status}\n{gateway.output()}")
+    """Until Ctrl-C; a gateway that ends by itself is news."""
+    with contextlib.suppress(KeyboardInterrupt):
+        if not isinstance(gateway, Spillway):
+            signal.pause()
+        status = gateway.child.wait()
+        raise LabError(f"spillway ended with {status}\n{gateway.output()}")
 
 
 @contextlib.contextmanager
@@ -95,41 +136,76 @@ def running(gateway):
         gateway.stop()
 
 
+def act(rows, gateway):
+    """All outages over one gateway, which must live through them."""
+    say(f"\n=== over {gateway.title} ===")
+    for number, row in enumerate(rows, 1):
+        say(f"\n{number}/{len(rows)}  {row.outage.name}: {row.outage.title}")
+        chapter = gateway.chapter()
+        row.run(gateway)
+        if before := row.felt.get(Nftables.name) if gateway.name == Spillway.name else None:
+            say(f"       over nftables: {before}")
+        if not gateway.alive():
+            raise LabError(f"{gateway.name} is gone\n{gateway.output()}")
+        row.said = gateway.told(chapter, row.outage.name)
+
+
 def demo(args):
+    began = time.monotonic()
     say(PICTURE)
+    say(f"Services behind {VIP[4]} and {VIP[6]}; {len(CLIENTS[4])} clients from {CLIENTS[4][0]} on, and in IPv6.")
     with Lab(n_queues=args.workers) as lab:
-        files = lab.path("files")
-        os.mkdir(files)
-        for up in UPSTREAMS:
-            Nginx(lab, up, files)
-        Dns(lab).set("shop", [u[f] for u in UPSTREAMS.values() for f in (4, 6)], TTL_S)
-        gateway = KINDS[args.gateway](lab, args.workers)
-        with running(gateway):
-            say(f"The lab is up, {gateway.name} serves {VIP[4]} and {VIP[6]}. Each request is a connection of its own:")
-            results = {family: run_load(lab, family) for family in (4, 6)}
-            show_results(results)
-            if isinstance(gateway, Spillway):
-                show_ledger(gateway)
-            if not args.once:
-                show_how(lab, gateway)
-                say("\nCtrl-C ends the demo and removes everything.")
-                wait_for_the_end(gateway)
-    return 1 if any(r["failed"] for r in results.values()) else 0
+        start_servers(lab)
+        rows = [Row(OUTAGES[name](lab)) for name in args.only]
+        services = sum((row.outage.services for row in rows), ())
+        for kind in args.gateways:
+            for row in rows:
+                row.outage.arrange()
+            gateway = KINDS[kind](lab, args.workers, services)
+            with running(gateway):
+                act(rows, gateway)
+                if kind != args.gateways[-1]:
+                    continue
+                show_table(rows)
+                show_verdict(rows)
+                say(f"It took {time.monotonic() - began:.0f} s.")
+                if not args.once:
+                    show_how(lab, gateway)
+                    wait_for_the_end(gateway)
+                    say("\nremoving everything ...")
+    return 0 if all(row.ok() for row in rows) else 1
+
+
+def outage_list(text):
+    names = text.split(",")
+    for name in names:
+        if name not in OUTAGES:
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(OUTAGES)}")
+    return [name for name in OUTAGES if name in names]
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(prog="dev demo", description=__doc__)
+    parser.add_argument("--once", action="store_true", help="end after the table instead of waiting for Ctrl-C")
+    parser.add_argument(
+        "--only", type=outage_list, default=list(OUTAGES), metavar="NAME,…", help=f"some of {', '.join(OUTAGES)}"
+    )
+    parser.add_argument("--gateway", choices=("both", *KINDS), default="both", help="over what; default: both")
+    parser.add_argument("--workers", type=int, choices=(1, 2), default=1, help="of Spillway, and queues of each link")
+    args = parser.parse_args()
+    args.gateways = list(KINDS) if args.gateway == "both" else [args.gateway]
+    args.once = args.once or not sys.stdin.isatty()
+    return args
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="dev demo", description=__doc__)
-    parser.add_argument("--once", action="store_true", help="end after the requests instead of waiting for Ctrl-C")
-    parser.add_argument("--gateway", choices=KINDS, default=Spillway.name, help="what stands in the gateway's place")
-    parser.add_argument("--workers", type=int, choices=(1, 2), default=1)
-    args = parser.parse_args()
-    args.once = args.once or not sys.stdin.isatty()
-    end_on_signals()
+    args = parse_arguments()
+    end_on_signals((signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
     try:
         return demo(args)
     except KeyboardInterrupt:
         say("\nThe demo is gone, nothing is left of it.")
-        return 0
+        return 130
     except LabError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
