@@ -246,7 +246,8 @@ static void attempt_end(struct load *load, struct conn *c, enum outcome outcome)
 	for (;;) {
 		close(c->fd);
 		c->fd = -1;
-		load->phases[c->phase].unconnected += outcome != OUTCOME_OK && !c->sent;
+		/* Before there is a connection it is refused; only a connection is reset. */
+		load->phases[c->phase].unconnected += outcome != OUTCOME_OK && outcome != OUTCOME_RESET && !c->sent;
 		if (outcome == OUTCOME_OK || c->attempts > load->opt.retries)
 			break;
 		outcome = attempt_open(load, c);
