@@ -7,6 +7,7 @@
 #include "gate.h"
 #include "gateway_private.h"
 #include "guard.h"
+#include "host_check.h"
 #include "instance.h"
 #include "memory_plan.h"
 #include "names.h"
@@ -615,6 +616,16 @@ static int start_events(struct gateway *gw)
 	return 0;
 }
 
+static int start_host_check(struct gateway *gw)
+{
+	char err[ERR_LEN];
+	int rc = host_check_snat(gw->config, err, sizeof(err));
+
+	if (rc)
+		gateway_say("%s", err);
+	return rc;
+}
+
 static int start_instance(struct gateway *gw)
 {
 	char err[ERR_LEN];
@@ -635,6 +646,8 @@ static int start_all(struct gateway *gw)
 
 	if (!rc)
 		rc = start_instance(gw);
+	if (!rc)
+		rc = start_host_check(gw);
 	if (!rc)
 		rc = start_dataplane(gw);
 	for (unsigned i = 0; i < gw->config->n_ports && !rc; i++)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "config.h"
 #include "gateway.h"
+#include "host_check.h"
 #include "memory_plan.h"
 
 #include <errno.h>
@@ -38,6 +39,7 @@ static int check(const struct config *config)
 	struct dataplane_config dataplane = {0};
 	unsigned n_queues = 0;
 	char err[256];
+	int rc;
 
 	for (unsigned i = 0; i < config->n_ports; i++) {
 		int n = memory_plan_queues(&config->ports[i], err, sizeof(err));
@@ -48,6 +50,11 @@ static int check(const struct config *config)
 			return EXIT_CONFIG;
 		n_queues += n > 0 ? n : 1;
 	}
+	rc = host_check_snat(config, err, sizeof(err));
+	if (rc)
+		fprintf(stderr, "%s%s\n", rc == -EADDRINUSE ? "" : "warning: ", err);
+	if (rc == -EADDRINUSE)
+		return EXIT_CONFIG;
 	config_to_dataplane(config, n_queues, &dataplane);
 	dataplane.max_frame = memory_plan_max_frame(config);
 	if (memory_plan_check(config, &dataplane, n_queues, stdout))

@@ -245,18 +245,27 @@ static int dumps_run(struct netlink *nl)
 	return 0;
 }
 
-static int mirror_all(struct netlink *nl)
+/* The same again for what a busy system interrupted; what is still needed after that is no error. */
+static int needs_run(struct netlink *nl)
 {
-	nl->need = NEED_ALL;
 	for (unsigned i = 0; nl->need && i < START_TRIES; i++) {
 		int err = dumps_run(nl);
 
 		if (err)
 			return err;
 	}
-	/* Only interrupted, by a busy system: then the loop goes on trying. */
-	if (nl->need && nl->error)
-		return nl->error;
+	return nl->need ? nl->error : 0;
+}
+
+static int mirror_all(struct netlink *nl)
+{
+	int err;
+
+	nl->need = NEED_ALL;
+	/* What was only interrupted the loop goes on trying. */
+	err = needs_run(nl);
+	if (err)
+		return err;
 	while (nl->routes.n_dirty)
 		routes_flush(nl);
 	return 0;
@@ -294,6 +303,24 @@ struct netlink *netlink_create(struct event_base *base, struct dataplane *dp, co
 		return NULL;
 	}
 	return nl;
+}
+
+struct netlink *netlink_read_addresses(void)
+{
+	struct netlink *nl = calloc(1, sizeof(*nl));
+	int err = -ENOMEM;
+
+	if (nl) {
+		nl->dumping = DUMP_NONE;
+		nl->need = NEED(DUMP_ADDRESSES_V4) | NEED(DUMP_ADDRESSES_V6);
+		nl->dumps = socket_open();
+		err = nl->dumps ? needs_run(nl) : -errno;
+	}
+	if (!err)
+		return nl;
+	netlink_destroy(nl);
+	errno = -err;
+	return NULL;
 }
 
 static void event_drop(struct event *ev)

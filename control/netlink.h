@@ -60,5 +60,14 @@ void netlink_resolve(struct netlink *nl, int port, const struct ipaddr *addr);
 
 void netlink_report(const struct netlink *nl, struct netlink_report *out);
 
-/* True if `addr` is a local address of the host; *only_one: it is the only address of its family on its link. */
-bool netlink_is_local(const struct netlink *nl, const struct ipaddr *addr, bool *only_one);
+/*
+ * The host's addresses alone, read once and not followed, for checks before there is a dataplane. Only
+ * netlink_only_on() and netlink_destroy() take it. NULL with errno set.
+ */
+struct netlink *netlink_read_addresses(void);
+
+/*
+ * The ifindex of a link with the address set[i] and with none of its family that is not in `set`; 0: there is no such
+ * link. Link-local addresses of IPv6 do not count.
+ */
+uint32_t netlink_only_on(const struct netlink *nl, const struct ipaddr *set, size_t n, size_t i);

@@ -237,22 +237,35 @@ static bool is_link_local(const struct ipaddr *addr)
 	return addr->b[0] == 0xfe && (addr->b[1] & 0xc0) == 0x80;
 }
 
-bool netlink_is_local(const struct netlink *nl, const struct ipaddr *addr, bool *only_one)
+static bool contains(const struct ipaddr *set, size_t n, const struct ipaddr *addr)
 {
-	bool local = false;
+	for (size_t i = 0; i < n; i++)
+		if (ipaddr_equal(&set[i], addr))
+			return true;
+	return false;
+}
 
-	*only_one = false;
+/* True if the link has an address of that family outside of `set`. */
+static bool has_other(const struct netlink *nl, uint32_t ifindex, bool v4, const struct ipaddr *set, size_t n)
+{
 	for (size_t i = 0; i < nl->n_addresses; i++) {
-		unsigned n_on_link = 0;
+		const struct address *a = &nl->addresses[i];
 
-		if (!ipaddr_equal(&nl->addresses[i].addr, addr))
-			continue;
-		local = true;
-		for (size_t j = 0; j < nl->n_addresses; j++)
-			n_on_link += nl->addresses[j].ifindex == nl->addresses[i].ifindex &&
-				     ipaddr_is_v4(&nl->addresses[j].addr) == ipaddr_is_v4(addr) &&
-				     !is_link_local(&nl->addresses[j].addr);
-		*only_one |= n_on_link == 1;
+		if (a->ifindex == ifindex && ipaddr_is_v4(&a->addr) == v4 && !is_link_local(&a->addr) &&
+		    !contains(set, n, &a->addr))
+			return true;
 	}
-	return local;
+	return false;
+}
+
+uint32_t netlink_only_on(const struct netlink *nl, const struct ipaddr *set, size_t n, size_t i)
+{
+	for (size_t a = 0; a < nl->n_addresses; a++) {
+		uint32_t ifindex = nl->addresses[a].ifindex;
+
+		if (ipaddr_equal(&nl->addresses[a].addr, &set[i]) &&
+		    !has_other(nl, ifindex, ipaddr_is_v4(&set[i]), set, n))
+			return ifindex;
+	}
+	return 0;
 }

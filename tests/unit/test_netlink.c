@@ -465,8 +465,6 @@ static void test_start(void **state)
 {
 	struct lab *lab = *state;
 	struct netlink_report report;
-	struct ipaddr addr = address_of("198.18.1.1");
-	bool only_one;
 
 	run("ip link set eth1 address 02:00:00:00:00:01 mtu 1400");
 	run("ip route add 198.18.9.0/24 via 198.18.1.2");
@@ -481,33 +479,49 @@ static void test_start(void **state)
 	assert_memory_equal(lab->dp.ports[0].mac, "\2\0\0\0\0\1", 6);
 	assert_int_equal(lab->dp.ports[0].mtu, 1400);
 	assert_true(lab->dp.ports[0].up && lab->present[0] && lab->present[1]);
-	assert_true(netlink_is_local(lab->nl, &addr, &only_one));
-	assert_true(only_one);
-	addr = address_of("198.18.100.1");
-	assert_true(netlink_is_local(lab->nl, &addr, &only_one));
-	assert_false(only_one);
-	addr = address_of("198.18.1.2");
-	assert_false(netlink_is_local(lab->nl, &addr, &only_one));
 	netlink_report(lab->nl, &report);
 	assert_int_equal(report.resyncs, 0);
 	assert_true(report.last_sync_ns > 0);
 }
 
+static uint32_t only_on(const struct netlink *nl, const char *text)
+{
+	struct ipaddr addr = address_of(text);
+
+	return netlink_only_on(nl, &addr, 1, 0);
+}
+
 static void test_addresses(void **state)
 {
 	struct lab *lab = *state;
-	struct ipaddr first = address_of("2001:db8:1::1"), second = address_of("2001:db8:1::99");
-	bool only_one;
+	struct ipaddr both[] = {address_of("198.18.2.1"), address_of("198.18.2.99")};
+	uint32_t eth1 = if_nametoindex("eth1"), eth2 = if_nametoindex("eth2");
 
-	assert_true(netlink_is_local(lab->nl, &first, &only_one));
-	assert_true(only_one);
+	assert_int_equal(only_on(lab->nl, "198.18.1.1"), eth1);
+	assert_int_equal(only_on(lab->nl, "198.18.1.2"), 0);
+	assert_int_equal(only_on(lab->nl, "2001:db8:1::1"), eth1);
 	run("ip addr add 2001:db8:1::99/128 dev eth1");
-	wait_until(lab, netlink_is_local(lab->nl, &second, &only_one));
-	assert_false(only_one);
+	wait_until(lab, !only_on(lab->nl, "2001:db8:1::1"));
+	assert_int_equal(only_on(lab->nl, "2001:db8:1::99"), 0);
 	run("ip addr del 2001:db8:1::1/64 dev eth1");
-	wait_until(lab, !netlink_is_local(lab->nl, &first, &only_one));
-	assert_true(netlink_is_local(lab->nl, &second, &only_one));
-	assert_true(only_one);
+	wait_until(lab, only_on(lab->nl, "2001:db8:1::99") == eth1);
+	assert_int_equal(only_on(lab->nl, "2001:db8:1::1"), 0);
+	run("ip addr add 198.18.2.99/32 dev eth2");
+	wait_until(lab, !only_on(lab->nl, "198.18.2.1"));
+	assert_int_equal(netlink_only_on(lab->nl, both, 2, 0), eth2);
+	assert_int_equal(netlink_only_on(lab->nl, both, 2, 1), eth2);
+}
+
+/* Without a dataplane behind it. */
+static void test_addresses_alone(void **state)
+{
+	struct netlink *nl = netlink_read_addresses();
+
+	assert_non_null(nl);
+	assert_int_equal(only_on(nl, "198.18.1.1"), if_nametoindex("eth1"));
+	assert_int_equal(only_on(nl, "2001:db8:2::1"), if_nametoindex("eth2"));
+	assert_int_equal(only_on(nl, "127.0.0.1"), if_nametoindex("lo"));
+	netlink_destroy(nl);
 }
 
 /* The kernel removes such routes without a message. */
@@ -1140,6 +1154,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_start, setup_without_mirror, teardown),
 		cmocka_unit_test_setup_teardown(test_addresses, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_addresses_alone, setup_without_mirror, teardown),
 		cmocka_unit_test_setup_teardown(test_source_address_removed, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_routes_v4, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_routes_v6, setup, teardown),
