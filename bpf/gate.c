@@ -384,6 +384,16 @@ int gate_set_snat(struct gate *gate, const struct ipaddr *addrs, size_t n)
 	return replace(gate, &to);
 }
 
+void gate_set_mac(struct gate *gate, const uint8_t mac[static 6])
+{
+	uint32_t first;
+	uint16_t last;
+
+	memcpy(&first, mac, sizeof(first));
+	memcpy(&last, mac + sizeof(first), sizeof(last));
+	__atomic_store_n(&gate->bpf->bss->port_mac, first | (uint64_t)last << 32, __ATOMIC_RELAXED);
+}
+
 static int attach_refused(const struct gate *gate, int rc, char *err, size_t err_len)
 {
 	const char *device = gate->config.device;

@@ -74,6 +74,9 @@ struct gate_listener {
 int gate_set_listeners(struct gate *gate, const struct gate_listener *listeners, size_t n);
 int gate_set_snat(struct gate *gate, const struct ipaddr *addrs, size_t n);
 
+/* The device's link address: only frames to it are ours. Before it was told, none is. Also while attached. */
+void gate_set_mac(struct gate *gate, const uint8_t mac[static 6]);
+
 int gate_attach(struct gate *gate, char *err, size_t err_len);
 /* Traffic passes to the kernel at once from here on. */
 void gate_detach(struct gate *gate);

@@ -12,6 +12,8 @@
 	X(pass_not_ip, "neither IPv4 nor IPv6 (ARP, LLDP, a second VLAN tag): to the kernel")                          \
 	X(pass_malformed, "no sound IP header or no readable destination: to the kernel")                              \
 	X(pass_not_ours, "for neither a VIP nor a SNAT address: to the kernel")                                        \
+	X(pass_other_mac,                                                                                              \
+	  "for a VIP or a SNAT address, in a frame to another host or to a group of hosts: to the kernel")             \
 	X(pass_neighbour, "neighbour discovery for a VIP or a SNAT address: to the kernel, which answers it")          \
 	X(pass_not_listener, "for a VIP, but for no listener on it: to the kernel")                                    \
 	X(pass_unreadable, "for a VIP, but its headers cannot be followed as far as the ports: to the kernel")         \

@@ -24,6 +24,12 @@
 const volatile __u64 hang_ns = 3000000000;
 const volatile __u32 listener_otherwise = XDP_DROP; /* when no worker takes what is for a listener */
 
+/*
+ * The port's link address: the first four bytes as they lie in a frame, above them the last two. 0: not known yet, so
+ * no frame is ours. Written by control, while the program runs, too.
+ */
+__u64 port_mac;
+
 /* Sizes are set before the load. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -404,6 +410,19 @@ static __always_inline int deliver(struct xdp_md *ctx, enum spw_exit exit, __u32
 	return leave(exit, XDP_REDIRECT);
 }
 
+/*
+ * A frame to another host is seen where a switch floods it, and where the device listens to all; its IP packet is that
+ * host's to forward. A group of hosts has no use for what is ours: one answer, not many (RFC 1122 3.3.6).
+ */
+static __always_inline bool is_for_port(const struct xdp_md *ctx)
+{
+	const __u8 *mac = (void *)(long)ctx->data;
+
+	if (mac + ETH_ALEN > (const __u8 *)(long)ctx->data_end)
+		return false;
+	return (*(const __u32 *)mac | (__u64) * (const __u16 *)(mac + 4) << 32) == READ_ONCE(port_mac);
+}
+
 /* The EtherType after at most one VLAN tag; 0 if the frame ends before. */
 static __always_inline __be16 parse_ethernet(struct cursor *c)
 {
@@ -441,6 +460,8 @@ int spillway(struct xdp_md *ctx)
 	owner = owner_of(&p.dst);
 	if (!owner)
 		return leave(SPW_EXIT_pass_not_ours, XDP_PASS);
+	if (!is_for_port(ctx))
+		return leave(SPW_EXIT_pass_other_mac, XDP_PASS);
 	exit = classify(&c, &p, owner);
 	if (!is_ours(exit))
 		return leave(exit, XDP_PASS);

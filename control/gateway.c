@@ -255,15 +255,18 @@ static void on_notes(evutil_socket_t fd, short what, void *arg)
 	gateway_run_breakers(gw);
 }
 
-static void on_link(void *arg, int port, bool present, bool up, uint32_t mtu)
+static void on_link(void *arg, int port, const struct netlink_link *link)
 {
 	struct gateway *gw = arg;
+	const uint8_t *m = link->mac;
 
-	events_add(gw->events, up ? EVENT_INFO : EVENT_CRITICAL,
-		   !present ? "link_gone"
-		   : up     ? "link_up"
-			    : "link_down",
-		   "gateway", gw->config->ports[port].name, "MTU %u", mtu);
+	gate_set_mac(gw->ports[port].gate, m);
+	events_add(gw->events, link->up ? EVENT_INFO : EVENT_CRITICAL,
+		   !link->present ? "link_gone"
+		   : link->up     ? "link_up"
+				  : "link_down",
+		   "gateway", gw->config->ports[port].name, "MTU %u, %02x:%02x:%02x:%02x:%02x:%02x", link->mtu, m[0],
+		   m[1], m[2], m[3], m[4], m[5]);
 	/* The first time, nothing is served yet. */
 	if (!gw->breakers_due)
 		return;

@@ -38,8 +38,16 @@ struct netlink_report {
 	uint64_t last_sync_ns;         /* how long the last full dump took */
 };
 
-/* A link of a port changed: for events. May be NULL. Also called for each port while netlink_create() runs. */
-typedef void netlink_link_fn(void *arg, int port, bool present, bool up, uint32_t mtu);
+/* What a port's netdev is now. */
+struct netlink_link {
+	bool present;
+	bool up;
+	uint32_t mtu;
+	uint8_t mac[6]; /* all zero: it has none, or none of 6 bytes */
+};
+
+/* Something of it changed. May be NULL. Also called for each port that is there while netlink_create() runs. */
+typedef void netlink_link_fn(void *arg, int port, const struct netlink_link *link);
 
 /*
  * Subscribes, dumps everything once (blocking, so that it is complete on return) and follows from then on. A port whose

@@ -63,9 +63,13 @@ static struct link *link_find(struct netlink *nl, uint32_t ifindex)
 
 static void port_tell(struct netlink *nl, const struct mirror_port *p)
 {
+	struct netlink_link link = {.present = p->ifindex != 0, .up = p->up, .mtu = p->mtu};
+
+	memcpy(link.mac, p->mac, sizeof(link.mac));
+	dataplane_port_set_mac(nl->dp, p->port, p->mac);
 	dataplane_port_set_link(nl->dp, p->port, p->up, p->mtu);
 	if (nl->link_changed)
-		nl->link_changed(nl->arg, p->port, p->ifindex != 0, p->up, p->mtu);
+		nl->link_changed(nl->arg, p->port, &link);
 }
 
 /* The netdev went away or has another name now. */
@@ -83,18 +87,18 @@ static void port_bind(struct netlink *nl, struct mirror_port *p, const struct li
 {
 	bool up = (m->flags & IFF_UP) && (m->flags & IFF_RUNNING);
 	bool is_new = p->ifindex != m->ifindex;
+	uint8_t mac[6] = {0};
 
+	if (m->mac)
+		memcpy(mac, m->mac, sizeof(mac));
 	if (is_new && p->ifindex)
 		port_unbind(nl, p);
-	if (m->mac && (is_new || memcmp(p->mac, m->mac, sizeof(p->mac)) != 0)) {
-		memcpy(p->mac, m->mac, sizeof(p->mac));
-		dataplane_port_set_mac(nl->dp, p->port, p->mac);
-	}
-	if (!is_new && p->up == up && p->mtu == m->mtu)
+	if (!is_new && p->up == up && p->mtu == m->mtu && memcmp(p->mac, mac, sizeof(mac)) == 0)
 		return;
 	p->ifindex = m->ifindex;
 	p->up = up;
 	p->mtu = m->mtu;
+	memcpy(p->mac, mac, sizeof(mac));
 	port_tell(nl, p);
 	if (is_new) {
 		routes_touch_all(nl, false);

@@ -18,6 +18,8 @@
 #include <time.h>
 #include <unistd.h>
 
+const uint8_t netlab_mac[6] = {0x02, 0, 0, 0, 0, 0x01};
+
 int netlab_enter(void)
 {
 	if (unshare(CLONE_NEWNET)) {
@@ -141,7 +143,7 @@ void netlab_frame(struct frame *frame, const struct frame_spec *spec)
 {
 	struct frame_spec addressed = *spec;
 
-	memcpy(addressed.dst_mac, "\x02\0\0\0\0\x01", ETH_ALEN);
+	memcpy(addressed.dst_mac, netlab_mac, ETH_ALEN);
 	memcpy(addressed.src_mac, "\x02\0\0\0\0\x02", ETH_ALEN);
 	frame_build(frame, &addressed);
 }

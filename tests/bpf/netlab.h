@@ -24,6 +24,8 @@ uint64_t monotonic_ns(void);
 #define VIP6    "2001:db8:100::1"
 #define SNAT6   "2001:db8:101::1"
 
+extern const uint8_t netlab_mac[6]; /* of g0 */
+
 /*
  * Builds, in a namespace of our own,
  *

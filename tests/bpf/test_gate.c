@@ -78,6 +78,7 @@ static struct gate *try_open_gate(const struct gate_config *config, char *err, s
 
 	if (!gate)
 		return NULL;
+	gate_set_mac(gate, netlab_mac);
 	if (!ipaddr_parse(VIP6, &listeners[1].addr) && !gate_set_listeners(gate, listeners, ARRAY_SIZE(listeners)) &&
 	    !gate_set_snat(gate, &snat, 1))
 		return gate;

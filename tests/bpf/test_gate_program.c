@@ -38,6 +38,9 @@
 #define DNS           53
 #define OTHER         22
 
+/* Of the port. */
+static const uint8_t mac[6] = {0x02, 0, 0, 0, 0, 0x10};
+
 struct bench {
 	struct gate *gate;
 	int sockets[N_QUEUES][2];
@@ -127,6 +130,7 @@ static struct bench bench_open(enum gate_on_hang on_hang)
 	struct bench bench = {.gate = open_gate(on_hang, 16), .sockets = {{-1, -1}, {-1, -1}}};
 
 	fill_sets(bench.gate);
+	gate_set_mac(bench.gate, mac);
 	set_sockets(&bench, true, true);
 	beat(bench.gate, monotonic_ns());
 	return bench;
@@ -193,6 +197,17 @@ static bool reaches_socket(enum spw_exit exit)
 	return action_of(exit) == XDP_REDIRECT;
 }
 
+/* To the port, unless the frame says otherwise. */
+static void build(struct frame *frame, const struct frame_spec *spec)
+{
+	static const uint8_t none[6];
+	struct frame_spec addressed = *spec;
+
+	if (memcmp(addressed.dst_mac, none, sizeof(none)) == 0)
+		memcpy(addressed.dst_mac, mac, sizeof(mac));
+	frame_build(frame, &addressed);
+}
+
 static void expect(struct gate *gate, unsigned queue, const char *name, const struct frame_spec *spec,
 		   enum spw_exit expected)
 {
@@ -200,7 +215,7 @@ static void expect(struct gate *gate, unsigned queue, const char *name, const st
 	enum spw_exit taken;
 	uint32_t action;
 
-	frame_build(&frame, spec);
+	build(&frame, spec);
 	taken = run_queue(gate, queue, frame.bytes, frame.len, &action);
 	if (taken != expected)
 		fail_msg("%s: took %s, expected %s", name, exit_names[taken], exit_names[expected]);
@@ -220,15 +235,19 @@ struct fixture {
 	struct frame_spec spec;
 };
 
-#define TCP4(to, port, flags)                                                                                          \
+#define TCP4(to, port, flags, ...)                                                                                     \
 	{                                                                                                              \
 		.src = CLIENT4, .dst = to, .proto = IPPROTO_TCP, .src_port = 40000, .dst_port = port,                  \
-		.tcp_flags = flags                                                                                     \
+		.tcp_flags = flags, .dst_mac = {                                                                       \
+			__VA_ARGS__                                                                                    \
+		}                                                                                                      \
 	}
-#define TCP6(to, port, flags)                                                                                          \
+#define TCP6(to, port, flags, ...)                                                                                     \
 	{                                                                                                              \
 		.src = CLIENT6, .dst = to, .proto = IPPROTO_TCP, .src_port = 40000, .dst_port = port,                  \
-		.tcp_flags = flags                                                                                     \
+		.tcp_flags = flags, .dst_mac = {                                                                       \
+			__VA_ARGS__                                                                                    \
+		}                                                                                                      \
 	}
 #define UDP4(to, port)                                                                                                 \
 	{                                                                                                              \
@@ -285,6 +304,13 @@ static const struct fixture fixtures[] = {
 	{"two vlan tags", SPW_EXIT_pass_not_ip, OWNER_NONE, {.src = CLIENT4, .dst = VIP4, .n_vlan_tags = 2}},
 	{"v4 to the host", SPW_EXIT_pass_not_ours, OWNER_NONE, TCP4(HOST4, HTTP, SYN)},
 	{"v6 to the host", SPW_EXIT_pass_not_ours, OWNER_NONE, TCP6(HOST6, HTTP, SYN)},
+	{"v4 syn to another host", SPW_EXIT_pass_other_mac, OWNER_NONE, TCP4(VIP4, HTTP, SYN, 2, 0, 0, 0, 0, 0x11)},
+	{"v4 syn to a host alike", SPW_EXIT_pass_other_mac, OWNER_NONE, TCP4(VIP4, HTTP, SYN, 6, 0, 0, 0, 0, 0x10)},
+	{"v6 ack to another host", SPW_EXIT_pass_other_mac, OWNER_NONE, TCP6(VIP6, HTTP, ACK, 2, 0, 0, 0, 1, 0x10)},
+	{"v4 syn to all", SPW_EXIT_pass_other_mac, OWNER_NONE, TCP4(VIP4, HTTP, SYN, 255, 255, 255, 255, 255, 255)},
+	{"v6 syn to a group", SPW_EXIT_pass_other_mac, OWNER_NONE, TCP6(VIP6, HTTP, SYN, 0x33, 0x33, 0, 0, 0, 1)},
+	{"v4 snat to another host", SPW_EXIT_pass_other_mac, OWNER_NONE, TCP4(SNAT4, 1024, ACK, 2, 0, 0, 0, 0, 1)},
+	{"v6 snat to all", SPW_EXIT_pass_other_mac, OWNER_NONE, TCP6(SNAT6, 1024, ACK, 255, 255, 255, 255, 255, 255)},
 	{"v4 syn", SPW_EXIT_new, OWNER_VIP, TCP4(VIP4, HTTP, SYN)},
 	{"v4 ecn syn", SPW_EXIT_new, OWNER_VIP, TCP4(VIP4, HTTP, SYN | 0xc0)},
 	{"v4 syn and ack", SPW_EXIT_known, OWNER_VIP, TCP4(VIP4, HTTP, SYN | ACK)},
@@ -638,7 +664,7 @@ static void a_truncated_frame_never_takes_a_wrong_exit(void **state)
 		bool settled = false;
 		struct frame whole;
 
-		frame_build(&whole, &f->spec);
+		build(&whole, &f->spec);
 		for (size_t len = ETH_HLEN; len <= whole.len; len++, n_runs++) {
 			uint32_t action;
 			enum spw_exit exit = run_queue(bench.gate, 0, whole.bytes, len, &action);
@@ -672,7 +698,7 @@ static void damaged_frames_are_safe(void **state)
 		enum spw_exit exit;
 		uint32_t action;
 
-		frame_build(&frame, &f->spec);
+		build(&frame, &f->spec);
 		for (int damage = rand_r(&seed) % 4; damage >= 0; damage--) {
 			/* Beyond the addresses for SNAT, so that it stays one. */
 			size_t from = f->owner == OWNER_SNAT ? frame.ip_end : 12;
@@ -685,6 +711,21 @@ static void damaged_frames_are_safe(void **state)
 		if (f->owner == OWNER_SNAT && action == XDP_PASS)
 			assert_int_equal(exit, SPW_EXIT_pass_neighbour);
 	}
+	bench_close(&bench);
+}
+
+/* A device may be given another address while it runs. */
+static void the_link_address_can_change(void **state)
+{
+	static const uint8_t other[6] = {0x02, 0, 0, 0, 0, 0x11};
+	struct bench bench = bench_open(GATE_DROP);
+	const struct frame_spec to_port = TCP4(VIP4, HTTP, SYN), to_other = TCP4(VIP4, HTTP, SYN, 2, 0, 0, 0, 0, 0x11);
+
+	gate_set_mac(bench.gate, other);
+	expect(bench.gate, 0, "new address", &to_other, SPW_EXIT_new);
+	expect(bench.gate, 0, "old address", &to_port, SPW_EXIT_pass_other_mac);
+	gate_set_mac(bench.gate, (uint8_t[6]){0});
+	expect(bench.gate, 0, "not known", &to_port, SPW_EXIT_pass_other_mac);
 	bench_close(&bench);
 }
 
@@ -768,8 +809,8 @@ static void an_entry_of_both_sets_is_never_missing(void **state)
 	struct frame syn, snat;
 	pthread_t thread;
 
-	frame_build(&syn, &(struct frame_spec)TCP4(VIP4, HTTP, SYN));
-	frame_build(&snat, &(struct frame_spec)TCP4(SNAT4, 1024, ACK));
+	build(&syn, &(struct frame_spec)TCP4(VIP4, HTTP, SYN));
+	build(&snat, &(struct frame_spec)TCP4(SNAT4, 1024, ACK));
 	assert_int_equal(pthread_create(&thread, NULL, replace_for_ever, &replacer), 0);
 	for (int i = 0; i < RUNS; i++) {
 		beat(bench.gate, monotonic_ns());
@@ -835,7 +876,7 @@ static void the_cost_is_printed(void **state)
 		struct frame frame;
 		uint32_t ns;
 
-		frame_build(&frame, &costs[i].spec);
+		build(&frame, &costs[i].spec);
 		read_exits(bench.gate, before);
 		beat(bench.gate, monotonic_ns());
 		run_bytes(bench.gate, 0, frame.bytes, frame.len, REPEAT, &ns);
@@ -874,6 +915,7 @@ int main(void)
 		cmocka_unit_test(heartbeats_are_compared_signed),
 		cmocka_unit_test(a_truncated_frame_never_takes_a_wrong_exit),
 		cmocka_unit_test(damaged_frames_are_safe),
+		cmocka_unit_test(the_link_address_can_change),
 		cmocka_unit_test(nothing_is_ours_without_listeners),
 		cmocka_unit_test(a_set_too_large_changes_nothing),
 		cmocka_unit_test(an_entry_of_both_sets_is_never_missing),

@@ -162,7 +162,7 @@ struct lab {
 	struct dataplane dp;
 	struct netlink *nl;
 	unsigned n_link_changes;
-	bool present[2];
+	struct netlink_link links[2];
 };
 
 static void run(const char *fmt, ...)
@@ -221,12 +221,12 @@ static void on_pulse(evutil_socket_t fd, short what, void *arg)
 {
 }
 
-static void on_link(void *arg, int port, bool present, bool up, uint32_t mtu)
+static void on_link(void *arg, int port, const struct netlink_link *link)
 {
 	struct lab *lab = arg;
 
 	lab->n_link_changes++;
-	lab->present[port] = present;
+	lab->links[port] = *link;
 }
 
 static void mirror_start(struct lab *lab)
@@ -478,7 +478,7 @@ static void test_start(void **state)
 	assert_true(mirrors_kernel(lab));
 	assert_memory_equal(lab->dp.ports[0].mac, "\2\0\0\0\0\1", 6);
 	assert_int_equal(lab->dp.ports[0].mtu, 1400);
-	assert_true(lab->dp.ports[0].up && lab->present[0] && lab->present[1]);
+	assert_true(lab->dp.ports[0].up && lab->links[0].present && lab->links[1].present);
 	netlink_report(lab->nl, &report);
 	assert_int_equal(report.resyncs, 0);
 	assert_true(report.last_sync_ns > 0);
@@ -759,11 +759,12 @@ static void test_link(void **state)
 	assert_true(lab->n_link_changes > n);
 	run("ip link set eth1 address 02:00:00:00:00:aa");
 	wait_until(lab, memcmp(lab->dp.ports[0].mac, "\2\0\0\0\0\xaa", 6) == 0);
+	assert_memory_equal(lab->links[0].mac, "\2\0\0\0\0\xaa", 6);
 	run("ip route add 198.18.9.0/24 via 198.18.1.2 && ip route add 198.18.9.0/24 via 198.18.2.2 metric 7");
 	wait_until(lab, goes(lab, "198.18.9.0/24", 0, "198.18.1.2"));
 	run("ip link set eth1 down");
 	wait_until(lab, !lab->dp.ports[0].up);
-	assert_true(lab->present[0]);
+	assert_true(lab->links[0].present);
 	wait_until(lab, goes(lab, "198.18.9.0/24", 1, "198.18.2.2"));
 	wait_until(lab, !told(lab, "198.18.1.0/24"));
 	wait_until(lab, mirrors_kernel(lab));
@@ -787,19 +788,19 @@ static void test_link_recreated(void **state)
 	run("ip neigh add 198.18.1.2 lladdr 02:00:00:00:00:09 dev eth1 nud permanent");
 	wait_until(lab, goes(lab, "198.18.9.0/24", 0, "198.18.1.2") && lab->dp.n_neighbours > 0);
 	run("ip link del eth1");
-	wait_until(lab, !lab->present[0] && !lab->dp.ports[0].up);
+	wait_until(lab, !lab->links[0].present && !lab->dp.ports[0].up);
 	wait_until(lab, !told(lab, "198.18.9.0/24") && !told(lab, "198.18.1.0/24"));
 	for (size_t i = 0; i < lab->dp.n_neighbours; i++)
 		assert_int_not_equal(lab->dp.neighbours[i].port, 0);
 	link_make(lab, 1);
 	run("ip route add 198.18.9.0/24 via 198.18.1.2");
-	wait_until(lab, lab->present[0] && lab->dp.ports[0].up);
+	wait_until(lab, lab->links[0].present && lab->dp.ports[0].up);
 	assert_int_not_equal(lab->nl->ports[0].ifindex, ifindex);
 	wait_until(lab, goes(lab, "198.18.9.0/24", 0, "198.18.1.2"));
 	wait_until(lab, mirrors_kernel(lab));
 	/* Renamed: the same netdev is no port now, and one again. */
 	run("ip link set eth1 name other");
-	wait_until(lab, !lab->present[0]);
+	wait_until(lab, !lab->links[0].present);
 	wait_until(lab, goes(lab, "198.18.9.0/24", -1, "198.18.1.2"));
 	run("ip link set other name eth1");
 	wait_until(lab, goes(lab, "198.18.9.0/24", 0, "198.18.1.2"));
@@ -904,7 +905,7 @@ static void test_keep_resolved(void **state)
 	wait_until(lab, managed("2001:db8:2::2"));
 	/* The link comes back as another. */
 	run("ip link del eth2");
-	wait_until(lab, !lab->present[1]);
+	wait_until(lab, !lab->links[1].present);
 	link_make(lab, 2);
 	run("ip route add 198.18.9.0/24 via 198.18.2.2");
 	wait_until(lab, managed("198.18.2.2") && state_of(lab, 1, "198.18.2.2") == NEIGHBOUR_USABLE);
