@@ -135,8 +135,15 @@ static json_t *status_gates(const struct view *view)
 	return rows;
 }
 
+static const char *trouble(const struct view *view)
+{
+	return view && *view->trouble ? view->trouble : NULL;
+}
+
 struct status_row {
 	const char *state;
+	bool ready;
+	const char *reason; /* that it is not although the state is; else null */
 	const char *version;
 	double uptime_s;
 	uint64_t policy_number;
@@ -145,7 +152,8 @@ struct status_row {
 };
 
 static const struct json_field status_fields[] = {
-	JSON_FIELD(status_row, state),        JSON_FIELD(status_row, version),
+	JSON_FIELD(status_row, state),        JSON_FIELD(status_row, ready),
+	JSON_FIELD(status_row, reason),       JSON_FIELD(status_row, version),
 	JSON_FIELD(status_row, uptime_s),     JSON_FIELD(status_row, policy_number),
 	JSON_FIELD(status_row, policy_age_s), JSON_FIELD(status_row, publish_took_us),
 };
@@ -156,6 +164,8 @@ unsigned api_doc_status(const struct api_source *src, const struct view *view, c
 	uint64_t now_ns = clock_monotonic_ns();
 	struct status_row row = {
 		.state = api_state_text(view),
+		.ready = view_is_ready(view),
+		.reason = trouble(view),
 		.version = src->version,
 		.uptime_s = seconds_between(src->started_ns, now_ns),
 		.policy_number = view ? view->policy_number : 0,
@@ -173,8 +183,8 @@ unsigned api_doc_status(const struct api_source *src, const struct view *view, c
 unsigned api_doc_ready(const struct api_source *src, const struct view *view, const struct api_query *query,
 		       json_t **doc, char err[static API_QUERY_ERR])
 {
-	*doc = json_pack("{s:s}", "state", api_state_text(view));
-	return view && view->state == GATEWAY_READY ? 200 : 503;
+	*doc = json_pack("{s:s,s:s*}", "state", api_state_text(view), "reason", trouble(view));
+	return view_is_ready(view) ? 200 : 503;
 }
 
 struct service_row {

@@ -21,6 +21,7 @@
 
 #include <errno.h>
 #include <event2/event.h>
+#include <net/if.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -71,6 +72,15 @@ static int view_gates(const struct gateway *gw, struct view *view)
 	return 0;
 }
 
+static void view_trouble(const struct gateway *gw, struct view *view)
+{
+	for (unsigned i = gw->n_ports; i-- > 0;)
+		if (gw->ports[i].lost)
+			snprintf(view->trouble, sizeof(view->trouble),
+				 "port %s: its netdev %s was deleted: restart the gateway when there is one again",
+				 gw->config->ports[i].name, gw->config->ports[i].device);
+}
+
 void gateway_publish_view(struct gateway *gw)
 {
 	struct view *view = calloc(1, sizeof(*view));
@@ -79,6 +89,7 @@ void gateway_publish_view(struct gateway *gw)
 		return;
 	view->refs = 1;
 	view->state = gw->state;
+	view_trouble(gw, view);
 	if (services_view(gw->services, view) || view_gates(gw, view)) {
 		view_free(view);
 		return;
@@ -255,18 +266,31 @@ static void on_notes(evutil_socket_t fd, short what, void *arg)
 	gateway_run_breakers(gw);
 }
 
+static void say_link(struct gateway *gw, int port, const struct netlink_link *link)
+{
+	const struct config_port *config = &gw->config->ports[port];
+	const uint8_t *m = link->mac;
+
+	if (link->lost && link->present)
+		events_add(gw->events, EVENT_CRITICAL, "port_replaced", "gateway", config->name,
+			   "%s was deleted and made again, the port's sockets died with it: restart the gateway",
+			   config->device);
+	else
+		events_add(gw->events, link->up ? EVENT_INFO : EVENT_CRITICAL,
+			   !link->present ? "link_gone"
+			   : link->up     ? "link_up"
+					  : "link_down",
+			   "gateway", config->name, "MTU %u, %02x:%02x:%02x:%02x:%02x:%02x", link->mtu, m[0], m[1],
+			   m[2], m[3], m[4], m[5]);
+}
+
 static void on_link(void *arg, int port, const struct netlink_link *link)
 {
 	struct gateway *gw = arg;
-	const uint8_t *m = link->mac;
 
-	gate_set_mac(gw->ports[port].gate, m);
-	events_add(gw->events, link->up ? EVENT_INFO : EVENT_CRITICAL,
-		   !link->present ? "link_gone"
-		   : link->up     ? "link_up"
-				  : "link_down",
-		   "gateway", gw->config->ports[port].name, "MTU %u, %02x:%02x:%02x:%02x:%02x:%02x", link->mtu, m[0],
-		   m[1], m[2], m[3], m[4], m[5]);
+	gate_set_mac(gw->ports[port].gate, link->mac);
+	gw->ports[port].lost = link->lost;
+	say_link(gw, port, link);
 	/* The first time, nothing is served yet. */
 	if (!gw->breakers_due)
 		return;
@@ -445,6 +469,8 @@ static int start_port(struct gateway *gw, unsigned i)
 	char err[ERR_LEN];
 	int rc;
 
+	/* Before anything is opened: if the netdev is replaced meanwhile, that shows. */
+	gp->ifindex = port->kind == PORT_XSK ? if_nametoindex(port->device) : 0;
 	snprintf(config.name, sizeof(config.name), "%s", port->name);
 	snprintf(config.device, sizeof(config.device), "%s", port->device);
 	if (port->kind == PORT_XSK) {
@@ -476,7 +502,8 @@ static int start_netlink(struct gateway *gw)
 
 	for (unsigned i = 0; i < gw->n_ports; i++)
 		if (gw->ports[i].gate)
-			ports[n++] = (struct netlink_port){gw->ports[i].index, gw->config->ports[i].device};
+			ports[n++] = (struct netlink_port){gw->ports[i].index, gw->config->ports[i].device,
+							   gw->ports[i].ifindex};
 	gw->netlink = netlink_create(gw->base, gw->dp, ports, n, on_link, gw);
 	rc = gw->netlink ? 0 : -errno;
 	if (rc)

@@ -18,6 +18,8 @@ struct gateway_port {
 	int index;
 	unsigned n_queues;
 	struct gate *gate; /* NULL: a port of DPDK's own */
+	uint32_t ifindex;  /* of the netdev that it was opened on */
+	bool lost;         /* that netdev is gone: only a restart opens the port anew */
 };
 
 struct gateway {

@@ -273,7 +273,7 @@ char *api_metrics(const struct api_source *src, const struct view *view, size_t 
 
 	if (!out)
 		return NULL;
-	put_single(out, "spillway_ready", "gauge", "1 if the gateway is ready", view && view->state == GATEWAY_READY);
+	put_single(out, "spillway_ready", "gauge", "1 if the gateway is ready", view_is_ready(view));
 	api_ledger_sum(src, &sum);
 	put_ledger(out, &sum);
 	put_actions(out, &sum);

@@ -289,6 +289,7 @@ struct netlink *netlink_create(struct event_base *base, struct dataplane *dp, co
 	nl->dumping = DUMP_NONE;
 	for (size_t i = 0; i < n_ports; i++) {
 		nl->ports[i].port = ports[i].port;
+		nl->ports[i].opened = ports[i].ifindex;
 		strncpy(nl->ports[i].device, ports[i].device, IFNAMSIZ - 1);
 	}
 	routes_init(nl);

@@ -10,8 +10,8 @@
  *
  * Only differences reach the dataplane, also when the kernel is asked for everything again: because events were lost,
  * or because it changes routes without a message (IPv4 routes of a link that goes down or of a removed source address).
- * Route changes are gathered for 20 ms or to 1024; neighbours and links are told at once. A netdev that is deleted and
- * made again under its name is the same port.
+ * Route changes are gathered for 20 ms or to 1024; neighbours and links are told at once. A port that was opened on a
+ * netdev stays down once that was deleted, also if another one is made under its name: its sockets died with it.
  */
 #pragma once
 
@@ -28,6 +28,7 @@ struct netlink;
 struct netlink_port {
 	int port;           /* index in the dataplane */
 	const char *device; /* netdev */
+	uint32_t ifindex;   /* of the netdev that it was opened on; 0: none yet, whichever has the name will do */
 };
 
 struct netlink_report {
@@ -40,7 +41,8 @@ struct netlink_report {
 
 /* What a port's netdev is now. */
 struct netlink_link {
-	bool present;
+	bool present; /* there is one of its name */
+	bool lost;    /* the one that the port was opened on is gone for good; one that is present is another */
 	bool up;
 	uint32_t mtu;
 	uint8_t mac[6]; /* all zero: it has none, or none of 6 bytes */

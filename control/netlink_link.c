@@ -63,7 +63,7 @@ static struct link *link_find(struct netlink *nl, uint32_t ifindex)
 
 static void port_tell(struct netlink *nl, const struct mirror_port *p)
 {
-	struct netlink_link link = {.present = p->ifindex != 0, .up = p->up, .mtu = p->mtu};
+	struct netlink_link link = {.present = p->ifindex || p->replaced, .lost = p->lost, .up = p->up, .mtu = p->mtu};
 
 	memcpy(link.mac, p->mac, sizeof(link.mac));
 	dataplane_port_set_mac(nl->dp, p->port, p->mac);
@@ -81,6 +81,24 @@ static void port_unbind(struct netlink *nl, struct mirror_port *p)
 	port_tell(nl, p);
 	routes_touch_all(nl, false);
 	nl->keep_stale = true;
+}
+
+/* Another netdev has the name of the one that the port was opened on. */
+static void port_replaced(struct netlink *nl, struct mirror_port *p)
+{
+	if (p->replaced)
+		return;
+	p->lost = true;
+	p->replaced = true;
+	if (p->ifindex)
+		port_unbind(nl, p);
+	else
+		port_tell(nl, p);
+}
+
+static bool is_opened_on_other(const struct mirror_port *p, uint32_t ifindex)
+{
+	return p->opened && (p->lost || p->opened != ifindex);
 }
 
 static void port_bind(struct netlink *nl, struct mirror_port *p, const struct link_message *m)
@@ -132,7 +150,9 @@ static void link_new(struct netlink *nl, const struct link_message *m)
 	l->generation = nl->generation;
 	if (was && was != is)
 		port_unbind(nl, was);
-	if (is)
+	if (is && is_opened_on_other(is, m->ifindex))
+		port_replaced(nl, is);
+	else if (is)
 		port_bind(nl, is, m);
 }
 
@@ -144,6 +164,8 @@ static void link_del(struct netlink *nl, uint32_t ifindex)
 	if (!l)
 		return;
 	*l = nl->links[--nl->n_links];
+	for (size_t i = 0; i < nl->n_ports; i++)
+		nl->ports[i].lost |= nl->ports[i].opened == ifindex;
 	if (p)
 		port_unbind(nl, p);
 	nl->need |= NEED_ROUTES | NEED(DUMP_ADDRESSES_V4) | NEED(DUMP_ADDRESSES_V6);

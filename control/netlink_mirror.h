@@ -57,7 +57,10 @@ enum dump {
 struct mirror_port {
 	int port;
 	char device[IFNAMSIZ];
+	uint32_t opened;  /* ifindex of the netdev that it was opened on; 0: whichever has the name will do */
 	uint32_t ifindex; /* 0: there is no such netdev now */
+	bool lost;        /* `opened` was deleted */
+	bool replaced;    /* ... and another one has its name */
 	bool up;
 	uint32_t mtu;
 	uint8_t mac[6];

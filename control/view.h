@@ -8,6 +8,7 @@
 #include "gate.h"
 #include "ipaddr.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -65,6 +66,7 @@ struct view_gate {
 struct view {
 	_Atomic unsigned refs;
 	enum gateway_state state;
+	char trouble[256]; /* why it cannot serve although it runs; "": nothing is in the way */
 	uint64_t policy_number;
 	uint64_t published_ns;    /* monotonic */
 	uint64_t publish_took_ns; /* build and publish of this one */
@@ -74,6 +76,12 @@ struct view {
 	struct view_name *names;
 	struct view_gate *gates;
 };
+
+/* NULL is fine: not yet. */
+static inline bool view_is_ready(const struct view *view)
+{
+	return view && view->state == GATEWAY_READY && !*view->trouble;
+}
 
 /* Takes a reference to the current view (never NULL after the first publish); any thread. */
 const struct view *view_get(void);

@@ -209,6 +209,8 @@ static void print_status(const json_t *doc)
 	char cell[CELL_STRLEN];
 
 	printf("state    %s\n", cell_format(COLUMN_TEXT, json_object_get(doc, "state"), cell));
+	if (json_is_string(json_object_get(doc, "reason")))
+		printf("NOT READY: %s\n", json_string_value(json_object_get(doc, "reason")));
 	printf("version  %s\n", cell_format(COLUMN_TEXT, json_object_get(doc, "version"), cell));
 	printf("uptime   %s\n", cell_format(COLUMN_SECONDS, json_object_get(doc, "uptime_s"), cell));
 	printf("policy   %s", cell_format(COLUMN_NUMBER, json_object_get(doc, "policy_number"), cell));
@@ -226,7 +228,6 @@ static void print_status(const json_t *doc)
 enum ctl_exit command_status(const struct ctl *ctl)
 {
 	enum ctl_exit result;
-	const char *state;
 	json_t *doc;
 
 	if (ctl->n_args > 0)
@@ -236,8 +237,7 @@ enum ctl_exit command_status(const struct ctl *ctl)
 		return result;
 	if (!ctl->json)
 		print_status(doc);
-	state = json_string_value(json_object_get(doc, "state"));
-	result = state && strcmp(state, "ready") == 0 ? EXIT_OK : EXIT_REFUSED;
+	result = json_is_true(json_object_get(doc, "ready")) ? EXIT_OK : EXIT_REFUSED;
 	json_decref(doc);
 	return result;
 }

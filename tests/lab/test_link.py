@@ -4,7 +4,7 @@
 import json
 
 import pytest
-from netns import eventually
+from netns import LabError, eventually
 from tools import Load, both_sides
 from topology import GW_WAN
 
@@ -63,3 +63,40 @@ def test_address_changes(lab, spillway, family):
             lab.gw.ip(f"link set {device} address {address}")
         for router in (lab.wan, lab.lan):
             router.run("ip", "neigh", "flush", "dev", "gw")
+
+
+@pytest.fixture
+def new_link(lab):
+    """Makes another netdev in the place of eth1; in the end there is one that works, whatever a test left."""
+
+    def make():
+        lab.gw.run("ip", "link", "del", "eth1", check=False)
+        lab.relink()
+
+    yield make
+    lab.relink()
+
+
+def refusal(spillway):
+    """What `spillwayctl status` of a gateway that is not ready says; "" if it is ready."""
+    try:
+        spillway.status()
+    except LabError as error:
+        assert "status: 3\n" in str(error)
+        return str(error)
+    return ""
+
+
+def test_netdev_replaced(lab, spillway, new_link):
+    """The port's sockets die with its netdev: the gateway says so until it is restarted, and serves after that."""
+    lab.gw.ip("link del eth1")
+    eventually(lambda: "link_gone: wan" in spillway.output(), 10, "the event")
+    new_link()
+    eventually(lambda: "port_replaced: wan: eth1" in spillway.output(), 10, "the event")
+    eventually(lambda: "port wan: its netdev eth1 was deleted" in refusal(spillway), 5, "not ready")
+    assert Load(lab, 4, requests=3, timeout_ms=300).wait()["ok"] == 0
+    spillway.stop()
+    spillway.start()
+    spillway.wait_serving()
+    for family in (4, 6):
+        assert_serves(lab, family)

@@ -90,7 +90,7 @@ class Lab:
             )
             self.ns[role].ip("link set lo up")
         self._link("client", "eth0", "wan", "client")
-        self._link("wan", "gw", "gw", "eth1", self.n_queues)
+        self._link_wan()
         self._link("lan", "gw", "gw", "eth2", self.n_queues)
         self.lan.ip("link add br0 type bridge", "link set br0 up")
         for role in (*UPSTREAMS, "dns"):
@@ -102,6 +102,9 @@ class Lab:
         self._addresses()
         self._routes()
 
+    def _link_wan(self):
+        self._link("wan", "gw", "gw", "eth1", self.n_queues)
+
     def _link(self, a, a_dev, b, b_dev, n_queues=1):
         queues = f"numtxqueues {n_queues} numrxqueues {n_queues}"
         self.ns[a].ip(f"link add {a_dev} {queues} type veth peer name {b_dev} netns {self.ns[b].name} {queues}")
@@ -112,6 +115,13 @@ class Lab:
         # An AF_XDP socket sees a frame as it is: nobody would fill in a checksum left for the device.
         for router in (self.wan, self.lan):
             router.run("ethtool", "-K", "gw", "tx", "off", "tso", "off", "gso", "off", "gro", "off")
+
+    def relink(self):
+        """Makes the link to the gateway's eth1 if it is not there, with all that belongs to it."""
+        if self.gw.run("ip", "link", "show", "eth1", check=False).returncode:
+            self._link_wan()
+        self._gateway_offloads_off()
+        self.restore()
 
     def restore(self):
         """Gives back what interfaces lost that went down: IPv6 addresses, and routes."""

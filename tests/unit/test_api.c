@@ -140,6 +140,31 @@ static void test_status_and_ready(void **state)
 	json_decref(doc);
 }
 
+/* A gateway that runs but cannot serve says so and why, to people, balancers and monitors alike. */
+static void test_trouble(void **state)
+{
+	struct view *view = api_fixture_view(GATEWAY_READY);
+	json_t *doc = get_json(*state, "/v1/status", 200);
+	struct reply r;
+
+	assert_true(json_is_true(json_object_get(doc, "ready")));
+	assert_true(json_is_null(json_object_get(doc, "reason")));
+	json_decref(doc);
+	snprintf(view->trouble, sizeof(view->trouble), "port wan is gone");
+	view_publish(view);
+	doc = get_json(*state, "/v1/status", 200);
+	assert_string_equal(get_text(doc, "state"), "ready");
+	assert_true(json_is_false(json_object_get(doc, "ready")));
+	assert_string_equal(get_text(doc, "reason"), "port wan is gone");
+	json_decref(doc);
+	doc = get_json(*state, "/v1/ready", 503);
+	assert_string_equal(get_text(doc, "reason"), "port wan is gone");
+	json_decref(doc);
+	assert_int_equal(api_fixture_request(*state, false, "GET", "/metrics", NULL, NULL, &r), 0);
+	assert_non_null(strstr(r.body, "\nspillway_ready 0\n"));
+	reply_free(&r);
+}
+
 static void test_services(void **state)
 {
 	json_t *doc = get_json(*state, "/v1/services", 200);
@@ -848,6 +873,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		API_TEST(test_starting_before_the_first_view),
 		API_TEST(test_status_and_ready),
+		API_TEST(test_trouble),
 		API_TEST(test_services),
 		API_TEST(test_backends),
 		API_TEST(test_names),

@@ -71,6 +71,8 @@ static void assert_says(const char *text)
 
 static void test_status(void **state)
 {
+	struct view *view;
+
 	assert_int_equal(ctl(*state, "status"), 0);
 	assert_says("state    ready\n");
 	assert_says("policy   7, published ");
@@ -79,6 +81,11 @@ static void test_status(void **state)
 	view_publish(api_fixture_view(GATEWAY_DRAINING));
 	assert_int_equal(ctl(*state, "status"), 3);
 	assert_says("state    draining\n");
+	view = api_fixture_view(GATEWAY_READY);
+	snprintf(view->trouble, sizeof(view->trouble), "port wan is gone");
+	view_publish(view);
+	assert_int_equal(ctl(*state, "status"), 3);
+	assert_says("NOT READY: port wan is gone\n");
 }
 
 static void test_lists(void **state)

@@ -806,6 +806,34 @@ static void test_link_recreated(void **state)
 	wait_until(lab, goes(lab, "198.18.9.0/24", 0, "198.18.1.2"));
 }
 
+/* A port that was opened on a netdev: sockets do not outlive it, whatever is made under its name. */
+static void test_opened_port(void **state)
+{
+	struct lab *lab = *state;
+	struct netlink_port ports[] = {{0, "eth1", if_nametoindex("eth1")}, {1, "eth2", if_nametoindex("eth2") + 1}};
+
+	lab->nl = netlink_create(lab->base, &lab->dp, ports, 2, on_link, lab);
+	assert_non_null(lab->nl);
+	assert_true(lab->dp.ports[0].up && !lab->links[0].lost);
+	/* Replaced before there was a mirror. */
+	assert_true(!lab->dp.ports[1].up && lab->links[1].present && lab->links[1].lost);
+	/* Another name for a while: the sockets do not care. */
+	run("ip link set eth1 name other");
+	wait_until(lab, !lab->links[0].present && !lab->links[0].lost);
+	run("ip link set other name eth1");
+	wait_until(lab, lab->links[0].present && lab->dp.ports[0].up);
+	run("ip link del eth1");
+	wait_until(lab, !lab->links[0].present && lab->links[0].lost);
+	link_make(lab, 1);
+	run("ip route add 198.18.9.0/24 via 198.18.1.2");
+	wait_until(lab, lab->links[0].present && goes(lab, "198.18.9.0/24", -1, "198.18.1.2"));
+	assert_true(lab->links[0].lost && !lab->dp.ports[0].up);
+	run("ip link set eth1 mtu 1400");
+	run("ip route add 198.18.10.0/24 via 198.18.1.2");
+	wait_until(lab, told(lab, "198.18.10.0/24"));
+	assert_true(lab->links[0].lost && !lab->dp.ports[0].up);
+}
+
 static enum neighbour_state state_of(struct lab *lab, int port, const char *addr)
 {
 	struct ipaddr a = address_of(addr);
@@ -1170,6 +1198,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_nexthops_link_down, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_link, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_link_recreated, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_opened_port, setup_without_mirror, teardown),
 		cmocka_unit_test_setup_teardown(test_neighbours, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_keep_resolved, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_managed_is_looked_after, setup, teardown),
