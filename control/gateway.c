@@ -252,17 +252,15 @@ static void take_note(struct gateway *gw, const struct note *note)
 	}
 }
 
+/* One batch: what is left keeps the descriptor readable, and waits for its turn among all that decide has to do. */
 static void on_notes(evutil_socket_t fd, short what, void *arg)
 {
 	struct gateway *gw = arg;
 	struct note notes[NOTES_AT_ONCE];
-	size_t n;
+	size_t n = dataplane_notes(gw->dp, notes, NOTES_AT_ONCE);
 
-	do {
-		n = dataplane_notes(gw->dp, notes, NOTES_AT_ONCE);
-		for (size_t i = 0; i < n; i++)
-			take_note(gw, &notes[i]);
-	} while (n == NOTES_AT_ONCE);
+	for (size_t i = 0; i < n; i++)
+		take_note(gw, &notes[i]);
 	gateway_run_breakers(gw);
 }
 

@@ -207,6 +207,7 @@ struct worker {
 	struct reaper reaper;
 	struct want_memory wants[WANT_MEMORY];
 	struct path_memory path;
+	uint64_t wants_denied;   /* wishes beyond dp->want_rate */
 	struct rte_ring *orders; /* from decide: order.c */
 	uint64_t orders_done;    /* read by decide */
 	struct rte_ring *notes;  /* to decide: note.c */
@@ -246,12 +247,15 @@ struct dataplane {
 	/* From worker to worker, a ring per class, so that a flood of SYNs cannot fill the way of what is established.
 	 */
 	struct rte_ring *rings[RX_CLASSES][DATAPLANE_MAX_WORKERS][DATAPLANE_MAX_WORKERS];
-	struct cells cells;                           /* changed by workers and decide, as each says */
-	struct client_table clients, prefixes;        /* changed by workers, as client.h says */
-	struct mtu_table mtus;                        /* written by decide, read by workers */
+	struct cells cells;                    /* changed by workers and decide, as each says */
+	struct client_table clients, prefixes; /* changed by workers, as client.h says */
+	struct mtu_table mtus;                 /* written by decide, read by workers */
+	struct gcra wants;                     /* of all workers: what decide is asked to resolve */
+	struct gcra_rate want_rate;
 	uint64_t orders_given[DATAPLANE_MAX_WORKERS]; /* decide's */
 	uint32_t ports_up;                            /* bit per port; written by decide, relaxed */
 	int notes_fd;                                 /* eventfd: workers left notes */
+	unsigned notes_from;                          /* the worker whose notes are taken first; decide's */
 	pthread_mutex_t query_lock;
 };
 

@@ -96,6 +96,9 @@ static int dataplane_init(struct dataplane *dp)
 	int err;
 
 	snat_init(dp);
+	err = gcra_rate_init(&dp->want_rate, NEIGHBOUR_WANTS_PER_S, 1000000000, NEIGHBOUR_WANTS_BURST);
+	if (err)
+		return err;
 	dp->notes_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	if (dp->notes_fd < 0)
 		return -errno;
@@ -368,15 +371,28 @@ int dataplane_neighbour_update(struct dataplane *dp, int port, const struct ipad
 	return fib_neighbour(dp->fib, port, addr, state, mac);
 }
 
-size_t dataplane_notes(struct dataplane *dp, struct note *out, size_t max)
+/* Read before the rings: a note that comes later is announced anew. */
+static void notes_hush(struct dataplane *dp)
 {
 	uint64_t count;
+
+	while (read(dp->notes_fd, &count, sizeof(count)) < 0 && errno == EINTR)
+		;
+}
+
+size_t dataplane_notes(struct dataplane *dp, struct note *out, size_t max)
+{
+	unsigned n_workers = dp->config.n_workers, from = dp->notes_from++ % n_workers;
+	uint64_t one = 1;
 	size_t n = 0;
 
-	if (read(dp->notes_fd, &count, sizeof(count)) < 0)
-		count = 0; /* nothing new was announced; what did not fit last time may still wait */
-	for (unsigned i = 0; i < dp->config.n_workers && n < max; i++)
-		n += rte_ring_sc_dequeue_burst_elem(dp->workers[i]->notes, &out[n], sizeof(*out), max - n, NULL);
+	notes_hush(dp);
+	for (unsigned i = 0; i < n_workers && n < max; i++)
+		n += rte_ring_sc_dequeue_burst_elem(dp->workers[(from + i) % n_workers]->notes, &out[n], sizeof(*out),
+						    max - n, NULL);
+	/* There may be more. An eventfd refuses only when it is readable already. */
+	if (n == max && write(dp->notes_fd, &one, sizeof(one)) < 0)
+		return n;
 	return n;
 }
 

@@ -213,10 +213,17 @@ struct neighbour_want {
 	struct ipaddr addr;
 };
 
+/*
+ * Whoever forges the sources of a network on link makes as many wishes as it has addresses. The kernel is asked for no
+ * more than this, so that decide has time for all else. What is kept resolved anyway (netlink.h) is not wished for.
+ */
+#define NEIGHBOUR_WANTS_PER_S 1000
+#define NEIGHBOUR_WANTS_BURST 128
+
 /* --- notes: what workers leave for decide, in the order in which each of them left it --- */
 
 enum note_kind {
-	NOTE_NEIGHBOUR, /* `want`; each worker repeats a wish at most once a second */
+	NOTE_NEIGHBOUR, /* `want`; each worker repeats a wish at most once a second, all utter NEIGHBOUR_WANTS_PER_S */
 	NOTE_BACKEND,   /* `backend`: look at its cell now, rather than with the next tick */
 	NOTE_PATH_MTU,  /* `path`: a router said what fits on the way to an address: dataplane_path_learn() */
 };
@@ -236,11 +243,11 @@ struct note {
 	};
 };
 
-/* Takes up to `max` of them. */
+/* Takes up to `max` of them, beginning with another worker each time. */
 size_t dataplane_notes(struct dataplane *dp, struct note *out, size_t max);
 /* Notes that found their ring full, ever. */
 uint64_t dataplane_notes_lost(const struct dataplane *dp);
-/* Readable when there are notes for control. */
+/* Readable as long as there are notes for control. */
 int dataplane_notes_fd(const struct dataplane *dp);
 
 /* --- learned path MTUs, for connections that begin from now on --- */

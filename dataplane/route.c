@@ -14,8 +14,13 @@ static void want(struct worker *w, const struct neighbour_want *want)
 	if (memory->asked_ms && memory->want.port == want->port && ipaddr_equal(&memory->want.addr, &want->addr) &&
 	    w->run_ms - memory->asked_ms < 1000)
 		return;
+	if (!gcra_test(&w->dp->wants, &w->dp->want_rate, w->now_ns)) {
+		w->wants_denied++;
+		return;
+	}
 	if (!note_add(w, &(struct note){.kind = NOTE_NEIGHBOUR, .want = *want}))
 		return;
+	gcra_take(&w->dp->wants, &w->dp->want_rate, w->now_ns);
 	*memory = (struct want_memory){.want = *want, .asked_ms = w->run_ms ? w->run_ms : 1};
 }
 
