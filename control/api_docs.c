@@ -119,6 +119,19 @@ static json_t *status_ports(const struct api_source *src)
 	return rows;
 }
 
+static const struct json_field kernel_fields[] = {
+	JSON_FIELD(netlink_report, routes_v4),  JSON_FIELD(netlink_report, routes_v6),
+	JSON_FIELD(netlink_report, neighbours), JSON_FIELD(netlink_report, changes),
+	JSON_FIELD(netlink_report, resyncs),    JSON_FIELD(netlink_report, refused),
+};
+
+static json_t *status_kernel(const struct view *view)
+{
+	static const struct netlink_report nothing;
+
+	return JSON_ROW(kernel_fields, view ? &view->kernel : &nothing);
+}
+
 /* A row per port, a column per exit of its gate. */
 static json_t *status_gates(const struct view *view)
 {
@@ -177,6 +190,7 @@ unsigned api_doc_status(const struct api_source *src, const struct view *view, c
 	json_object_set_new(*doc, "workers", status_workers(src));
 	json_object_set_new(*doc, "ports", status_ports(src));
 	json_object_set_new(*doc, "gates", status_gates(view));
+	json_object_set_new(*doc, "kernel", status_kernel(view));
 	return 200;
 }
 

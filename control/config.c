@@ -11,8 +11,8 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Per family; an upstream or router each. */
-#define NEIGHBOURS         8192
+/* Of both families: routers, and hosts on link. */
+#define NEIGHBOURS         16384
 /* New connections that may wait for their turn, of all services together. */
 #define HOLDS              65536
 /* Of one name that backends follow, both families: what slots are set aside for. */

@@ -39,8 +39,9 @@
 #define HANG_NS          3000000000ULL
 #define NOTES_AT_ONCE    64
 #define STOP_MAX_MS      5000
-#define STOP_PATIENCE_MS 1000 /* for the last of them */
-#define STOP_FLOWS_PER_S 4500 /* what the limit on RSTs allows */
+#define STOP_PATIENCE_MS 1000            /* for the last of them */
+#define STOP_FLOWS_PER_S 4500            /* what the limit on RSTs allows */
+#define SAY_AGAIN_NS     600000000000ULL /* a trouble that goes on is an event this often */
 
 void gateway_say(const char *format, ...)
 {
@@ -90,6 +91,8 @@ void gateway_publish_view(struct gateway *gw)
 	view->refs = 1;
 	view->state = gw->state;
 	view_trouble(gw, view);
+	if (gw->netlink)
+		netlink_report(gw->netlink, &view->kernel);
 	if (services_view(gw->services, view) || view_gates(gw, view)) {
 		view_free(view);
 		return;
@@ -221,6 +224,24 @@ static void watch_silence(struct gateway *gw)
 	view_put(view);
 }
 
+/* Packets are dropped for want of a route or neighbour that the kernel has. */
+static void say_refused(struct gateway *gw)
+{
+	uint64_t now_ns = clock_monotonic_ns();
+	struct netlink_report r;
+
+	netlink_report(gw->netlink, &r);
+	if (r.refused == gw->n_refused || (gw->refused_said_ns && now_ns - gw->refused_said_ns < SAY_AGAIN_NS))
+		return;
+	events_add(gw->events, EVENT_CRITICAL, "table_full", "gateway", "routes and neighbours",
+		   "%llu times one of the kernel's found no room, beside %llu routes to IPv4, %llu to IPv6 and %llu "
+		   "neighbours: raise gateway.routes",
+		   (unsigned long long)(r.refused - gw->n_refused), (unsigned long long)r.routes_v4,
+		   (unsigned long long)r.routes_v6, (unsigned long long)r.neighbours);
+	gw->n_refused = r.refused;
+	gw->refused_said_ns = now_ns;
+}
+
 static void on_tick(evutil_socket_t fd, short what, void *arg)
 {
 	struct gateway *gw = arg;
@@ -228,6 +249,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 	make_up_for_lost_notes(gw);
 	services_reap(gw->services);
 	paths_tick(gw->paths);
+	say_refused(gw);
 	gateway_publish_view(gw);
 	watch_silence(gw);
 	if (gw->state == GATEWAY_READY)

@@ -48,6 +48,8 @@ struct gateway {
 	int publish_error;    /* of the last publish: each is said once */
 	size_t n_starved;
 	uint64_t notes_lost;
+	uint64_t n_refused;       /* of the mirror: what was said of it */
+	uint64_t refused_said_ns; /* 0: never */
 	struct event *tick, *publish, *notes, *commands, *breakers_due, *sigterm, *sigint;
 };
 

@@ -265,6 +265,15 @@ static void put_gates(FILE *out, const struct view *view)
 	}
 }
 
+static void put_kernel(FILE *out, const struct view *view)
+{
+	put_single(out, "spillway_kernel_refused_total", "counter",
+		   "times that a route or neighbour of the kernel found no room", view ? view->kernel.refused : 0);
+	put_single(out, "spillway_kernel_resyncs_total", "counter",
+		   "times that the kernel's messages were lost, and all was read again",
+		   view ? view->kernel.resyncs : 0);
+}
+
 char *api_metrics(const struct api_source *src, const struct view *view, size_t *len)
 {
 	char *text = NULL;
@@ -284,6 +293,7 @@ char *api_metrics(const struct api_source *src, const struct view *view, size_t 
 	put_names(out, view);
 	put_ports(out, src);
 	put_gates(out, view);
+	put_kernel(out, view);
 	if (fclose(out) != 0) {
 		free(text);
 		return NULL;

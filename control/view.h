@@ -7,6 +7,7 @@
 
 #include "gate.h"
 #include "ipaddr.h"
+#include "netlink.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -68,8 +69,9 @@ struct view {
 	enum gateway_state state;
 	char trouble[256]; /* why it cannot serve although it runs; "": nothing is in the way */
 	uint64_t policy_number;
-	uint64_t published_ns;    /* monotonic */
-	uint64_t publish_took_ns; /* build and publish of this one */
+	uint64_t published_ns;        /* monotonic */
+	uint64_t publish_took_ns;     /* build and publish of this one */
+	struct netlink_report kernel; /* what is mirrored of it */
 	size_t n_backends, n_services, n_names, n_gates;
 	struct view_backend *backends;
 	struct view_service *services;

@@ -65,14 +65,27 @@ static uint32_t round_up_pow2(uint32_t n)
 	return p;
 }
 
-static uint32_t cell_bucket(const struct fib *fib, int port, const struct ipaddr *addr)
+/* With a choice of two buckets, no key finds both full before two cells of three are in use. */
+static uint32_t cells_for(uint32_t n_neighbours)
+{
+	return round_up_pow2(n_neighbours + n_neighbours / 2);
+}
+
+/* The first cells of the two buckets in which a key may live. */
+struct cell_choice {
+	uint32_t bucket[2];
+};
+
+static struct cell_choice cell_choice(const struct fib *fib, int port, const struct ipaddr *addr)
 {
 	struct {
 		struct ipaddr addr;
 		uint64_t port;
 	} key = {*addr, port};
+	uint64_t hash = hash_keyed(&key, sizeof(key), fib->secret);
+	uint32_t mask = (fib->n_cells - 1) & ~(CELL_WAYS - 1u);
 
-	return hash_keyed(&key, sizeof(key), fib->secret) & (fib->n_cells - 1) & ~(CELL_WAYS - 1u);
+	return (struct cell_choice){{hash & mask, hash >> 32 & mask}};
 }
 
 static bool cell_is(const struct fib_cell *c, int port, const struct ipaddr *addr)
@@ -84,13 +97,14 @@ static bool cell_is(const struct fib_cell *c, int port, const struct ipaddr *add
 
 static uint32_t cell_find(const struct fib *fib, int port, const struct ipaddr *addr)
 {
-	uint32_t bucket = cell_bucket(fib, port, addr);
+	struct cell_choice choice = cell_choice(fib, port, addr);
 
-	for (uint32_t i = bucket; i < bucket + CELL_WAYS; i++) {
-		const struct fib_cell *c = &fib->cells[i];
+	for (unsigned i = 0; i < 2 * CELL_WAYS; i++) {
+		uint32_t cell = choice.bucket[i / CELL_WAYS] + i % CELL_WAYS;
+		const struct fib_cell *c = &fib->cells[cell];
 
 		if (__atomic_load_n(&c->used, __ATOMIC_ACQUIRE) && cell_is(c, port, addr))
-			return i;
+			return cell;
 	}
 	return CELL_NONE;
 }
@@ -139,21 +153,35 @@ static void set_macs(struct fib_hop *hop, const uint8_t *dst, const uint8_t *src
 	memcpy(&hop->macs_hi, macs + 8, 4);
 }
 
-/* Takes a cell for a new key: an empty one, or one that cannot be used now and that no route needs. */
+/* A bucket's empty cells, and one of its cells for a new key: an empty one, or one that nobody can use or needs. */
+struct cell_room {
+	unsigned n_empty;
+	uint32_t cell; /* CELL_NONE: all are in use */
+};
+
+static struct cell_room cell_room(const struct fib *fib, uint32_t bucket)
+{
+	struct cell_room room = {.cell = CELL_NONE};
+
+	for (uint32_t i = bucket; i < bucket + CELL_WAYS; i++) {
+		bool empty = !fib->cells[i].used;
+
+		room.n_empty += empty;
+		if (empty || (!room.n_empty && !fib->cells[i].hop.usable && !fib->pins[i]))
+			room.cell = i;
+	}
+	return room;
+}
+
+/* Of the emptier bucket; if neither has an empty cell, one that gives way. */
 static uint32_t cell_claim(struct fib *fib, int port, const struct ipaddr *addr)
 {
-	uint32_t bucket = cell_bucket(fib, port, addr), victim = CELL_NONE;
+	struct cell_choice choice = cell_choice(fib, port, addr);
+	struct cell_room first = cell_room(fib, choice.bucket[0]), second = cell_room(fib, choice.bucket[1]);
+	uint32_t victim = second.n_empty > first.n_empty || first.cell == CELL_NONE ? second.cell : first.cell;
 	struct fib_hop hop = {.port = port};
 	struct fib_cell *c;
 
-	for (uint32_t i = bucket; i < bucket + CELL_WAYS; i++) {
-		if (!fib->cells[i].used) {
-			victim = i;
-			break;
-		}
-		if (!fib->cells[i].hop.usable && !fib->pins[i])
-			victim = i;
-	}
 	if (victim == CELL_NONE)
 		return CELL_NONE;
 	c = &fib->cells[victim];
@@ -494,7 +522,7 @@ size_t fib_gateways(const struct fib *fib, struct neighbour_want *out, size_t ma
 uint64_t fib_bytes(uint32_t n_routes, uint32_t n_neighbours)
 {
 	/* A tree needs up to one inner node per route; a node in its pool takes 128 bytes. */
-	return 2ULL * 2 * n_routes * 2 * 128 + (uint64_t)round_up_pow2(n_neighbours) * (sizeof(struct fib_cell) + 4) +
+	return 2ULL * 2 * n_routes * 2 * 128 + (uint64_t)cells_for(n_neighbours) * (sizeof(struct fib_cell) + 4) +
 	       sizeof(struct fib);
 }
 
@@ -521,7 +549,7 @@ struct fib *fib_create(uint32_t n_routes, uint32_t n_neighbours, const uint8_t *
 		return NULL;
 	fib->secret = secret;
 	fib->generation = 1;
-	fib->n_cells = round_up_pow2(n_neighbours);
+	fib->n_cells = cells_for(n_neighbours);
 	fib->cells = memory_alloc(fib->n_cells * sizeof(*fib->cells));
 	fib->pins = memory_alloc(fib->n_cells * sizeof(*fib->pins));
 	fib->current = &fib->views[0];

@@ -345,6 +345,7 @@ struct view *api_fixture_view(enum gateway_state state)
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	*v = (struct view){.refs = 1, .state = state, .policy_number = 7, .publish_took_ns = 1500000};
 	v->published_ns = (uint64_t)ts.tv_sec * 1000000000;
+	v->kernel = (struct netlink_report){.routes_v4 = 4, .routes_v6 = 6, .neighbours = 3, .refused = 2};
 	v->n_services = 2;
 	v->services = calloc(2, sizeof(*v->services));
 	v->services[0] =

@@ -132,6 +132,8 @@ static void test_status_and_ready(void **state)
 	assert_int_equal(json_array_size(gates), 2);
 	assert_string_equal(get_text(json_array_get(gates, 1), "port"), "lan");
 	assert_int_equal(get_int(json_array_get(gates, 1), "gate_known"), 12);
+	assert_int_equal(get_int(json_object_get(doc, "kernel"), "routes_v6"), 6);
+	assert_int_equal(get_int(json_object_get(doc, "kernel"), "refused"), 2);
 	json_decref(doc);
 	json_decref(get_json(*state, "/v1/ready", 200));
 	view_publish(api_fixture_view(GATEWAY_DRAINING));
@@ -602,6 +604,7 @@ static void test_metrics(void **state)
 		"\nspillway_learned_path_mtus_evicted_total 4\n",
 		"\nspillway_ptb_received_total{result=\"noted\"} 3\n",
 		"\nspillway_mss_malformed_total 9\n",
+		"\nspillway_kernel_refused_total 2\n",
 	};
 	struct reply r;
 

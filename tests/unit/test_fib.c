@@ -185,7 +185,7 @@ static void test_cells(void **state)
 {
 	struct ipaddr prefix = ipaddr_v4(htonl(0x0a000000)), found;
 	struct route_change c = route(prefix, 8, 1, &prefix);
-	struct fib *fib = fib_create(64, 8, secret);
+	struct fib *fib = fib_create(64, 5, secret);
 	uint32_t owner_gen[8] = {0}, owner[8] = {0};
 
 	fib_port_mtu(fib, 0, 1500);
@@ -215,6 +215,41 @@ static void test_cells(void **state)
 			assert_int_equal(look(fib, &old, 0, &found), FIB_NO_NEIGHBOUR);
 	}
 	fib_destroy(fib);
+}
+
+/* As many neighbours as were asked for find a place, whatever the secret; all of them are found again. */
+static void test_neighbours_fit(void **state)
+{
+	/* The last two fill two cells of three, the others less. */
+	static const uint32_t sizes[] = {64, 500, 16384, 682, 10922};
+	uint8_t any_secret[HASH_SECRET_LEN];
+	uint64_t seed = 11;
+
+	for (unsigned round = 0; round < 50; round++) {
+		uint32_t n = sizes[round % 5];
+		struct fib *fib = fib_create(64, n, any_secret);
+		struct ipaddr prefix = ipaddr_v4(htonl(0x0a000000)), found;
+		struct route_change c = route(prefix, 8, 1, &prefix);
+
+		assert_non_null(fib);
+		for (unsigned i = 0; i < sizeof(any_secret); i++)
+			any_secret[i] = draw(&seed);
+		fib_port_mtu(fib, 0, 1500);
+		c.nexthops[0].on_link = true;
+		fib_update(fib, &c, 1);
+		for (uint32_t i = 0; i < n; i++) {
+			struct ipaddr addr = gateway(i);
+
+			assert_int_equal(fib_neighbour(fib, 0, &addr, NEIGHBOUR_USABLE, (uint8_t[6]){2}), 0);
+		}
+		for (uint32_t i = 0; i < n; i++) {
+			struct ipaddr addr = gateway(i);
+
+			assert_int_equal(look(fib, &addr, 0, &found), FIB_OK);
+			assert_true(ipaddr_equal(&addr, &found));
+		}
+		fib_destroy(fib);
+	}
 }
 
 static void test_full(void **state)
@@ -285,7 +320,7 @@ static void test_reader(void **state)
 {
 	struct ipaddr prefix = ipaddr_v4(htonl(0x0a000000));
 	struct route_change on_link = route(prefix, 8, 1, &prefix), other = route(prefix, 16, 1, &prefix);
-	struct reader r = {.fib = fib_create(64, 8, secret)};
+	struct reader r = {.fib = fib_create(64, 5, secret)};
 	uint64_t seed = 3;
 	pthread_t thread;
 
@@ -337,7 +372,7 @@ static void test_release(void **state)
 {
 	struct ipaddr prefix = ipaddr_v4(htonl(0x0a000000)), next = gateway(9);
 	struct route_change on_link = route(prefix, 8, 1, &prefix);
-	struct late_reader r = {.fib = fib_create(64, 8, secret), .old = gateway(5)};
+	struct late_reader r = {.fib = fib_create(64, 5, secret), .old = gateway(5)};
 	const uint8_t mac[6] = {2};
 	pthread_t thread;
 
@@ -363,9 +398,10 @@ static void test_release(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_longest_prefix), cmocka_unit_test(test_kinds), cmocka_unit_test(test_multipath),
-		cmocka_unit_test(test_cells),          cmocka_unit_test(test_full),  cmocka_unit_test(test_reader),
-		cmocka_unit_test(test_release),
+		cmocka_unit_test(test_longest_prefix), cmocka_unit_test(test_kinds),
+		cmocka_unit_test(test_multipath),      cmocka_unit_test(test_cells),
+		cmocka_unit_test(test_full),           cmocka_unit_test(test_neighbours_fit),
+		cmocka_unit_test(test_reader),         cmocka_unit_test(test_release),
 	};
 
 	if (rig_eal(128, false, 0))
