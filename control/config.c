@@ -187,6 +187,45 @@ static uint32_t backend_slots(const struct config *config)
 	return power_of_two(2 * n, 1024, 1u << 18);
 }
 
+static unsigned count_snat(const struct config *config, bool v4)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < config->n_snat; i++)
+		n += ipaddr_is_v4(&config->snat[i]) == v4;
+	return n;
+}
+
+/* Of the family that has more. */
+static unsigned most_snat(const struct config *config)
+{
+	unsigned v4 = count_snat(config, true), v6 = count_snat(config, false);
+
+	return v4 > v6 ? v4 : v6;
+}
+
+uint64_t config_snat_pairs(const struct config *config)
+{
+	uint64_t n = 0;
+
+	for (size_t i = 0; i < config->n_services; i++)
+		for (size_t j = 0; j < config->services[i].n_backends; j++) {
+			const struct config_backend *b = &config->services[i].backends[j];
+
+			if (b->kind == BACKEND_ADDRESS)
+				n += count_snat(config, ipaddr_is_v4(&b->addr));
+			else
+				n += ADDRESSES_PER_NAME * most_snat(config);
+		}
+	return n;
+}
+
+/* Each slot has a backend of one family; and half as many again, so that all of them find a place. */
+static uint32_t snat_pairs(const struct config *config, uint32_t n_backend_slots)
+{
+	return power_of_two((uint64_t)n_backend_slots * most_snat(config) * 3 / 2, 64, 1u << 24);
+}
+
 void config_to_dataplane(const struct config *config, unsigned n_queues, struct dataplane_config *out)
 {
 	out->n_workers = config->n_workers;
@@ -199,6 +238,7 @@ void config_to_dataplane(const struct config *config, unsigned n_queues, struct 
 	out->n_mbufs = config->packets ? config->packets : 7168 * n_queues + 1024 * config->n_workers;
 	out->n_service_slots = power_of_two(2 * config->n_services, 256, 2 * CONFIG_MAX_SERVICES);
 	out->n_backend_slots = backend_slots(config);
+	out->n_snat_pairs = snat_pairs(config, out->n_backend_slots);
 	out->n_routes = config->routes;
 	out->n_neighbours = NEIGHBOURS;
 	out->n_holds = HOLDS;

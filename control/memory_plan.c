@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <net/if.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -13,6 +14,7 @@
 #define MIB         (1024.0 * 1024)
 /* What DPDK's allocator needs beside the sum of the parts: headers, alignment, its own tables. */
 #define SLACK_BYTES (48ULL << 20)
+#define PAIRS_MIN   1024
 
 int memory_plan_queues(const struct config_port *port, char *err, size_t err_len)
 {
@@ -69,13 +71,37 @@ static uint64_t total_bytes(const struct memory_part *parts, size_t n)
 	return total;
 }
 
-int memory_plan_check(const struct config *config, const struct dataplane_config *dataplane, unsigned n_queues,
-		      FILE *out)
+static uint64_t planned_bytes(const struct dataplane_config *dataplane, unsigned n_queues)
 {
 	struct memory_part parts[MEMORY_PARTS_MAX];
-	size_t n = dataplane_memory_plan(dataplane, n_queues, parts);
-	uint64_t total = total_bytes(parts, n);
 
+	return total_bytes(parts, dataplane_memory_plan(dataplane, n_queues, parts));
+}
+
+/* Slots are many and pairs are big: most slots will never have a backend, so they are the first to do with less. */
+static void fit_pairs(const struct config *config, struct dataplane_config *dataplane, unsigned n_queues, FILE *out)
+{
+	uint64_t needed = config_snat_pairs(config), room;
+
+	while (dataplane->n_snat_pairs > PAIRS_MIN && planned_bytes(dataplane, n_queues) > config->memory_bytes)
+		dataplane->n_snat_pairs /= 2;
+	room = dataplane->n_snat_pairs / 3 * 2;
+	if (room < needed)
+		fprintf(out,
+			"warning: gateway.snat: %ju pairs of a backend and a SNAT address, and room for flows of %ju at a "
+			"time, beyond which new flows may be refused: raise gateway.memory, or list fewer SNAT addresses\n",
+			(uintmax_t)needed, (uintmax_t)room);
+}
+
+int memory_plan_check(const struct config *config, struct dataplane_config *dataplane, unsigned n_queues, FILE *out)
+{
+	struct memory_part parts[MEMORY_PARTS_MAX];
+	uint64_t total;
+	size_t n;
+
+	fit_pairs(config, dataplane, n_queues, out);
+	n = dataplane_memory_plan(dataplane, n_queues, parts);
+	total = total_bytes(parts, n);
 	fprintf(out, "memory plan:\n");
 	for (size_t i = 0; i < n; i++)
 		fprintf(out, "  %-26s %8.1f MiB\n", parts[i].name, parts[i].bytes / MIB);

@@ -34,6 +34,8 @@ struct dataplane_config {
 	uint32_t max_frame; /* longest frame any port may carry, without FCS */
 	uint32_t n_service_slots;
 	uint32_t n_backend_slots;
+	/* (SNAT address, backend) that can have flows at a time: two thirds of it, at least. A power of two. */
+	uint32_t n_snat_pairs;
 	uint32_t n_routes; /* per family */
 	uint32_t n_neighbours;
 	uint32_t n_holds; /* new connections that may wait for their turn, all workers together */

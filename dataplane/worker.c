@@ -338,20 +338,8 @@ void worker_stop(struct worker *w)
 
 /* --- life --- */
 
-#define NOTES_RING     1024
-#define ORDERS_RING    256
-#define SNAT_PAIRS_MIN 64
-#define SNAT_PAIRS_MAX 4096
-
-static uint32_t snat_pairs(const struct dataplane_config *config)
-{
-	uint64_t wanted = (uint64_t)config->n_backend_slots * (config->n_snat ? config->n_snat : 1);
-	uint32_t n = SNAT_PAIRS_MIN;
-
-	while (n < wanted && n < SNAT_PAIRS_MAX)
-		n *= 2;
-	return n;
-}
+#define NOTES_RING  1024
+#define ORDERS_RING 256
 
 static uint32_t share(uint32_t total, unsigned n_workers)
 {
@@ -361,7 +349,7 @@ static uint32_t share(uint32_t total, unsigned n_workers)
 uint64_t worker_bytes(const struct dataplane_config *config)
 {
 	return sizeof(struct worker) + answer_limits_bytes() + tuples_bytes() +
-	       snat_pool_bytes(snat_pairs(config), config->n_workers) +
+	       snat_pool_bytes(config->n_snat_pairs, config->n_workers) +
 	       (uint64_t)config->n_backend_slots * sizeof(struct backend_cell) + reap_bytes(config->n_backend_slots) +
 	       (uint64_t)config->n_service_slots * sizeof(struct service_cell);
 }
@@ -384,7 +372,7 @@ static int worker_init(struct worker *w, const struct dataplane_config *config)
 	if (!err)
 		err = silence_init(&w->silence, config->n_workers);
 	if (!err)
-		err = snat_pool_init(&w->snat, &w->dp->partition, w->index, snat_pairs(config), config->secret);
+		err = snat_pool_init(&w->snat, &w->dp->partition, w->index, config->n_snat_pairs, config->secret);
 	if (!err)
 		err = tuples_init(&w->tuples, config->secret);
 	if (!err)

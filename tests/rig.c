@@ -187,6 +187,15 @@ static uint64_t rig_now(void *arg)
 	return ((const struct rig *)arg)->now_ns;
 }
 
+static uint32_t rig_pairs(const struct rig_config *config)
+{
+	uint32_t n = 64;
+
+	while (n < SET_FAMILIES * SET_PROTOS * config->n_backends * config->n_snat * 3 / 2)
+		n *= 2;
+	return n;
+}
+
 static struct dataplane_config dataplane_config(struct rig *rig, const struct rig_config *config)
 {
 	struct dataplane_config c = {
@@ -198,6 +207,7 @@ static struct dataplane_config dataplane_config(struct rig *rig, const struct ri
 		.max_frame = 1514,
 		.n_service_slots = 8,
 		.n_backend_slots = SET_FAMILIES * SET_PROTOS * RIG_BACKENDS_MAX,
+		.n_snat_pairs = rig_pairs(config),
 		.n_routes = 64,
 		.n_neighbours = 512,
 		.n_holds = config->n_holds ? config->n_holds : 1024,

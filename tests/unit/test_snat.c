@@ -14,7 +14,7 @@
 
 #define N_PORTS (63 * 1024)
 
-static const uint8_t secret[HASH_SECRET_LEN] = {2, 7, 1, 8, 2, 8};
+static uint8_t secret[HASH_SECRET_LEN];
 
 static struct snat_pool pool(unsigned worker, unsigned n_workers, uint32_t n_pairs)
 {
@@ -96,31 +96,52 @@ static void test_rests(void **state)
 	snat_pool_fini(&p);
 }
 
-/* As many pairs as there is room for can be in use at a time; those without ports give way. */
-static void test_pairs(void **state)
+/* Takes a port of each of n pairs, none of which had one. Returns how many it got; all are given back. */
+static uint32_t take_of_each(struct snat_pool *p, uint32_t first_slot, uint32_t n, uint16_t *ports_be)
 {
-	const uint32_t n_pairs = 256;
-	struct snat_pool p = pool(0, 1, n_pairs);
-	uint16_t *ports_be = calloc(n_pairs, sizeof(*ports_be));
 	uint32_t got = 0;
 
-	assert_non_null(ports_be);
-	for (uint32_t round = 0; round < 50; round++) {
-		got = 0;
-		for (uint32_t i = 0; i < n_pairs; i++) {
-			ports_be[i] = snat_take(&p, i % 3, round * n_pairs + i);
-			got += ports_be[i] != 0;
-		}
-		assert_true(got >= n_pairs * 9 / 10);
-		for (uint32_t i = 0; i < n_pairs; i++) {
-			assert_int_equal(snat_used(&p, i % 3, round * n_pairs + i), ports_be[i] != 0);
-			if (ports_be[i])
-				snat_give_back(&p, i % 3, round * n_pairs + i, ports_be[i]);
-			assert_int_equal(snat_used(&p, i % 3, round * n_pairs + i), 0);
-		}
+	for (uint32_t i = 0; i < n; i++) {
+		ports_be[i] = snat_take(p, i % 3, first_slot + i);
+		got += ports_be[i] != 0;
 	}
-	snat_pool_fini(&p);
+	for (uint32_t i = 0; i < n; i++) {
+		assert_int_equal(snat_used(p, i % 3, first_slot + i), ports_be[i] != 0);
+		if (ports_be[i])
+			snat_give_back(p, i % 3, first_slot + i, ports_be[i]);
+		assert_int_equal(snat_used(p, i % 3, first_slot + i), 0);
+	}
+	return got;
+}
+
+/* Two thirds of the pairs can be in use at a time, whichever they are; those without ports give way to others. */
+static void test_pairs(void **state)
+{
+	static const uint32_t sizes[] = {64, 256, 4096, 8192};
+	uint16_t *ports_be = calloc(8192, sizeof(*ports_be));
+	uint32_t slot = 0;
+
+	assert_non_null(ports_be);
+	for (unsigned size = 0; size < sizeof(sizes) / sizeof(sizes[0]); size++) {
+		struct snat_pool p = pool(0, 8, sizes[size]);
+		uint32_t n = sizes[size] / 3 * 2;
+
+		for (unsigned round = 0; round < 50; round++, slot += n)
+			assert_int_equal(take_of_each(&p, slot, n, ports_be), n);
+		snat_pool_fini(&p);
+	}
 	free(ports_be);
+}
+
+/* Beyond that some are refused, and those that were not keep what they have. */
+static void test_too_many_pairs(void **state)
+{
+	static uint16_t ports_be[512];
+	struct snat_pool p = pool(0, 8, 256);
+	uint32_t got = take_of_each(&p, 0, 512, ports_be);
+
+	assert_in_range(got, 256 * 2 / 3, 256);
+	snat_pool_fini(&p);
 }
 
 /* Random takes and returns of a few pairs, against a map. */
@@ -154,8 +175,12 @@ static void test_random(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_partition), cmocka_unit_test(test_exhaust), cmocka_unit_test(test_rests),
-		cmocka_unit_test(test_pairs),     cmocka_unit_test(test_random),
+		cmocka_unit_test(test_partition), cmocka_unit_test(test_exhaust),        cmocka_unit_test(test_rests),
+		cmocka_unit_test(test_pairs),     cmocka_unit_test(test_too_many_pairs), cmocka_unit_test(test_random),
 	};
+	uint32_t seed = 271828;
+
+	for (unsigned i = 0; i < sizeof(secret); i++)
+		secret[i] = (seed = seed * 1664525 + 1013904223) >> 24;
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

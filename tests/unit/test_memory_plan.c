@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "memory_plan.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MIB (UINT64_C(1) << 20)
+
+static struct config config;
+static struct config_service service;
+static struct config_backend backends[CONFIG_MAX_BACKENDS];
+
+/* One service with that many IPv4 backends, and SNAT addresses of IPv4; nothing else of interest. */
+static void make_config(size_t n_backends, unsigned n_snat, uint64_t memory_bytes)
+{
+	config = (struct config){
+		.n_workers = 2,
+		.flows = 100000,
+		.flows_ipv6 = 1024,
+		.routes = 1000,
+		.memory_bytes = memory_bytes,
+		.n_snat = n_snat,
+		.services = &service,
+		.n_services = 1,
+	};
+	for (unsigned i = 0; i < n_snat; i++)
+		config.snat[i] = ipaddr_v4(htonl(0xc6126501 + i));
+	for (size_t i = 0; i < n_backends; i++)
+		backends[i] = (struct config_backend){BACKEND_ADDRESS, ipaddr_v4(htonl(0xc6120301 + i))};
+	service = (struct config_service){.backends = backends, .n_backends = n_backends};
+}
+
+/* What is printed, from malloc. */
+static char *check(struct dataplane_config *d, int expected)
+{
+	size_t len;
+	char *text = NULL;
+	FILE *out = open_memstream(&text, &len);
+
+	*d = (struct dataplane_config){.max_frame = 1518};
+	config_to_dataplane(&config, 4, d);
+	assert_int_equal(memory_plan_check(&config, d, 4, out), expected);
+	assert_int_equal(fclose(out), 0);
+	return text;
+}
+
+/* Each backend can have flows from each SNAT address at a time, if there is memory for it. */
+static void test_pairs(void **state)
+{
+	struct dataplane_config d;
+	char *text;
+
+	make_config(1000, 8, 4096 * MIB);
+	assert_int_equal(config_snat_pairs(&config), 8000);
+	text = check(&d, 0);
+	assert_true(d.n_snat_pairs >= 8000 * 3 / 2);
+	assert_null(strstr(text, "warning"));
+	free(text);
+}
+
+/* Too little for pairs that nobody has yet is no trouble; too little for those of the configuration is said. */
+static void test_pairs_in_little_memory(void **state)
+{
+	struct dataplane_config d;
+	uint32_t all;
+	char *text;
+
+	make_config(10, 8, 4096 * MIB);
+	free(check(&d, 0));
+	all = d.n_snat_pairs;
+	config.memory_bytes = 200 * MIB;
+	text = check(&d, 0);
+	assert_true(d.n_snat_pairs < all && d.n_snat_pairs >= 1024);
+	assert_null(strstr(text, "warning"));
+	free(text);
+	make_config(1000, 8, 192 * MIB);
+	text = check(&d, 0);
+	assert_non_null(
+		strstr(text, "warning: gateway.snat: 8000 pairs of a backend and a SNAT address, and room for"));
+	free(text);
+}
+
+static void test_too_little(void **state)
+{
+	struct dataplane_config d;
+	char *text;
+
+	make_config(10, 1, 64 * MIB);
+	text = check(&d, -ENOMEM);
+	assert_non_null(strstr(text, "gateway.memory: the plan needs"));
+	free(text);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_pairs),
+		cmocka_unit_test(test_pairs_in_little_memory),
+		cmocka_unit_test(test_too_little),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
