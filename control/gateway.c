@@ -326,6 +326,16 @@ static void on_signal(evutil_socket_t fd, short what, void *arg)
 	event_base_loopbreak(gw->base);
 }
 
+static void on_hangup(evutil_socket_t fd, short what, void *arg)
+{
+	struct gateway *gw = arg;
+
+	if (gw->state == GATEWAY_READY)
+		gateway_reload(gw);
+	else
+		gw->reload_due = true;
+}
+
 /* --- gates and guard --- */
 
 static size_t count_listeners(const struct config *config)
@@ -642,10 +652,12 @@ static int start_signals(struct gateway *gw)
 {
 	gw->sigterm = evsignal_new(gw->base, SIGTERM, on_signal, gw);
 	gw->sigint = evsignal_new(gw->base, SIGINT, on_signal, gw);
-	if (!gw->sigterm || !gw->sigint)
+	gw->sighup = evsignal_new(gw->base, SIGHUP, on_hangup, gw);
+	if (!gw->sigterm || !gw->sigint || !gw->sighup)
 		return -ENOMEM;
 	event_add(gw->sigterm, NULL);
 	event_add(gw->sigint, NULL);
+	event_add(gw->sighup, NULL);
 	return 0;
 }
 
@@ -755,6 +767,8 @@ struct gateway *gateway_start(struct config *config, const char *config_path)
 	gw->state = GATEWAY_READY;
 	gateway_publish_view(gw);
 	gateway_say("ready");
+	if (gw->reload_due)
+		gateway_reload(gw);
 	return gw;
 }
 
@@ -851,6 +865,7 @@ void gateway_stop(struct gateway *gw)
 		guard_remove();
 	free_event(gw->sigterm);
 	free_event(gw->sigint);
+	free_event(gw->sighup);
 	if (gw->base)
 		event_base_free(gw->base);
 	if (gw->command_fd >= 0)

@@ -14,7 +14,7 @@ struct gateway;
  * NULL: not started, and nothing left behind but a guard that was there before.
  */
 struct gateway *gateway_start(struct config *config, const char *config_path);
-/* Runs until SIGTERM or SIGINT. */
+/* Runs until SIGTERM or SIGINT; SIGHUP reloads. */
 void gateway_run(struct gateway *gw);
 /* A clean stop: nothing is left behind. */
 void gateway_stop(struct gateway *gw);

@@ -79,7 +79,7 @@ static int take_over(struct gateway *gw, struct config *config, struct api_comma
  * Everything is checked before anything changes. The policy is first: it knows a new listener before the gate sends
  * packets for it, and the gate sends those of an old one until the policy has refused them.
  */
-static void reload(struct gateway *gw, const struct api_query *query, struct api_command *c)
+static void reload_by(struct gateway *gw, struct api_command *c, const char *who)
 {
 	struct config *config = load_again(gw, c);
 	bool done;
@@ -104,7 +104,25 @@ static void reload(struct gateway *gw, const struct api_query *query, struct api
 		refuse(c, 500, "loaded, but not all of it could be put to work: see the log, and restart");
 	}
 	events_add(gw->events, done ? EVENT_INFO : EVENT_CRITICAL, "reloaded", "gateway", gw->config_path,
-		   "%zu services%s, by uid %u", config->n_services, done ? "" : ", in part only", c->uid);
+		   "%zu services%s, by %s", config->n_services, done ? "" : ", in part only", who);
+}
+
+static void reload(struct gateway *gw, const struct api_query *query, struct api_command *c)
+{
+	char who[32];
+
+	snprintf(who, sizeof(who), "uid %u", c->uid);
+	reload_by(gw, c, who);
+}
+
+void gateway_reload(struct gateway *gw)
+{
+	struct api_command c = {.status = 500};
+
+	reload_by(gw, &c, "SIGHUP");
+	if (c.status != 200)
+		gateway_say("SIGHUP: %s", json_string_value(json_object_get(c.answer, "error")));
+	json_decref(c.answer);
 }
 
 /* Until the next reload, whose file says all modes anew. */

@@ -45,12 +45,13 @@ struct gateway {
 	bool guarded;
 	bool guard_was_there; /* before the start: a start that fails leaves it */
 	unsigned n_signals;   /* to stop, perhaps before gateway_run(); a second one is impatient */
+	bool reload_due;      /* a SIGHUP came during the start */
 	int publish_error;    /* of the last publish: each is said once */
 	size_t n_starved;
 	uint64_t notes_lost;
 	uint64_t n_refused;       /* of the mirror: what was said of it */
 	uint64_t refused_said_ns; /* 0: never */
-	struct event *tick, *publish, *notes, *commands, *breakers_due, *sigterm, *sigint;
+	struct event *tick, *publish, *notes, *commands, *breakers_due, *sigterm, *sigint, *sighup;
 };
 
 __attribute__((format(printf, 1, 2))) void gateway_say(const char *format, ...);
@@ -62,6 +63,8 @@ int gateway_guard(struct gateway *gw, const struct config *config);
 
 /* After anything that may concern breakers: settles it, and sets the timer for what is due next. */
 void gateway_run_breakers(struct gateway *gw);
+/* What a user's reload does; what becomes of it is said on the log. */
+void gateway_reload(struct gateway *gw);
 void gateway_publish_view(struct gateway *gw);
 void gateway_set_config_text(struct gateway *gw);
 void gateway_on_commands(evutil_socket_t fd, short what, void *arg);

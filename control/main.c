@@ -24,7 +24,7 @@ static void print_message(void *arg, const char *message)
 
 static int usage(FILE *out, int code)
 {
-	fputs("usage: spillway CONFIG            run in the foreground until SIGTERM\n"
+	fputs("usage: spillway CONFIG            run in the foreground until SIGTERM; SIGHUP reloads\n"
 	      "       spillway --check CONFIG    check the file and print the memory plan\n"
 	      "       spillway --example         print every key with its default\n"
 	      "       spillway --version\n"
