@@ -21,6 +21,9 @@
 #define REQUEST_BYTES   (16 * 1024)
 #define TIMEOUT_S       10
 #define STACK_BYTES     (512 * 1024)
+/* Answers of LARGE_BYTES and more that are on their way, all together, however slowly their readers take them. */
+#define SENDING_BYTES   (64u << 20)
+#define LARGE_BYTES     (64u << 10)
 
 enum listener_kind {
 	LISTENER_UNIX,
@@ -55,6 +58,9 @@ struct api {
 	bool stopping;
 	struct pending *queue; /* oldest first */
 	char *config_text;
+	size_t sending; /* bytes of large answers on their way */
+
+	pthread_mutex_t making; /* held for a document that may be large: one at a time is in the making */
 };
 
 /* One per request: from the request line until the answer is sent. */
@@ -69,6 +75,14 @@ struct answer {
 	size_t len;
 	const char *type;
 	const char *allow; /* of a 405 */
+	bool counted;      /* in api->sending */
+};
+
+/* What is to be given back when an answer was sent. */
+struct sending {
+	struct api *api;
+	char *body;
+	size_t counted;
 };
 
 /* --- answers --- */
@@ -94,18 +108,63 @@ static void answer_error(struct answer *a, unsigned status, const char *error)
 	answer_json(a, status, json_pack("{s:s}", "error", clean));
 }
 
-static enum MHD_Result answer_send(struct MHD_Connection *connection, struct answer *a)
+/* A single one may be larger than all together may be: it is the only one then. False: too many are on their way. */
+static bool sending_begin(struct api *api, struct answer *a)
 {
-	struct MHD_Response *response;
-	enum MHD_Result result;
+	bool room;
 
+	if (a->len < LARGE_BYTES)
+		return true;
+	pthread_mutex_lock(&api->lock);
+	room = !api->sending || api->sending + a->len <= SENDING_BYTES;
+	if (room)
+		api->sending += a->len;
+	pthread_mutex_unlock(&api->lock);
+	a->counted = room;
+	return room;
+}
+
+static void answer_drop(const struct sending *s)
+{
+	pthread_mutex_lock(&s->api->lock);
+	s->api->sending -= s->counted;
+	pthread_mutex_unlock(&s->api->lock);
+	free(s->body);
+}
+
+static void sending_end(void *arg)
+{
+	answer_drop(arg);
+	free(arg);
+}
+
+static struct MHD_Response *response_of(struct api *api, struct answer *a)
+{
+	const struct sending now = {api, a->body, a->counted ? a->len : 0};
+	struct sending *s = malloc(sizeof(*s));
+	struct MHD_Response *response;
+
+	if (!s) {
+		answer_drop(&now);
+		return NULL;
+	}
+	*s = now;
 	if (!a->body)
 		a->len = 0;
-	response = MHD_create_response_from_buffer(a->len, a->body, MHD_RESPMEM_MUST_FREE);
-	if (!response) {
-		free(a->body);
+	response =
+		MHD_create_response_from_buffer_with_free_callback_cls(a->len, a->body ? a->body : "", sending_end, s);
+	if (!response)
+		sending_end(s);
+	return response;
+}
+
+static enum MHD_Result answer_send(struct api *api, struct MHD_Connection *connection, struct answer *a)
+{
+	struct MHD_Response *response = response_of(api, a);
+	enum MHD_Result result;
+
+	if (!response)
 		return MHD_NO;
-	}
 	MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, a->type);
 	MHD_add_response_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
 	MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
@@ -247,17 +306,18 @@ static const struct route {
 	api_doc_fn *doc;
 	text_fn *text;
 	const char *type;
+	bool large; /* grows with the configuration */
 } routes[] = {
 	{"/v1/status", 0, .doc = api_doc_status},
 	{"/v1/ready", 0, .doc = api_doc_ready},
-	{"/v1/config", 0, .text = config_text, .type = "text/yaml; charset=utf-8"},
-	{"/v1/services", 0, .doc = api_doc_services},
-	{"/v1/backends", 0, .doc = api_doc_backends},
+	{"/v1/config", 0, .text = config_text, .type = "text/yaml; charset=utf-8", .large = true},
+	{"/v1/services", 0, .doc = api_doc_services, .large = true},
+	{"/v1/backends", PARAM_LIMIT | PARAM_CURSOR, .doc = api_doc_backends, .large = true},
 	{"/v1/flows", FLOW_PARAMS, .doc = api_doc_flows},
 	{"/v1/paths", PARAM_ADDRESS | PARAM_LIMIT | PARAM_CURSOR, .doc = api_doc_paths},
-	{"/v1/names", 0, .doc = api_doc_names},
+	{"/v1/names", 0, .doc = api_doc_names, .large = true},
 	{"/v1/ledger", 0, .doc = api_doc_ledger},
-	{"/metrics", 0, .text = metrics_text, .type = "text/plain; version=0.0.4; charset=utf-8"},
+	{"/metrics", 0, .text = metrics_text, .type = "text/plain; version=0.0.4; charset=utf-8", .large = true},
 	{"/v1/reload", 0},
 	{"/v1/cure", PARAM_CURE | PARAM_MODE},
 	{"/v1/drain", PARAM_SERVICE | PARAM_BACKEND | PARAM_SET | PARAM_DEADLINE},
@@ -273,10 +333,13 @@ static const struct route *find_route(const char *path)
 
 static void answer_read(struct api *api, const struct route *route, const struct api_query *query, struct answer *a)
 {
-	const struct view *view = view_get();
 	char err[API_QUERY_ERR] = "out of memory";
+	const struct view *view;
 	json_t *doc = NULL;
 
+	if (route->large)
+		pthread_mutex_lock(&api->making);
+	view = view_get();
 	if (route->doc) {
 		unsigned status = route->doc(&api->source, view, query, &doc, err);
 
@@ -291,7 +354,13 @@ static void answer_read(struct api *api, const struct route *route, const struct
 		if (!a->body)
 			answer_error(a, 503, "not there yet");
 	}
+	if (!sending_begin(api, a)) {
+		free(a->body);
+		answer_error(a, 503, "other large answers are on their way: try again");
+	}
 	view_put(view);
+	if (route->large)
+		pthread_mutex_unlock(&api->making);
 }
 
 static bool host_is(const char *host, const char *name, uint16_t port)
@@ -414,11 +483,11 @@ static enum MHD_Result request_handle(void *cls, struct MHD_Connection *connecti
 		else if (has_body(connection))
 			answer_error(&a, 413, "no request here has a body");
 		/* An answer from here closes the connection, so that nothing of a body is taken for a request. */
-		return a.status ? answer_send(connection, &a) : MHD_YES;
+		return a.status ? answer_send(l->api, connection, &a) : MHD_YES;
 	}
 	*upload_data_size = 0;
 	answer_request(l, connection, url, method, r->query, &a);
-	return answer_send(connection, &a);
+	return answer_send(l->api, connection, &a);
 }
 
 static struct MHD_Daemon *daemon_start(struct listener *l, int fd)
@@ -469,6 +538,7 @@ static struct api *api_create(const struct api_config *config, struct dataplane 
 	api->notify_fd = config->notify_fd;
 	api->timeout_s = config->timeout_s ? config->timeout_s : TIMEOUT_S;
 	pthread_mutex_init(&api->lock, NULL);
+	pthread_mutex_init(&api->making, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&api->changed, &attr);
@@ -515,6 +585,7 @@ void api_stop(struct api *api)
 			MHD_stop_daemon(api->listeners[i].daemon);
 	pthread_cond_destroy(&api->changed);
 	pthread_mutex_destroy(&api->lock);
+	pthread_mutex_destroy(&api->making);
 	free(api->config_text);
 	free(api->version);
 	free(api);

@@ -321,15 +321,22 @@ static json_t *backend_json(const struct api_source *src, const struct view_back
 	return JSON_ROW(backend_fields, &row);
 }
 
+/* Rows stand in the order of their slots, so that a slot says where a page goes on, whatever came and went meanwhile.
+ */
 unsigned api_doc_backends(const struct api_source *src, const struct view *view, const struct api_query *query,
 			  json_t **doc, char err[static API_QUERY_ERR])
 {
+	size_t n = view ? view->n_backends : 0, i = 0;
 	uint64_t now_ns = clock_monotonic_ns();
+	char next[API_CURSOR_STRLEN];
 	json_t *rows = json_array();
 
-	for (size_t i = 0; view && i < view->n_backends; i++)
+	while (i < n && view->backends[i].slot < query->cursor.position)
+		i++;
+	for (; i < n && json_array_size(rows) < query->limit; i++)
 		json_array_append_new(rows, backend_json(src, &view->backends[i], now_ns));
-	*doc = json_pack("{s:o}", "backends", rows);
+	api_cursor_format(&(struct api_cursor){.position = i < n ? view->backends[i].slot : 0}, next);
+	*doc = json_pack("{s:o,s:s?}", "backends", rows, "next", i < n ? next : NULL);
 	return 200;
 }
 

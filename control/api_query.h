@@ -30,7 +30,7 @@ enum api_param {
 
 /*
  * Where a page of flows goes on: the worker, the dataplane's cursor there, and rows of that batch already given. Of a
- * page of paths the position alone.
+ * page of paths or backends the position alone.
  */
 struct api_cursor {
 	unsigned worker;
@@ -60,6 +60,6 @@ struct api_query {
  */
 int api_query_parse(const char *text, unsigned allowed, struct api_query *out, char err[static API_QUERY_ERR]);
 
-/* "1.4096.7": what /v1/flows and /v1/paths give as `next` and take as `cursor`. */
+/* "1.4096.7": what /v1/flows, /v1/paths and /v1/backends give as `next` and take as `cursor`. */
 #define API_CURSOR_STRLEN 48
 void api_cursor_format(const struct api_cursor *cursor, char out[static API_CURSOR_STRLEN]);

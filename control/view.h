@@ -73,7 +73,7 @@ struct view {
 	uint64_t publish_took_ns;     /* build and publish of this one */
 	struct netlink_report kernel; /* what is mirrored of it */
 	size_t n_backends, n_services, n_names, n_gates;
-	struct view_backend *backends;
+	struct view_backend *backends; /* in the order of their slots */
 	struct view_service *services;
 	struct view_name *names;
 	struct view_gate *gates;

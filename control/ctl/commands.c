@@ -94,28 +94,6 @@ enum ctl_exit command_services(const struct ctl *ctl)
 	return result;
 }
 
-static const struct column backend_columns[] = {
-	{"id", "BACKEND", COLUMN_TEXT},
-	{"services", "SERVICES", COLUMN_TEXT},
-	{"life", "LIFE", COLUMN_TEXT},
-	{"breaker", "BREAKER", COLUMN_TEXT},
-	{"weight", "WEIGHT", COLUMN_NUMBER},
-	{"flows", "FLOWS", COLUMN_NUMBER},
-	{"connects", "CONNECTS", COLUMN_NUMBER},
-	{"failures", "FAILURES", COLUMN_NUMBER},
-	{"resteered", "RESTEERED", COLUMN_NUMBER},
-	{"pinned", "PINNED", COLUMN_NUMBER},
-	{"drain_s", "DRAIN", COLUMN_SECONDS},
-	{"ttl_left", "TTL", COLUMN_SECONDS},
-	{"idle_survived_s", "IDLE OK", COLUMN_SECONDS},
-	{"idle_lost_s", "IDLE LOST", COLUMN_SECONDS},
-};
-
-enum ctl_exit command_backends(const struct ctl *ctl)
-{
-	return show_list(ctl, "/v1/backends", "backends", backend_columns, N_COLUMNS(backend_columns));
-}
-
 static const struct column name_columns[] = {
 	{"name", "NAME", COLUMN_TEXT},
 	{"family", "IPv", COLUMN_NUMBER},
@@ -373,6 +351,36 @@ enum ctl_exit command_flows(const struct ctl *ctl)
 		if (!flows_argument(&q, ctl->args[i]))
 			return usage("expected flows [ADDRESS[:PORT]] [service=NAME] [backend=ID] [limit=N]");
 	return show_pages(ctl, &q, flow_columns, N_COLUMNS(flow_columns));
+}
+
+/* --- backends --- */
+
+static const struct column backend_columns[] = {
+	{"id", "BACKEND", COLUMN_TEXT},
+	{"services", "SERVICES", COLUMN_TEXT},
+	{"life", "LIFE", COLUMN_TEXT},
+	{"breaker", "BREAKER", COLUMN_TEXT},
+	{"weight", "WEIGHT", COLUMN_NUMBER},
+	{"flows", "FLOWS", COLUMN_NUMBER},
+	{"connects", "CONNECTS", COLUMN_NUMBER},
+	{"failures", "FAILURES", COLUMN_NUMBER},
+	{"resteered", "RESTEERED", COLUMN_NUMBER},
+	{"pinned", "PINNED", COLUMN_NUMBER},
+	{"drain_s", "DRAIN", COLUMN_SECONDS},
+	{"ttl_left", "TTL", COLUMN_SECONDS},
+	{"idle_survived_s", "IDLE OK", COLUMN_SECONDS},
+	{"idle_lost_s", "IDLE LOST", COLUMN_SECONDS},
+};
+
+/* All of them, unless a limit is set. */
+enum ctl_exit command_backends(const struct ctl *ctl)
+{
+	struct page_query q = {.path = "/v1/backends", .key = "backends", .limit = ULONG_MAX};
+
+	for (int i = 0; i < ctl->n_args; i++)
+		if (!query_set_page(&q, ctl->args[i]))
+			return usage("expected backends [limit=N]");
+	return show_pages(ctl, &q, backend_columns, N_COLUMNS(backend_columns));
 }
 
 /* --- paths --- */

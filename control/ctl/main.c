@@ -19,7 +19,7 @@ static const struct command {
 } commands[] = {
 	{"status", "", command_status, true, "state, workers and ports; exit code 3 if it is not ready"},
 	{"services", "", command_services, true, "services and how many flows each took and refused"},
-	{"backends", "", command_backends, true, "backends, their life, load and failures"},
+	{"backends", "[limit=N]", command_backends, true, "backends, their life, load and failures"},
 	{"flows", "[ADDRESS[:PORT]] [service=NAME] [backend=ID] [limit=N]", command_flows, true,
 	 "flows and their states; any address of a flow may be asked for"},
 	{"paths", "[ADDRESS] [limit=N]", command_paths, true,

@@ -366,6 +366,24 @@ struct view *api_fixture_view(enum gateway_state state)
 	return v;
 }
 
+struct view *api_fixture_many_backends(size_t n, uint32_t first_slot)
+{
+	struct view *v = api_fixture_view(GATEWAY_READY);
+
+	free(v->backends);
+	v->n_backends = n;
+	v->backends = calloc(n, sizeof(*v->backends));
+	for (size_t i = 0; i < n; i++) {
+		struct view_backend *b = &v->backends[i];
+
+		b->slot = first_slot + 2 * i;
+		b->life = LIFE_ACTIVE;
+		b->weight = 1;
+		snprintf(b->id, sizeof(b->id), "tcp:198.18.3.21:%u", b->slot);
+	}
+	return v;
+}
+
 /* --- client --- */
 
 static size_t take_body(char *data, size_t size, size_t n, void *arg)

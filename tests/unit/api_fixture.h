@@ -51,6 +51,8 @@ void api_fixture_mode(struct api_fixture *f, enum decide_mode mode);
 
 /* Two services, three backends (one pinned), two names. The caller's until view_publish(). */
 struct view *api_fixture_view(enum gateway_state state);
+/* The same with that many backends, in every other slot from `first_slot` on. */
+struct view *api_fixture_many_backends(size_t n, uint32_t first_slot);
 
 struct reply {
 	long status;

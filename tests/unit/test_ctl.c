@@ -133,6 +133,18 @@ static unsigned count_lines(const char *needle)
 	return n;
 }
 
+/* All pages, or as many rows as asked for. */
+static void test_many_backends(void **state)
+{
+	view_publish(api_fixture_many_backends(1500, 0));
+	assert_int_equal(ctl(*state, "backends"), 0);
+	assert_int_equal(count_lines("\ntcp:"), 1500);
+	assert_int_equal(ctl(*state, "backends limit=1200"), 0);
+	assert_int_equal(count_lines("\ntcp:"), 1200);
+	assert_says("go on with cursor=0.2400.0\n");
+	assert_int_equal(ctl(*state, "backends colour=red"), 1);
+}
+
 static void test_flows(void **state)
 {
 	assert_int_equal(ctl(*state, "flows"), 0);
@@ -295,10 +307,19 @@ static void test_watch(void **state)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		CTL_TEST(test_status),      CTL_TEST(test_lists), CTL_TEST(test_ledger),
-		CTL_TEST(test_flows),       CTL_TEST(test_paths), CTL_TEST(test_json_passes_the_answer),
-		CTL_TEST(test_reload),      CTL_TEST(test_drain), CTL_TEST(test_usage),
-		CTL_TEST(test_unreachable), CTL_TEST(test_check), CTL_TEST(test_watch),
+		CTL_TEST(test_status),
+		CTL_TEST(test_lists),
+		CTL_TEST(test_ledger),
+		CTL_TEST(test_many_backends),
+		CTL_TEST(test_flows),
+		CTL_TEST(test_paths),
+		CTL_TEST(test_json_passes_the_answer),
+		CTL_TEST(test_reload),
+		CTL_TEST(test_drain),
+		CTL_TEST(test_usage),
+		CTL_TEST(test_unreachable),
+		CTL_TEST(test_check),
+		CTL_TEST(test_watch),
 	};
 
 	if (argc != 2) {
