@@ -22,6 +22,8 @@ static bool is_over(struct worker *w, flow_ref up)
 	case FLOW_ESTABLISHED:
 	case FLOW_FIN_WAIT:
 		return silence_is_over(w, up);
+	case FLOW_RESETTING:
+		return silence_is_told(w, up);
 	default:
 		return true;
 	}

@@ -22,6 +22,7 @@ struct dataplane;
 	M(rst_stop, "RST to an endpoint of a flow that the gateway's stop ended")                                      \
 	M(keepalive, "probe of an endpoint of an idle flow")                                                           \
 	M(rst_peer_dead, "RST to an endpoint of a flow whose peer, or itself, answered no probe")                      \
+	M(rst_later, "RST to an endpoint that there was no way to when its flow ended")                                \
 	M(syn_resteer, "a client's SYN, for another backend than the one that it went to first")                       \
 	M(syn_probe, "SYN of the gateway's own to a backend whose breaker is open")
 
@@ -45,6 +46,7 @@ extern const char *const made_name[MADE_COUNT];
 	A(refuse_open, WALL, "refused a new flow: the breakers of all backends are open")                              \
 	A(probe, WALL, "sent a SYN of the gateway's own to a backend whose breaker is open")                           \
 	A(rst_idle, SILENCE, "ended a connection that idled too long, with RST to both sides")                         \
+	A(rst_untold, SILENCE, "gave up on an end that should have got a RST: there was no way to it for ten seconds") \
 	A(keepalive, SILENCE, "asked an end of an idle connection whether it is still there")                          \
 	A(rst_peer_dead, SILENCE, "ended a connection with a silent end, with RST to both sides")                      \
 	A(put_off, SILENCE, "put off a probe or an end: more than the gateway may send per second")                    \

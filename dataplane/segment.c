@@ -112,10 +112,10 @@ bool segment_send_made(struct worker *w, const struct burst *b, flow_ref ref, st
 	return true;
 }
 
-void segment_send(struct worker *w, const struct burst *b, flow_ref ref, uint32_t seq, uint32_t ack, uint8_t flags,
+bool segment_send(struct worker *w, const struct burst *b, flow_ref ref, uint32_t seq, uint32_t ack, uint8_t flags,
 		  enum made kind)
 {
 	struct segment_made s = {.seq = seq, .ack = ack, .flags = flags};
 
-	segment_send_made(w, b, ref, &s, kind);
+	return segment_send_made(w, b, ref, &s, kind);
 }

@@ -16,6 +16,7 @@
 #define SUSPECT_MS     60000 /* how soon a backend has to speak up for its path to be blamed */
 #define STUCK_MS       60000 /* without a word from a sender whose data is not acknowledged */
 #define NO_WAY_MS      1000  /* until what has no way out is tried again */
+#define TELL_FOR_MS    10000 /* an end that there is no way to, that its connection is over */
 #define LATE_MAX_MS    1000  /* a look that came late brings the next one forward, by this at most */
 #define PUT_OFF_MIN_MS 128
 #define PUT_OFF_MAX_MS 5000
@@ -169,9 +170,9 @@ void silence_backend_lives(struct worker *w, uint32_t backend_slot)
 
 /*
  * Each learns it from the sequence number that it expects. With data under way to it that is not known: from behind the
- * data, which its receiver either expects, or asks back about (RFC 5961 3.2).
+ * data, which its receiver either expects, or asks back about (RFC 5961 3.2). False: there was no way to it.
  */
-static void tell(struct worker *w, flow_ref to, enum made kind)
+static bool tell(struct worker *w, flow_ref to, enum made kind)
 {
 	const struct flow_half *half = flow_half(&w->flows, to), *back = flow_half(&w->flows, flow_ref_other(to));
 	struct segment_made rst = {
@@ -180,7 +181,7 @@ static void tell(struct worker *w, flow_ref to, enum made kind)
 		.flags = TCP_RST | TCP_ACK,
 	};
 
-	segment_send_made(w, &w->burst, to, &rst, kind);
+	return segment_send_made(w, &w->burst, to, &rst, kind);
 }
 
 /* False: too many end at once, this one will later. */
@@ -198,12 +199,52 @@ static bool may_end(struct worker *w, flow_ref up, struct flow_track *track)
 
 static void end(struct worker *w, flow_ref up, struct flow_track *track, enum made kind)
 {
+	bool told = true;
+
 	for (enum flow_dir dir = DIR_UP; dir < DIRS; dir++) {
-		tell(w, up | dir, kind);
+		if (!tell(w, up | dir, kind)) {
+			track->marks |= FLOW_MARK_UNTOLD(dir);
+			told = false;
+		}
 		flow_half(&w->flows, up | dir)->probes = 0;
 	}
 	flow_put_state(&w->flows, up, FLOW_RESETTING);
-	look_in(w, track, LOOK_RESETTING, RESETTING_MS);
+	track->asked_ms = w->run_ms;
+	look_in(w, track, LOOK_RESETTING, told ? RESETTING_MS : NO_WAY_MS);
+}
+
+static bool is_untold(const struct flow_track *track)
+{
+	return track->marks & (FLOW_MARK_UNTOLD(DIR_UP) | FLOW_MARK_UNTOLD(DIR_DOWN));
+}
+
+/* A way may open to many ends at once. They are paced as those that had one. */
+static void tell_untold(struct worker *w, flow_ref up, struct flow_track *track)
+{
+	struct silence_pace *s = &w->silence;
+
+	for (enum flow_dir dir = DIR_UP; dir < DIRS; dir++) {
+		if (!(track->marks & FLOW_MARK_UNTOLD(dir)) || !gcra_test(&s->ends, &s->end_rate, w->now_ns) ||
+		    !tell(w, up | dir, MADE_rst_later))
+			continue;
+		gcra_take(&s->ends, &s->end_rate, w->now_ns);
+		track->marks &= ~FLOW_MARK_UNTOLD(dir);
+	}
+}
+
+bool silence_is_told(struct worker *w, flow_ref up)
+{
+	struct flow_track *track = flow_track(&w->flows, up);
+
+	if (!is_untold(track))
+		return true;
+	tell_untold(w, up, track);
+	if (is_untold(track) && (uint32_t)w->run_ms - track->asked_ms >= TELL_FOR_MS) {
+		w->ledger.did[ACTION_rst_untold]++;
+		return true;
+	}
+	look_in(w, track, LOOK_RESETTING, is_untold(track) ? NO_WAY_MS : RESETTING_MS);
+	return false;
 }
 
 /* Not probed: it idled for as long as it may. */

@@ -28,6 +28,12 @@ uint32_t silence_timeout_ms(const struct worker *w, flow_ref ref, enum flow_stat
 bool silence_is_over(struct worker *w, flow_ref up);
 
 /*
+ * The same for one in FLOW_RESETTING. An end that there was no way to is told each second, for ten, once there is one
+ * (RST with the number that it expects): after a long idle time its neighbour may have to be resolved first.
+ */
+bool silence_is_told(struct worker *w, flow_ref up);
+
+/*
  * A packet, within the window, of a side that has probes to answer. VERDICT_NONE, or that it ends here: then it is
  * nothing but the answer, and says nothing to the other side.
  */
