@@ -27,7 +27,8 @@ static const struct config_key port_keys[] = {
 	 .help = "a netdev is served through AF_XDP, a PCI address (0000:03:00.0) by DPDK's poll-mode driver, and "
 		 "\"vdev:net_...\" names any DPDK virtual device"},
 	{"queues", TYPE_NUMBER, 0, FIELD(config_port, queues), .min = 1, .max = DATAPLANE_MAX_QUEUES,
-	 .zero_word = "all", .fallback = "all", .help = "receive queues to serve"},
+	 .zero_word = "all", .fallback = "all",
+	 .help = "receive queues to serve; all of a DPDK device are one per worker"},
 	{"force_copy", TYPE_SWITCH, 0, FIELD(config_port, force_copy), .fallback = "off",
 	 .help = "netdev only: do not ask the driver for zero-copy"},
 	{"skb_mode", TYPE_SWITCH, 0, FIELD(config_port, skb_mode), .fallback = "off",

@@ -402,7 +402,7 @@ static int start_dataplane(struct gateway *gw)
 	int rc;
 
 	for (unsigned i = 0; i < gw->config->n_ports; i++) {
-		rc = memory_plan_queues(&gw->config->ports[i], err, sizeof(err));
+		rc = memory_plan_queues(&gw->config->ports[i], gw->config->n_workers, err, sizeof(err));
 		if (rc < 0) {
 			gateway_say("%s", err);
 			return rc;

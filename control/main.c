@@ -42,7 +42,7 @@ static int check(const struct config *config)
 	int rc;
 
 	for (unsigned i = 0; i < config->n_ports; i++) {
-		int n = memory_plan_queues(&config->ports[i], err, sizeof(err));
+		int n = memory_plan_queues(&config->ports[i], config->n_workers, err, sizeof(err));
 
 		if (n < 0)
 			fprintf(stderr, "%s%s\n", n == -E2BIG ? "" : "warning: ", err);

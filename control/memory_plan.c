@@ -16,12 +16,12 @@
 #define SLACK_BYTES (48ULL << 20)
 #define PAIRS_MIN   1024
 
-int memory_plan_queues(const struct config_port *port, char *err, size_t err_len)
+int memory_plan_queues(const struct config_port *port, unsigned n_workers, char *err, size_t err_len)
 {
 	int n;
 
 	if (port->kind == PORT_ETH)
-		return port->queues ? port->queues : 1;
+		return port->queues ? port->queues : n_workers;
 	n = gate_device_queues(port->device);
 	if (n < 0) {
 		snprintf(err, err_len, "port %s: no network device %s here (ip link shows what there is)", port->name,

@@ -12,10 +12,11 @@
 struct _IO_FILE;
 
 /*
- * Queues that a port will have: as configured, else all that the device has. -errno with a sentence in `err`: -E2BIG if
- * the device has more than any port can; anything else: it is not here.
+ * Queues that a port will have: as configured, else all that the netdev has, or, of a DPDK device, which makes as many
+ * as are asked for, one per worker. -errno with a sentence in `err`: -E2BIG if the netdev has more than any port can;
+ * anything else: it is not here.
  */
-int memory_plan_queues(const struct config_port *port, char *err, size_t err_len);
+int memory_plan_queues(const struct config_port *port, unsigned n_workers, char *err, size_t err_len);
 /* The longest frame that the ports need: the largest MTU of their devices, with Ethernet header and one tag. */
 uint32_t memory_plan_max_frame(const struct config *config);
 /*

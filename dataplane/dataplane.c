@@ -184,6 +184,18 @@ void dataplane_destroy(struct dataplane *dp)
 
 /* --- ports --- */
 
+static void refuse_queues(const struct port_config *config, unsigned n_workers, char *err, size_t err_len)
+{
+	char command[128] = "raise the port's `queues`";
+
+	if (config->kind == PORT_XSK)
+		snprintf(command, sizeof(command), "ethtool -L %s combined %u", config->device, n_workers);
+	snprintf(err, err_len,
+		 "%s has %u queues for %u workers; each worker needs a queue of its own: give it more (%s) or list "
+		 "fewer CPUs in gateway.workers",
+		 config->device, config->n_queues, n_workers, command);
+}
+
 int dataplane_add_port(struct dataplane *dp, const struct port_config *config, char *err, size_t err_len)
 {
 	struct port *port;
@@ -198,11 +210,7 @@ int dataplane_add_port(struct dataplane *dp, const struct port_config *config, c
 		return -E2BIG;
 	}
 	if (config->n_queues < dp->config.n_workers) {
-		snprintf(err, err_len,
-			 "port %s: %s has %u queues for %u workers; each worker needs a queue of its own: give it more "
-			 "(ethtool -L %s combined %u) or list fewer CPUs in gateway.workers",
-			 config->name, config->device, config->n_queues, dp->config.n_workers, config->device,
-			 dp->config.n_workers);
+		refuse_queues(config, dp->config.n_workers, err, err_len);
 		return -EINVAL;
 	}
 	port = config->kind == PORT_XSK ? port_xsk_open(config, dp->pool, err, err_len)

@@ -24,7 +24,7 @@ static void all_queues_of_the_device(void **state)
 	char err[256] = "";
 
 	make_device(DATAPLANE_MAX_QUEUES);
-	assert_int_equal(memory_plan_queues(&port, err, sizeof(err)), DATAPLANE_MAX_QUEUES);
+	assert_int_equal(memory_plan_queues(&port, 1, err, sizeof(err)), DATAPLANE_MAX_QUEUES);
 	assert_string_equal(err, "");
 	netlab_run("ip link del many0");
 }
@@ -34,7 +34,7 @@ static void more_queues_than_a_port_has(void **state)
 	char err[256] = "";
 
 	make_device(DATAPLANE_MAX_QUEUES + 1);
-	assert_int_equal(memory_plan_queues(&port, err, sizeof(err)), -E2BIG);
+	assert_int_equal(memory_plan_queues(&port, 1, err, sizeof(err)), -E2BIG);
 	assert_non_null(strstr(err, "port wan: many0 has 65 receive queues"));
 	assert_non_null(strstr(err, "ethtool -L many0 combined 64"));
 	netlab_run("ip link del many0");
@@ -44,7 +44,7 @@ static void no_such_device(void **state)
 {
 	char err[256] = "";
 
-	assert_int_equal(memory_plan_queues(&port, err, sizeof(err)), -ENODEV);
+	assert_int_equal(memory_plan_queues(&port, 1, err, sizeof(err)), -ENODEV);
 	assert_non_null(strstr(err, "no network device many0"));
 }
 

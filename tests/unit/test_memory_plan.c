@@ -100,12 +100,25 @@ static void test_too_little(void **state)
 	free(text);
 }
 
+/* A DPDK device has as many queues as it is asked for. */
+static void test_queues_of_dpdk(void **state)
+{
+	struct config_port port = {.name = "wan", .device = "0000:03:00.0", .kind = PORT_ETH};
+	char err[256] = "";
+
+	assert_int_equal(memory_plan_queues(&port, 3, err, sizeof(err)), 3);
+	port.queues = 5;
+	assert_int_equal(memory_plan_queues(&port, 3, err, sizeof(err)), 5);
+	assert_string_equal(err, "");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_pairs),
 		cmocka_unit_test(test_pairs_in_little_memory),
 		cmocka_unit_test(test_too_little),
+		cmocka_unit_test(test_queues_of_dpdk),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
