@@ -176,14 +176,22 @@ static uint32_t power_of_two(uint64_t at_least, uint32_t min, uint32_t max)
 	return n;
 }
 
+uint64_t config_addresses(const struct config_service *service)
+{
+	uint64_t n = 0;
+
+	for (size_t i = 0; i < service->n_backends; i++)
+		n += service->backends[i].kind == BACKEND_ADDRESS ? 1 : ADDRESSES_PER_NAME;
+	return n;
+}
+
 /* Slots are fixed at start: room for a reload to double the services, and for names to move while old flows drain. */
 static uint32_t backend_slots(const struct config *config)
 {
 	uint64_t n = 0;
 
 	for (size_t i = 0; i < config->n_services; i++)
-		for (size_t j = 0; j < config->services[i].n_backends; j++)
-			n += config->services[i].backends[j].kind == BACKEND_ADDRESS ? 1 : ADDRESSES_PER_NAME;
+		n += config_addresses(&config->services[i]);
 	return power_of_two(2 * n, 1024, 1u << 18);
 }
 

@@ -153,5 +153,7 @@ int config_parse_duration(const char *text, uint64_t *ns);
 
 /* Fills what the dataplane needs (not `secret`, not `max_frame`). `n_queues`: queues of all ports together. */
 void config_to_dataplane(const struct config *config, unsigned n_queues, struct dataplane_config *out);
+/* Addresses of a service's backends, as far as the configuration tells: names count with what slots are kept for. */
+uint64_t config_addresses(const struct config_service *service);
 /* How many pairs of a backend and a SNAT address of its family the configuration makes, as far as it tells. */
 uint64_t config_snat_pairs(const struct config *config);

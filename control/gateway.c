@@ -233,11 +233,12 @@ static void say_refused(struct gateway *gw)
 	netlink_report(gw->netlink, &r);
 	if (r.refused == gw->n_refused || (gw->refused_said_ns && now_ns - gw->refused_said_ns < SAY_AGAIN_NS))
 		return;
-	events_add(gw->events, EVENT_CRITICAL, "table_full", "gateway", "routes and neighbours",
-		   "%llu times one of the kernel's found no room, beside %llu routes to IPv4, %llu to IPv6 and %llu "
-		   "neighbours: raise gateway.routes",
-		   (unsigned long long)(r.refused - gw->n_refused), (unsigned long long)r.routes_v4,
-		   (unsigned long long)r.routes_v6, (unsigned long long)r.neighbours);
+	events_add(
+		gw->events, EVENT_CRITICAL, "table_full", "gateway", "routes and neighbours",
+		"%llu times one of the kernel's %llu routes to IPv4, %llu to IPv6 and %llu neighbours found no room: "
+		"raise gateway.routes",
+		(unsigned long long)(r.refused - gw->n_refused), (unsigned long long)r.routes_v4,
+		(unsigned long long)r.routes_v6, (unsigned long long)r.neighbours);
 	gw->n_refused = r.refused;
 	gw->refused_said_ns = now_ns;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "memory_plan.h"
 #include "gate.h"
+#include "policy.h"
 
 #include <errno.h>
 #include <net/if.h>
@@ -11,10 +12,17 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define MIB         (1024.0 * 1024)
-/* What DPDK's allocator needs beside the sum of the parts: headers, alignment, its own tables. */
-#define SLACK_BYTES (48ULL << 20)
-#define PAIRS_MIN   1024
+#define MIB           (1024.0 * 1024)
+#define PAIRS_MIN     1024
+/* DPDK's own: pools' caches per thread, alignment, whole pages, and what drivers of network cards ask for. */
+#define DPDK_BYTES    (16ULL << 20)
+#define DPDK_SHARE    64 /* and one part in that many of all tables */
+/* Decide's and serve's, as measured: libraries, events and a small configuration; and what grows. */
+#define CONTROL_BYTES (16ULL << 20)
+#define ROUTE_BYTES   160
+#define BACKEND_BYTES 1536
+#define SERVICE_BYTES 4096
+#define POLICIES      2 /* the one that is used and the next */
 
 int memory_plan_queues(const struct config_port *port, unsigned n_workers, char *err, size_t err_len)
 {
@@ -71,11 +79,46 @@ static uint64_t total_bytes(const struct memory_part *parts, size_t n)
 	return total;
 }
 
-static uint64_t planned_bytes(const struct dataplane_config *dataplane, unsigned n_queues)
+static uint64_t dpdk_bytes(const struct dataplane_config *dataplane, unsigned n_queues)
+{
+	struct memory_part parts[MEMORY_PARTS_MAX];
+	uint64_t tables = total_bytes(parts, dataplane_memory_plan(dataplane, n_queues, parts));
+
+	return DPDK_BYTES + tables / DPDK_SHARE;
+}
+
+static uint64_t service_bytes(const struct config_service *service)
+{
+	uint64_t n = config_addresses(service);
+
+	return SERVICE_BYTES + n * BACKEND_BYTES +
+	       POLICIES * SET_FAMILIES * sizeof(uint16_t) * (uint64_t)maglev_table_size(n);
+}
+
+static uint64_t control_bytes(const struct config *config)
+{
+	uint64_t bytes = CONTROL_BYTES + (uint64_t)SET_FAMILIES * config->routes * ROUTE_BYTES;
+
+	for (size_t i = 0; i < config->n_services; i++)
+		bytes += service_bytes(&config->services[i]);
+	return bytes;
+}
+
+static size_t plan(const struct config *config, const struct dataplane_config *dataplane, unsigned n_queues,
+		   struct memory_part parts[static MEMORY_PARTS_MAX])
+{
+	size_t n = dataplane_memory_plan(dataplane, n_queues, parts);
+
+	parts[n++] = (struct memory_part){"DPDK itself", dpdk_bytes(dataplane, n_queues)};
+	parts[n++] = (struct memory_part){"decide and serve", control_bytes(config)};
+	return n;
+}
+
+static uint64_t planned_bytes(const struct config *config, const struct dataplane_config *dataplane, unsigned n_queues)
 {
 	struct memory_part parts[MEMORY_PARTS_MAX];
 
-	return total_bytes(parts, dataplane_memory_plan(dataplane, n_queues, parts));
+	return total_bytes(parts, plan(config, dataplane, n_queues, parts));
 }
 
 /* Slots are many and pairs are big: most slots will never have a backend, so they are the first to do with less. */
@@ -83,7 +126,7 @@ static void fit_pairs(const struct config *config, struct dataplane_config *data
 {
 	uint64_t needed = config_snat_pairs(config), room;
 
-	while (dataplane->n_snat_pairs > PAIRS_MIN && planned_bytes(dataplane, n_queues) > config->memory_bytes)
+	while (dataplane->n_snat_pairs > PAIRS_MIN && planned_bytes(config, dataplane, n_queues) > config->memory_bytes)
 		dataplane->n_snat_pairs /= 2;
 	room = dataplane->n_snat_pairs / 3 * 2;
 	if (room < needed)
@@ -100,7 +143,7 @@ int memory_plan_check(const struct config *config, struct dataplane_config *data
 	size_t n;
 
 	fit_pairs(config, dataplane, n_queues, out);
-	n = dataplane_memory_plan(dataplane, n_queues, parts);
+	n = plan(config, dataplane, n_queues, parts);
 	total = total_bytes(parts, n);
 	fprintf(out, "memory plan:\n");
 	for (size_t i = 0; i < n; i++)
@@ -136,7 +179,7 @@ int memory_plan_start(const struct dataplane_config *dataplane, unsigned n_queue
 {
 	struct memory_part parts[MEMORY_PARTS_MAX];
 	size_t n = dataplane_memory_plan(dataplane, n_queues, parts);
-	uint64_t bytes = total_bytes(parts, n) + total_bytes(parts, n) / 16 + SLACK_BYTES;
+	uint64_t bytes = total_bytes(parts, n) + dpdk_bytes(dataplane, n_queues);
 
 	return dataplane_eal_init(bytes, free_hugepage_bytes() >= bytes);
 }

@@ -52,7 +52,7 @@ struct memory_part {
 	const char *name;
 	uint64_t bytes;
 };
-#define MEMORY_PARTS_MAX 16
+#define MEMORY_PARTS_MAX 24
 size_t dataplane_memory_plan(const struct dataplane_config *config, unsigned n_queues,
 			     struct memory_part parts[static MEMORY_PARTS_MAX]);
 

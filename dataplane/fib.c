@@ -8,9 +8,11 @@
 #include <rte_branch_prediction.h>
 #include <rte_errno.h>
 #include <rte_memory.h>
+#include <rte_mempool.h>
 #include <rte_memzone.h>
 #include <rte_rib.h>
 #include <rte_rib6.h>
+#include <rte_ring.h>
 #include <stdatomic.h>
 #include <stdio.h>
 
@@ -519,18 +521,32 @@ size_t fib_gateways(const struct fib *fib, struct neighbour_want *out, size_t ma
 
 /* --- life --- */
 
+/* A tree needs up to one inner node per route. */
+static uint32_t nodes_for(uint32_t n_routes)
+{
+	return 2 * n_routes;
+}
+
+/* rte_rib keeps them in a pool; they are 40 and 56 bytes of it. */
+#define NODE_BYTES 64
+
+static uint64_t node_pool_bytes(uint32_t n_nodes)
+{
+	return (uint64_t)n_nodes * rte_mempool_calc_obj_size(NODE_BYTES, 0, NULL) +
+	       rte_ring_get_memsize(rte_align32pow2(n_nodes + 1));
+}
+
 uint64_t fib_bytes(uint32_t n_routes, uint32_t n_neighbours)
 {
-	/* A tree needs up to one inner node per route; a node in its pool takes 128 bytes. */
-	return 2ULL * 2 * n_routes * 2 * 128 + (uint64_t)cells_for(n_neighbours) * (sizeof(struct fib_cell) + 4) +
-	       sizeof(struct fib);
+	return 2 * SET_FAMILIES * node_pool_bytes(nodes_for(n_routes)) +
+	       (uint64_t)cells_for(n_neighbours) * (sizeof(struct fib_cell) + sizeof(uint32_t)) + sizeof(struct fib);
 }
 
 static int view_create(struct fib_view *view, uint32_t n_routes)
 {
 	static _Atomic unsigned serial;
-	struct rte_rib_conf conf4 = {.max_nodes = 2 * n_routes};
-	struct rte_rib6_conf conf6 = {.max_nodes = 2 * n_routes};
+	struct rte_rib_conf conf4 = {.max_nodes = nodes_for(n_routes)};
+	struct rte_rib6_conf conf6 = {.max_nodes = nodes_for(n_routes)};
 	char name[RTE_MEMZONE_NAMESIZE];
 
 	snprintf(name, sizeof(name), "routes4.%u", serial);

@@ -6,6 +6,7 @@
 #include "../slower.h"
 #include "config.h"
 #include "config_schema.h"
+#include "memory_plan.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -766,24 +767,18 @@ static void test_examples_load(void **state)
 /* Defaults that the memory plan refuses would be a contradiction of our own. */
 static void check_memory(const char *path)
 {
-	struct memory_part parts[MEMORY_PARTS_MAX];
 	struct dataplane_config d = {.max_frame = 1514};
-	uint64_t bytes = 0;
 	struct messages m;
 	struct config *c;
-	size_t n;
+	uint32_t pairs;
 
 	messages_init(&m);
 	c = config_load(path, collect, &m);
 	assert_non_null(c);
 	config_to_dataplane(c, 4, &d);
-	n = dataplane_memory_plan(&d, 4, parts);
-	assert_in_range(n, 1, MEMORY_PARTS_MAX);
-	for (size_t i = 0; i < n; i++)
-		bytes += parts[i].bytes;
-	if (bytes > c->memory_bytes)
-		fail_msg("%s: %ju MiB planned, %ju MiB allowed", path, (uintmax_t)bytes >> 20,
-			 (uintmax_t)c->memory_bytes >> 20);
+	pairs = d.n_snat_pairs;
+	assert_int_equal(memory_plan_check(c, &d, 4, stdout), 0);
+	assert_int_equal(d.n_snat_pairs, pairs);
 	config_free(c);
 	messages_fini(&m);
 }

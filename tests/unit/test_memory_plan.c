@@ -89,6 +89,30 @@ static void test_pairs_in_little_memory(void **state)
 	free(text);
 }
 
+/* What a plan takes is all of it: the dataplane's tables, DPDK's own share, and control's. */
+static void test_every_byte_counts(void **state)
+{
+	struct dataplane_config d;
+	double sum = 0, row, in_all;
+	char *text, *line;
+
+	make_config(10, 1, 512 * MIB);
+	text = check(&d, 0);
+	assert_non_null(strstr(text, "\n  DPDK itself "));
+	assert_non_null(strstr(text, "\n  decide and serve "));
+	for (line = strchr(text, '\n') + 1; sscanf(line, "  in all %lf MiB", &in_all) != 1;
+	     line = strchr(line, '\n') + 1) {
+		assert_int_equal(sscanf(line + 28, "%lf MiB", &row), 1);
+		assert_true(row >= 0);
+		sum += row;
+	}
+	assert_true(in_all > sum - 1 && in_all < sum + 1);
+	free(text);
+	/* One MiB less than that is refused, even with as few pairs as can be. */
+	config.memory_bytes = (uint64_t)(in_all - d.n_snat_pairs * 8 / 1024.0) * MIB - MIB;
+	free(check(&d, -ENOMEM));
+}
+
 static void test_too_little(void **state)
 {
 	struct dataplane_config d;
@@ -117,6 +141,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_pairs),
 		cmocka_unit_test(test_pairs_in_little_memory),
+		cmocka_unit_test(test_every_byte_counts),
 		cmocka_unit_test(test_too_little),
 		cmocka_unit_test(test_queues_of_dpdk),
 	};
