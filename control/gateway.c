@@ -100,16 +100,29 @@ void gateway_publish_view(struct gateway *gw)
 	view_publish(view);
 }
 
-static void keep_resolved(struct gateway *gw)
+static int keep_addresses_resolved(struct gateway *gw)
 {
 	size_t n = services_addresses(gw->services, NULL, 0);
 	struct ipaddr *addrs = calloc(n + 1, sizeof(*addrs));
+	int err;
 
 	if (!addrs)
-		return;
+		return -ENOMEM;
 	n = services_addresses(gw->services, addrs, n);
-	netlink_keep_resolved(gw->netlink, addrs, n);
+	err = netlink_keep_resolved(gw->netlink, addrs, n);
 	free(addrs);
+	return err;
+}
+
+static void keep_resolved(struct gateway *gw)
+{
+	int err = keep_addresses_resolved(gw);
+
+	if (err && err != gw->keep_error)
+		gateway_say(
+			"not all neighbours towards backends are kept resolved: %s; the first packet to one may be lost",
+			strerror(-err));
+	gw->keep_error = err;
 }
 
 static void say_starved(struct gateway *gw)

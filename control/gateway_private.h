@@ -47,6 +47,7 @@ struct gateway {
 	unsigned n_signals;   /* to stop, perhaps before gateway_run(); a second one is impatient */
 	bool reload_due;      /* a SIGHUP came during the start */
 	int publish_error;    /* of the last publish: each is said once */
+	int keep_error;       /* the same of the neighbours */
 	size_t n_starved;
 	uint64_t notes_lost;
 	uint64_t n_refused;       /* of the mirror: what was said of it */

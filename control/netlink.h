@@ -62,7 +62,8 @@ void netlink_destroy(struct netlink *nl);
 /*
  * Next hops in use are kept resolved by the kernel (NTF_EXT_MANAGED; where it is not known, NTF_USE every 10 s): the
  * gateways of the routes to these addresses, or the addresses themselves if on link; found again whenever routes
- * change. Replaces the set of before. What the operator made permanent is left alone. Returns 0, -ENOMEM or -E2BIG.
+ * change. Replaces the set of before; an address may be there more than once. What the operator made permanent is left
+ * alone. Returns 0, or -E2BIG or -ENOMEM: not all of them are kept resolved, the others are when a packet needs them.
  */
 int netlink_keep_resolved(struct netlink *nl, const struct ipaddr *addrs, size_t n);
 /* Asks the kernel once to resolve (port, addr). */

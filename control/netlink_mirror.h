@@ -218,8 +218,8 @@ void neighbours_on_message(struct netlink *nl, const struct nlmsghdr *nlh);
 void neighbours_sweep(struct netlink *nl);
 void neighbours_forget_port(struct netlink *nl, const struct mirror_port *port);
 void neighbours_free(struct netlink *nl);
-/* Finds the next hops of the addresses again, after routes have changed. */
-void wanted_update(struct netlink *nl);
+/* Finds the next hops of the addresses again, after routes have changed. Returns 0, or -errno if not all are kept. */
+int wanted_update(struct netlink *nl);
 /* Asks the kernel for what it does not manage (any more). Once a second. */
 void wanted_tick(struct netlink *nl);
 /* The kernel need not care for them any longer. */
@@ -267,7 +267,7 @@ struct netlink {
 	struct neighbour *neighbours[N_NEIGHBOUR_BUCKETS];
 	uint32_t n_neighbours;
 
-	struct ipaddr *keep; /* what netlink_keep_resolved() was given */
+	struct ipaddr *keep; /* what netlink_keep_resolved() was given: sorted, each once */
 	size_t n_keep;
 	struct wanted *wanted; /* sorted by (ifindex, addr) */
 	size_t n_wanted;

@@ -158,16 +158,23 @@ static size_t next_hops(struct netlink *nl, const struct ipaddr *addr, struct wa
 	return n;
 }
 
-static size_t sort_unique(struct wanted *w, size_t n)
+/* Sorts, and keeps each element once. Returns how many are left. */
+static size_t sort_unique(void *elements, size_t n, size_t size, int (*compare)(const void *a, const void *b))
 {
+	uint8_t *at = elements;
 	size_t n_out = 0;
 
 	if (n)
-		qsort(w, n, sizeof(*w), wanted_compare);
+		qsort(at, n, size, compare);
 	for (size_t i = 0; i < n; i++)
-		if (!n_out || wanted_compare(&w[n_out - 1], &w[i]) != 0)
-			w[n_out++] = w[i];
+		if (!n_out || compare(at + (n_out - 1) * size, at + i * size) != 0)
+			memmove(at + n_out++ * size, at + i * size, size);
 	return n_out;
+}
+
+static size_t wanted_unique(struct wanted *w, size_t n)
+{
+	return sort_unique(w, n, sizeof(*w), wanted_compare);
 }
 
 void wanted_tick(struct netlink *nl)
@@ -223,32 +230,38 @@ static size_t gateways(struct netlink *nl, struct wanted *out, size_t max)
 	return n;
 }
 
-void wanted_update(struct netlink *nl)
+int wanted_update(struct netlink *nl)
 {
 	size_t cap = MAX_GATEWAYS + ROUTE_MAX_NEXTHOPS, n = 0;
 	struct wanted *w = malloc(cap * sizeof(*w));
+	int err = 0;
 
 	nl->keep_stale = false;
 	if (!w)
-		return;
+		return -ENOMEM;
 	n = gateways(nl, w, MAX_GATEWAYS);
 	for (size_t i = 0; i < nl->n_keep; i++) {
 		if (n + ROUTE_MAX_NEXTHOPS > cap) {
 			struct wanted *more = realloc(w, 2 * cap * sizeof(*w));
 
-			if (!more)
+			if (!more) {
+				err = -ENOMEM;
 				break;
+			}
 			w = more;
 			cap *= 2;
 		}
 		n += next_hops(nl, &nl->keep[i], &w[n]);
 		/* Most addresses share their gateways. */
 		if (n + ROUTE_MAX_NEXTHOPS > MIRROR_MAX_WANTED)
-			n = sort_unique(w, n);
-		if (n + ROUTE_MAX_NEXTHOPS > MIRROR_MAX_WANTED)
+			n = wanted_unique(w, n);
+		if (n + ROUTE_MAX_NEXTHOPS > MIRROR_MAX_WANTED) {
+			err = -E2BIG;
 			break;
+		}
 	}
-	wanted_replace(nl, w, sort_unique(w, n));
+	wanted_replace(nl, w, wanted_unique(w, n));
+	return err;
 }
 
 void wanted_release(struct netlink *nl)
@@ -256,21 +269,25 @@ void wanted_release(struct netlink *nl)
 	wanted_replace(nl, NULL, 0);
 }
 
+static int address_compare(const void *a, const void *b)
+{
+	return memcmp(a, b, sizeof(struct ipaddr));
+}
+
 int netlink_keep_resolved(struct netlink *nl, const struct ipaddr *addrs, size_t n)
 {
-	struct ipaddr *keep;
+	struct ipaddr *keep = malloc((n ? n : 1) * sizeof(*keep));
+	int err;
 
-	if (n > MIRROR_MAX_WANTED)
-		return -E2BIG;
-	keep = malloc((n ? n : 1) * sizeof(*keep));
 	if (!keep)
 		return -ENOMEM;
 	memcpy(keep, addrs, n * sizeof(*keep));
+	n = sort_unique(keep, n, sizeof(*keep), address_compare);
 	free(nl->keep);
 	nl->keep = keep;
-	nl->n_keep = n;
-	wanted_update(nl);
-	return 0;
+	nl->n_keep = n < MIRROR_MAX_WANTED ? n : MIRROR_MAX_WANTED;
+	err = wanted_update(nl);
+	return n > nl->n_keep ? -E2BIG : err;
 }
 
 void netlink_resolve(struct netlink *nl, int port, const struct ipaddr *addr)

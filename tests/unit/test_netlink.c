@@ -945,6 +945,26 @@ static void test_keep_resolved(void **state)
 	assert_false(managed("2001:db8:2::2"));
 }
 
+/* A service has the same addresses for each of its ports: only different ones count against what can be kept. */
+static void test_keep_many(void **state)
+{
+	enum { N = 3 * MIRROR_MAX_WANTED };
+	struct lab *lab = *state;
+	struct ipaddr *addrs = calloc(N, sizeof(*addrs));
+
+	for (uint32_t i = 0; i < N; i++)
+		addrs[i] = i % 3 ? address_of("198.18.1.2") : ipaddr_v4(htonl(0xc6130000 + i / 3));
+	addrs[0] = address_of("2001:db8:2::2");
+	run("ip route add 198.19.0.0/16 via 198.18.2.2");
+	wait_until(lab, told(lab, "198.19.0.0/16"));
+	assert_int_equal(netlink_keep_resolved(lab->nl, addrs, N - 3), 0);
+	assert_int_equal(lab->nl->n_wanted, 3);
+	wait_until(lab, managed("198.18.1.2") && managed("198.18.2.2") && managed("2001:db8:2::2"));
+	/* One more is one too many. */
+	assert_int_equal(netlink_keep_resolved(lab->nl, addrs, N), -E2BIG);
+	free(addrs);
+}
+
 /*
  * Nobody sends to a managed entry, and still the kernel finds out that the peer has left and that it is back. It looks
  * every 5 s; that is not to be changed in a namespace.
@@ -1201,6 +1221,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_opened_port, setup_without_mirror, teardown),
 		cmocka_unit_test_setup_teardown(test_neighbours, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_keep_resolved, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_keep_many, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_managed_is_looked_after, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_flood, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lost_events, setup, teardown),
