@@ -12,6 +12,7 @@
 	X(pass_not_ip, "neither IPv4 nor IPv6 (ARP, LLDP, a second VLAN tag): to the kernel")                          \
 	X(pass_malformed, "no sound IP header or no readable destination: to the kernel")                              \
 	X(pass_not_ours, "for neither a VIP nor a SNAT address: to the kernel")                                        \
+	X(pass_vlan, "for a VIP or a SNAT address, on a VLAN: to the kernel, whose devices of that VLAN no port is")   \
 	X(pass_other_mac,                                                                                              \
 	  "for a VIP or a SNAT address, in a frame to another host or to a group of hosts: to the kernel")             \
 	X(pass_neighbour, "neighbour discovery for a VIP or a SNAT address: to the kernel, which answers it")          \

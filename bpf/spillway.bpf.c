@@ -76,6 +76,7 @@ struct packet {
 	struct spw_address src;
 	struct spw_address dst;
 	bool v6;
+	bool on_vlan;
 	bool later_fragment; /* not the first: carries no ports */
 	__u8 proto;
 	__u8 hop_limit;
@@ -110,6 +111,7 @@ struct icmp_header {
 #define MAX_EXTENSIONS       8
 #define MAX_EXTENSIONS_BYTES 256
 
+#define VLAN_ID_MASK         0x0fff
 #define IPV4_FRAGMENT_OFFSET 0x1fff
 #define IPV6_FRAGMENT_OFFSET 0xfff8
 
@@ -423,8 +425,11 @@ static __always_inline bool is_for_port(const struct xdp_md *ctx)
 	return (*(const __u32 *)mac | (__u64) * (const __u16 *)(mac + 4) << 32) == READ_ONCE(port_mac);
 }
 
-/* The EtherType after at most one VLAN tag; 0 if the frame ends before. */
-static __always_inline __be16 parse_ethernet(struct cursor *c)
+/*
+ * The EtherType after at most one VLAN tag; 0 if the frame ends before. A tag that names no VLAN is a priority alone
+ * (IEEE 802.1Q 6.9).
+ */
+static __always_inline __be16 parse_ethernet(struct cursor *c, struct packet *p)
 {
 	struct ethhdr *eth = c->pos;
 	struct vlan_header *vlan;
@@ -434,7 +439,10 @@ static __always_inline __be16 parse_ethernet(struct cursor *c)
 	if (eth->h_proto != bpf_htons(ETH_P_8021Q) && eth->h_proto != bpf_htons(ETH_P_8021AD))
 		return eth->h_proto;
 	vlan = c->pos;
-	return advance(c, sizeof(*vlan)) ? vlan->ethertype : 0;
+	if (!advance(c, sizeof(*vlan)))
+		return 0;
+	p->on_vlan = vlan->tci & bpf_htons(VLAN_ID_MASK);
+	return vlan->ethertype;
 }
 
 SEC("xdp")
@@ -445,7 +453,7 @@ int spillway(struct xdp_md *ctx)
 	enum spw_exit exit;
 	__u32 owner;
 
-	switch (parse_ethernet(&c)) {
+	switch (parse_ethernet(&c, &p)) {
 	case bpf_htons(ETH_P_IP):
 		if (!parse_ipv4(&c, &p))
 			return leave(SPW_EXIT_pass_malformed, XDP_PASS);
@@ -460,6 +468,8 @@ int spillway(struct xdp_md *ctx)
 	owner = owner_of(&p.dst);
 	if (!owner)
 		return leave(SPW_EXIT_pass_not_ours, XDP_PASS);
+	if (p.on_vlan)
+		return leave(SPW_EXIT_pass_vlan, XDP_PASS);
 	if (!is_for_port(ctx))
 		return leave(SPW_EXIT_pass_other_mac, XDP_PASS);
 	exit = classify(&c, &p, owner);

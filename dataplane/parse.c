@@ -17,6 +17,8 @@
 /* Shorter frames are padded. */
 #define ETHER_PAYLOAD_MIN        (RTE_ETHER_MIN_LEN - RTE_ETHER_CRC_LEN - RTE_ETHER_HDR_LEN)
 
+#define VLAN_ID_MASK             0x0fff
+
 enum {
 	ICMP4_UNREACHABLE = 3,
 	ICMP4_ECHO_REQUEST = 8,
@@ -416,6 +418,9 @@ static __rte_noinline enum verdict parse_tagged(const uint8_t *frame, uint32_t l
 
 	if (len < RTE_ETHER_HDR_LEN + sizeof(*vlan))
 		return VERDICT_drop_truncated;
+	/* Without an identifier it is a priority alone (IEEE 802.1Q 6.9), and the answer may go without. */
+	if (vlan->vlan_tci & htobe16(VLAN_ID_MASK))
+		return VERDICT_drop_vlan;
 	p->flags = PACKET_VLAN;
 	return parse_l3(frame, len, RTE_ETHER_HDR_LEN + sizeof(*vlan), vlan->eth_proto, p);
 }

@@ -25,10 +25,10 @@ enum packet_kind {
 /* In `flags` of struct packet. */
 enum packet_flag {
 	PACKET_FRAGMENT = 1 << 0, /* any fragment; with a kind other than PACKET_FRAGMENT_LATER the first one */
-	PACKET_VLAN = 1 << 1,
-	PACKET_OPTIONS = 1 << 2, /* IPv4 options or IPv6 extension headers */
-	PACKET_DF = 1 << 3,      /* IPv4 "don't fragment" */
-	PACKET_TRAILER = 1 << 4, /* more hangs behind it in the frame than Ethernet's padding */
+	PACKET_VLAN = 1 << 1,     /* a tag, of a priority alone */
+	PACKET_OPTIONS = 1 << 2,  /* IPv4 options or IPv6 extension headers */
+	PACKET_DF = 1 << 3,       /* IPv4 "don't fragment" */
+	PACKET_TRAILER = 1 << 4,  /* more hangs behind it in the frame than Ethernet's padding */
 };
 
 enum tcp_flag {

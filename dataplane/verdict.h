@@ -80,6 +80,7 @@ enum cause {
 	/* dropped: malformed, in the order in which the bytes are read */                                             \
 	V(drop_truncated, DROPPED, GATEWAY, "shorter than its headers or its length fields say")                       \
 	V(drop_not_ip, DROPPED, GATEWAY, "neither IPv4 nor IPv6")                                                      \
+	V(drop_vlan, DROPPED, GATEWAY, "on a VLAN: the ports carry none")                                              \
 	V(drop_ip_version, DROPPED, GATEWAY, "version field does not match the EtherType")                             \
 	V(drop_ip_header, DROPPED, GATEWAY, "IP header length impossible")                                             \
 	V(drop_ip_checksum, DROPPED, GATEWAY, "IPv4 header checksum wrong")                                            \

@@ -165,9 +165,9 @@ const char *frame_checksum_error(const uint8_t *frame)
 				 false);
 }
 
-size_t frame_tag(uint8_t *frame, size_t len, uint16_t tpid)
+size_t frame_tag(uint8_t *frame, size_t len, uint16_t tpid, uint16_t tci)
 {
-	const uint8_t tag[] = {tpid >> 8, tpid, 0, 5};
+	const uint8_t tag[] = {tpid >> 8, tpid, tci >> 8, tci};
 
 	memmove(frame + sizeof(ethernet_addresses) + sizeof(tag), frame + sizeof(ethernet_addresses),
 		len - sizeof(ethernet_addresses));

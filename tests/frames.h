@@ -31,7 +31,7 @@ void frame_fix_ip4(uint8_t *ip);
 const char *frame_checksum_error(const uint8_t *frame);
 
 /* Puts a VLAN tag (tag protocol `tpid`, host order) behind the addresses; returns the new length. */
-size_t frame_tag(uint8_t *frame, size_t len, uint16_t tpid);
+size_t frame_tag(uint8_t *frame, size_t len, uint16_t tpid, uint16_t tci);
 
 /* Puts `n` bytes of `insert` into the IPv6 packet right behind its header, as `next` header, mending the length. */
 size_t frame_insert6(uint8_t *frame, size_t len, uint8_t next, const uint8_t *insert, size_t n);

@@ -206,7 +206,7 @@ void frame_build(struct frame *f, const struct frame_spec *spec)
 	put(f, spec->src_mac, 6);
 	for (unsigned i = 0; i < spec->n_vlan_tags; i++) {
 		put_u16(f, i ? ETH_P_8021AD : ETH_P_8021Q);
-		put_u16(f, 7);
+		put_u16(f, 7 << 13 | spec->vlan_id);
 	}
 	if (spec->ethertype) {
 		put_u16(f, spec->ethertype);

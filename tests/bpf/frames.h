@@ -39,6 +39,7 @@ struct frame_spec {
 	const char *payload;
 	uint16_t payload_len; /* 0: that of the text */
 	unsigned n_vlan_tags;
+	uint16_t vlan_id;     /* 0: the tags say a priority alone */
 	uint8_t option_words; /* IPv4, 4 bytes each */
 	uint16_t v4_fragment; /* the IPv4 field: offset in 8 bytes | 0x2000 if more follow */
 	struct frame_extension extensions[FRAME_MAX_EXTENSIONS];

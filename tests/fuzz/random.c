@@ -80,7 +80,7 @@ static size_t surround(uint8_t *frame, size_t len, bool v4, enum around around, 
 
 	switch (around) {
 	case TAGGED:
-		return frame_tag(frame, len, 0x8100);
+		return frame_tag(frame, len, 0x8100, 0xa000);
 	case FRAGMENT_FIRST:
 	case FRAGMENT_LATER:
 		fragment[2] = around == FRAGMENT_LATER ? 0x05 : 0;

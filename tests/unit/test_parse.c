@@ -199,7 +199,7 @@ static void cut_frames_are_truncated(void **state)
 			memcpy(options, destination_options, sizeof(options));
 			options[0] = protos[i][1];
 			if (variant == 1)
-				len = frame_tag(frame, len, 0x8100);
+				len = frame_tag(frame, len, 0x8100, 0xe000);
 			if (variant == 2 && protos[i][0] == 6)
 				len = frame_insert6(frame, len, IPPROTO_DSTOPTS, options, sizeof(options));
 			expect(frame, len, VERDICT_NONE);
@@ -253,17 +253,21 @@ static void vlan_tags(void **state)
 {
 	uint8_t frame[FRAME_MAX];
 	struct packet p;
-	size_t len = frame_tag(frame, make(frame, true, IPPROTO_TCP), 0x8100);
+	size_t len = frame_tag(frame, make(frame, true, IPPROTO_TCP), 0x8100, 0xe000);
 
 	assert_int_equal(parse_at_end(frame, len, &p), VERDICT_NONE);
 	assert_int_equal(p.flags, PACKET_VLAN | PACKET_DF);
 	assert_int_equal(p.l3_off, ETH + 4);
 	assert_int_equal(p.l4_off, ETH + 4 + IP4);
 	assert_int_equal(p.dport_be, htons(80));
-	len = frame_tag(frame, make(frame, false, IPPROTO_UDP), 0x88a8);
+	len = frame_tag(frame, make(frame, false, IPPROTO_UDP), 0x88a8, 0xe000);
 	expect(frame, len, VERDICT_NONE);
-	len = frame_tag(frame, len, 0x8100);
+	len = frame_tag(frame, len, 0x8100, 0xe000);
 	expect(frame, len, VERDICT_drop_not_ip);
+	len = frame_tag(frame, make(frame, true, IPPROTO_TCP), 0x8100, 1);
+	expect(frame, len, VERDICT_drop_vlan);
+	len = frame_tag(frame, make(frame, false, IPPROTO_TCP), 0x88a8, 0x8fff);
+	expect(frame, len, VERDICT_drop_vlan);
 }
 
 static void not_ip(void **state)
@@ -704,6 +708,7 @@ static void all_verdicts_were_seen(void **state)
 		VERDICT_drop_fragment,     VERDICT_drop_protocol,
 		VERDICT_drop_l4_header,    VERDICT_drop_tcp_flags,
 		VERDICT_drop_not_ours,     VERDICT_drop_udp6_zero_checksum,
+		VERDICT_drop_vlan,
 	};
 	bool expected[VERDICT_COUNT] = {false};
 

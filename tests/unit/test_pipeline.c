@@ -105,12 +105,18 @@ static void test_vlan_and_padding(void **state)
 	size_t len;
 
 	start((struct rig_config){.n_backends = 1});
-	len = frame_tag(frame, frame_make(&spec, frame), 0x8100);
+	len = frame_tag(frame, frame_make(&spec, frame), 0x8100, 0xa000);
 	feed_raw(RIG_WAN, 0, frame, len + 6); /* and six bytes beyond the IP packet */
 	turn();
 	take_right(&s);
 	assert_int_equal(s.p.l3_off, ETH);
 	assert_int_equal(s.p.payload_len, 0);
+	/* A VLAN is another network, which no port has. */
+	len = frame_tag(frame, frame_make(&spec, frame), 0x8100, 5);
+	feed_raw(RIG_WAN, 0, frame, len);
+	turn();
+	take_none();
+	assert_int_equal(verdicts(VERDICT_drop_vlan), 1);
 	stop();
 }
 
@@ -130,7 +136,7 @@ static void test_trailer(void **state)
 		take_right(&s);
 		assert_int_equal(s.port, RIG_LAN);
 		assert_int_equal(s.len, len);
-		frame_tag(frame, len, 0x8100);
+		frame_tag(frame, len, 0x8100, 0xa000);
 	}
 	stop();
 }
