@@ -198,6 +198,8 @@ struct worker {
 	uint64_t stalled_ns; /* time in which the worker did not run */
 	uint64_t run_ms;     /* now - stalled: what flows age by */
 
+	uint16_t fragmented; /* packets that were cut; the next one's identification follows */
+
 	/* own counters; published at the end of a loop */
 	struct ledger ledger;
 	uint64_t loops, bursts, sleeps, wakeups, expired, out_of_window;

@@ -24,7 +24,8 @@ struct dataplane;
 	M(rst_peer_dead, "RST to an endpoint of a flow whose peer, or itself, answered no probe")                      \
 	M(rst_later, "RST to an endpoint that there was no way to when its flow ended")                                \
 	M(syn_resteer, "a client's SYN, for another backend than the one that it went to first")                       \
-	M(syn_probe, "SYN of the gateway's own to a backend whose breaker is open")
+	M(syn_probe, "SYN of the gateway's own to a backend whose breaker is open")                                    \
+	M(fragment, "fragment of a packet that was forwarded, beside the first")
 
 enum made {
 #define M(name, help) MADE_##name,

@@ -2,6 +2,7 @@
 #include "pipeline.h"
 #include "admit.h"
 #include "answer.h"
+#include "fragment.h"
 #include "grace.h"
 #include "icmp_flow.h"
 #include "lookup.h"
@@ -126,11 +127,14 @@ static __attribute__((noinline)) void end_otherwise(struct worker *w, struct bur
 	}
 	if (verdict_info[it->verdict].class == CLASS_ANSWERED)
 		answer(w, b, it);
+	else if (it->verdict == VERDICT_forwarded_fragments)
+		it->verdict = fragment_send(w, it);
 	w->ledger.verdicts[it->verdict]++;
 	switch (verdict_info[it->verdict].class) {
 	case CLASS_ANSWERED:
 		tx_put(w, it->out_port, it->m);
 		break;
+	case CLASS_FORWARDED:
 	case CLASS_HANDED_OVER:
 		break;
 	default:

@@ -5,6 +5,7 @@
 #include "place.h"
 #include "route.h"
 
+#include <assert.h>
 #include <rte_tcp.h>
 #include <rte_udp.h>
 
@@ -49,6 +50,19 @@ static inline void account(struct worker *w, const struct item *it, struct flow_
 		flow_roll_up(w, it->ref);
 }
 
+/* Its sender hears what fits, unless it lets routers cut it. */
+static __attribute__((noinline)) enum verdict too_long(struct worker *w, const struct burst *b, struct item *it,
+						       struct flow_half *half, const struct fib_hop *hop)
+{
+	if (it->p.family != 4 || it->p.flags & PACKET_DF)
+		return VERDICT_answer_too_big;
+	account(w, it, half);
+	route_put_l2(it, hop);
+	if (it->p.tcp_flags & TCP_SYN)
+		path_clamp(w, b, it);
+	return VERDICT_forwarded_fragments;
+}
+
 /* All that is not translation: may it leave, which way, and its account. */
 static inline enum verdict leave(struct worker *w, const struct burst *b, struct item *it, struct flow_half *half)
 {
@@ -61,13 +75,15 @@ static inline enum verdict leave(struct worker *w, const struct burst *b, struct
 	if (__builtin_expect(verdict != VERDICT_NONE, 0))
 		return verdict;
 	if (__builtin_expect(it->p.ip_len > half->mtu, 0))
-		return it->p.family == 4 && !(it->p.flags & PACKET_DF) ? VERDICT_drop_too_big : VERDICT_answer_too_big;
+		return too_long(w, b, it, half, &hop);
 	account(w, it, half);
 	route_put_l2(it, &hop);
 	if (__builtin_expect(it->p.tcp_flags & TCP_SYN, 0))
 		path_clamp(w, b, it);
 	return VERDICT_forwarded;
 }
+
+static_assert(VERDICT_forwarded == 0 && VERDICT_forwarded_fragments == 1, "one comparison tells both");
 
 static inline enum verdict rewrite(struct worker *w, const struct burst *b, struct item *it)
 {
@@ -83,7 +99,7 @@ static inline enum verdict rewrite(struct worker *w, const struct burst *b, stru
 		struct flow_half4 *half = flow_half4(&w->flows, it->ref);
 
 		verdict = leave(w, b, it, &half->common);
-		if (verdict == VERDICT_forwarded)
+		if (verdict <= VERDICT_forwarded_fragments)
 			rewrite4(half, it);
 	}
 	return verdict;

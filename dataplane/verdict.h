@@ -36,6 +36,8 @@ enum cause {
 /* VERDICT(name, class, cause, what an operator should read) */
 #define VERDICT_LIST(V)                                                                                                \
 	V(forwarded, FORWARDED, NONE, "translated and sent on")                                                        \
+	V(forwarded_fragments, FORWARDED, NONE,                                                                        \
+	  "translated, longer than the egress MTU and without DF: sent on in fragments")                               \
 	V(handed_over, HANDED_OVER, NONE, "given to the worker that owns the flow")                                    \
 	/* answered */                                                                                                 \
 	V(answer_stray_rst, ANSWERED, SILENCE, "mid-flow TCP packet of an unknown flow, answered with RST")            \
@@ -117,9 +119,10 @@ enum cause {
 	V(drop_route_blackhole, DROPPED, GATEWAY, "the route says blackhole, unreachable or prohibit")                 \
 	V(drop_neighbour, DROPPED, GATEWAY, "next hop not resolved yet or failed")                                     \
 	V(drop_link_down, DROPPED, GATEWAY, "egress link is down")                                                     \
-	V(drop_too_big, DROPPED, PATH, "longer than the egress MTU: it would have to be fragmented")                   \
+	V(drop_too_big, DROPPED, PATH,                                                                                 \
+	  "longer than the egress MTU: an answer or an error, or in more than 16 fragments")                           \
 	V(drop_handover_full, DROPPED, GATEWAY, "ring to the owning worker full")                                      \
-	V(drop_no_buffer, DROPPED, GATEWAY, "held, and no packet buffer was free when its time came")                  \
+	V(drop_no_buffer, DROPPED, GATEWAY, "no packet buffer was free, for what was held or for fragments")           \
 	V(drop_stopped, DROPPED, GATEWAY, "held when the worker ended")
 
 enum verdict {

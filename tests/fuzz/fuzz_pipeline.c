@@ -233,14 +233,17 @@ static bool is_right(const uint8_t *frame, size_t len)
 	return frame_checksum_error(copy) == NULL;
 }
 
-/* Made by the gateway, so that it is right whatever came, in its place or in its buffer: answers, and SYNs. */
+/*
+ * Made by the gateway, so that it is right whatever came, in its place or in its buffer: answers, and SYNs; or a part,
+ * which is not judged.
+ */
 static bool is_made(const uint8_t *frame, size_t len)
 {
 	struct packet p;
 
 	check(parse(frame, len, &p) == VERDICT_NONE);
 	if (p.kind != PACKET_TCP || p.payload_len)
-		return p.kind == PACKET_ICMP_ERROR;
+		return p.kind == PACKET_ICMP_ERROR || p.flags & PACKET_FRAGMENT;
 	return p.tcp_flags & (TCP_RST | TCP_SYN) || (p.tcp_flags == TCP_ACK && p.ttl == 64);
 }
 
