@@ -21,7 +21,7 @@ static double seconds_between(uint64_t from_ns, uint64_t to_ns)
 	return to_ns > from_ns ? seconds(to_ns - from_ns) : 0;
 }
 
-const char *api_state_text(const struct view *view)
+static const char *state_text(const struct view *view)
 {
 	static const char *const text[] = {
 		[GATEWAY_STARTING] = "starting",
@@ -31,7 +31,7 @@ const char *api_state_text(const struct view *view)
 	return text[view ? view->state : GATEWAY_STARTING];
 }
 
-const char *api_life_text(const struct view_backend *b)
+static const char *life_text(const struct view_backend *b)
 {
 	static const char *const text[] = {
 		[LIFE_NEW] = "new",
@@ -176,7 +176,7 @@ unsigned api_doc_status(const struct api_source *src, const struct view *view, c
 {
 	uint64_t now_ns = clock_monotonic_ns();
 	struct status_row row = {
-		.state = api_state_text(view),
+		.state = state_text(view),
 		.ready = view_is_ready(view),
 		.reason = trouble(view),
 		.version = src->version,
@@ -197,7 +197,7 @@ unsigned api_doc_status(const struct api_source *src, const struct view *view, c
 unsigned api_doc_ready(const struct api_source *src, const struct view *view, const struct api_query *query,
 		       json_t **doc, char err[static API_QUERY_ERR])
 {
-	*doc = json_pack("{s:s,s:s*}", "state", api_state_text(view), "reason", trouble(view));
+	*doc = json_pack("{s:s,s:s*}", "state", state_text(view), "reason", trouble(view));
 	return view_is_ready(view) ? 200 : 503;
 }
 
@@ -296,7 +296,7 @@ static double seconds_or_none(uint64_t ms)
 static json_t *backend_json(const struct api_source *src, const struct view_backend *b, uint64_t now_ns)
 {
 	struct backend_report r;
-	struct backend_row row = {.id = b->id, .services = b->services, .life = api_life_text(b), .weight = b->weight};
+	struct backend_row row = {.id = b->id, .services = b->services, .life = life_text(b), .weight = b->weight};
 
 	observe_backend(src->dp, b->slot, &r);
 	row.flows = r.flows;

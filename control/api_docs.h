@@ -44,5 +44,3 @@ struct port_report *api_ports(const struct api_source *src, size_t *n);
 void api_ledger_sum(const struct api_source *src, struct ledger *sum);
 /* Flows of a backend that DNS or the configuration no longer names. */
 uint64_t api_pinned(const struct view_backend *b, const struct backend_report *r);
-const char *api_life_text(const struct view_backend *b);
-const char *api_state_text(const struct view *view);

@@ -63,11 +63,11 @@ static void make_echo4(struct item *it)
 	memcpy(&ttl_old_be, &ip->time_to_live, 2);
 	ip->time_to_live = MADE_TTL;
 	memcpy(&ttl_new_be, &ip->time_to_live, 2);
-	ip->hdr_checksum = csum_apply(ip->hdr_checksum, csum_delta_fold(csum_delta16(0, ttl_old_be, ttl_new_be)));
+	ip->hdr_checksum = csum_update16(ip->hdr_checksum, ttl_old_be, ttl_new_be);
 	ip->src_addr = ip->dst_addr;
 	ip->dst_addr = src_be;
 	icmp->icmp_type = RTE_IP_ICMP_ECHO_REPLY;
-	sum = csum_apply(icmp->icmp_cksum, csum_delta_fold(csum_delta16(0, htons(0x0800), 0)));
+	sum = csum_update16(icmp->icmp_cksum, htons(0x0800), 0);
 	/* A reply may be nothing but zeros, whose sum is ~0; for all others 0 and ~0 are the same. */
 	icmp->icmp_cksum = sum ? sum : 0xffff;
 }
@@ -81,7 +81,7 @@ static void make_echo6(struct item *it)
 	memcpy(ip->dst_addr, old.src_addr, 16);
 	ip->hop_limits = MADE_TTL;
 	icmp->icmp_type = 129; /* echo reply, RFC 4443 4.2 */
-	icmp->icmp_cksum = csum_apply(icmp->icmp_cksum, csum_delta_fold(csum_delta16(0, htons(0x8000), htons(0x8100))));
+	icmp->icmp_cksum = csum_update16(icmp->icmp_cksum, htons(0x8000), htons(0x8100));
 }
 
 static void make_echo(struct item *it)

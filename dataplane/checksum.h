@@ -48,15 +48,10 @@ static inline uint16_t csum_apply_udp(uint16_t csum_be, uint16_t delta)
 	return sum ? sum : 0xffff;
 }
 
-/* For what changes with each packet: sequence numbers, timestamps. */
+/* For what changes with each packet. */
 static inline uint16_t csum_update16(uint16_t csum_be, uint16_t from_be, uint16_t to_be)
 {
 	return csum_apply(csum_be, csum_delta_fold(csum_delta16(0, from_be, to_be)));
-}
-
-static inline uint16_t csum_update32(uint16_t csum_be, uint32_t from_be, uint32_t to_be)
-{
-	return csum_apply(csum_be, csum_delta_fold(csum_delta32(0, from_be, to_be)));
 }
 
 /*

@@ -454,25 +454,3 @@ enum way dataplane_way(const struct dataplane *dp, const struct ipaddr *addr)
 		return WAY_NO_ROUTE;
 	}
 }
-
-int dataplane_route_lookup(struct dataplane *dp, const struct ipaddr *addr, int *port, struct ipaddr *gateway)
-{
-	struct neighbour_want want;
-	uint32_t cell;
-	uint16_t mtu;
-
-	switch (fib_lookup(dp->fib, fib_view(dp->fib), addr, 0, &cell, &mtu, &want)) {
-	case FIB_OK:
-		want = fib_want(dp->fib, cell);
-		break;
-	case FIB_NO_NEIGHBOUR:
-		break;
-	case FIB_BLACKHOLE:
-		return -EHOSTUNREACH;
-	default:
-		return -ENETUNREACH;
-	}
-	*port = want.port;
-	*gateway = want.addr;
-	return 0;
-}

@@ -313,6 +313,3 @@ enum way {
 	WAY_NO_HOST,   /* the address itself is the next hop, and not resolved */
 };
 enum way dataplane_way(const struct dataplane *dp, const struct ipaddr *addr);
-
-/* Where would a packet to `addr` go now? For explain and tests. Returns 0, -ENETUNREACH or -EHOSTUNREACH. */
-int dataplane_route_lookup(struct dataplane *dp, const struct ipaddr *addr, int *port, struct ipaddr *gateway);

@@ -180,7 +180,6 @@ struct syn_kept {
 	uint16_t unused;
 	uint32_t flow_label; /* IPv6, host order */
 	uint32_t isn;        /* host order */
-	uint64_t unused2;
 } __attribute__((aligned(64)));
 
 struct flow4 {

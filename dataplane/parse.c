@@ -437,25 +437,3 @@ enum verdict parse(const uint8_t *frame, uint32_t len, struct packet *p)
 		return parse_tagged(frame, len, p);
 	return parse_l3(frame, len, RTE_ETHER_HDR_LEN, type_be, p);
 }
-
-uint32_t packet_fragment_id_be(const uint8_t *frame, const struct packet *p)
-{
-	if (p->family == 4)
-		return packet_ip4(frame, p)->packet_id;
-	return ((const struct ipv6_fragment *)(frame + p->frag_off))->id_be;
-}
-
-uint16_t packet_fragment_offset(const uint8_t *frame, const struct packet *p)
-{
-	if (p->family == 4)
-		return (be16toh(packet_ip4(frame, p)->fragment_offset) & RTE_IPV4_HDR_OFFSET_MASK) *
-		       RTE_IPV4_HDR_OFFSET_UNITS;
-	return be16toh(((const struct ipv6_fragment *)(frame + p->frag_off))->offset_be) & IPV6_FRAGMENT_OFFSET;
-}
-
-bool packet_fragment_more(const uint8_t *frame, const struct packet *p)
-{
-	if (p->family == 4)
-		return packet_ip4(frame, p)->fragment_offset & htobe16(RTE_IPV4_HDR_MF_FLAG);
-	return be16toh(((const struct ipv6_fragment *)(frame + p->frag_off))->offset_be) & IPV6_FRAGMENT_MORE;
-}

@@ -98,10 +98,3 @@ static inline struct ipaddr packet_dst(const uint8_t *frame, const struct packet
 {
 	return p->family == 4 ? ipaddr_v4(packet_dst4_be(frame, p)) : ipaddr_v6(packet_ip6(frame, p)->dst_addr);
 }
-
-/* What all fragments of a datagram share beside their addresses. Only with PACKET_FRAGMENT. */
-uint32_t packet_fragment_id_be(const uint8_t *frame, const struct packet *p);
-/* Where this fragment's data lies in the datagram, in bytes. Only with PACKET_FRAGMENT. */
-uint16_t packet_fragment_offset(const uint8_t *frame, const struct packet *p);
-/* False for the last one. Only with PACKET_FRAGMENT. */
-bool packet_fragment_more(const uint8_t *frame, const struct packet *p);

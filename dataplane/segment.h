@@ -15,8 +15,6 @@ struct segment_made {
 	uint32_t tsval, tsecr; /* host order */
 };
 
-#define SEGMENT_MAX 72 /* longest packet that is written */
-
 /* Write IP and TCP header with checksums at `ip`; return the packet's length. TTL 64, DF, Not-ECT. */
 uint16_t segment_write4(void *ip, uint32_t src_be, uint32_t dst_be, const struct segment_made *s);
 uint16_t segment_write6(void *ip, const uint8_t src[16], const uint8_t dst[16], const struct segment_made *s);

@@ -17,7 +17,6 @@
 #include <rte_mbuf.h>
 
 #define SECOND_NS 1000000000ull
-#define NO_MSS    0xffffffff
 
 /* --- SYNs with options --- */
 
@@ -654,7 +653,7 @@ static void set_quoted_seq(uint8_t *frame, bool v6, uint32_t seq)
 	memcpy(&was_be, quoted, 4);
 	memcpy(quoted, &seq_be, 4);
 	memcpy(&sum, icmp + 2, 2);
-	sum = csum_update32(sum, was_be, seq_be);
+	sum = csum_apply(sum, csum_delta_fold(csum_delta32(0, was_be, seq_be)));
 	memcpy(icmp + 2, &sum, 2);
 }
 
