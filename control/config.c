@@ -15,6 +15,7 @@
 #define NEIGHBOURS         16384
 /* New connections that may wait for their turn, of all services together. */
 #define HOLDS              65536
+#define CLIENTS            65536 /* of which outcomes are remembered */
 /* Of one name that backends follow, both families: what slots are set aside for. */
 #define ADDRESSES_PER_NAME 32
 
@@ -250,6 +251,7 @@ void config_to_dataplane(const struct config *config, unsigned n_queues, struct 
 	out->n_routes = config->routes;
 	out->n_neighbours = NEIGHBOURS;
 	out->n_holds = HOLDS;
+	out->n_clients = CLIENTS;
 	out->n_snat = config->n_snat;
 	memcpy(out->snat, config->snat, sizeof(out->snat));
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "admit.h"
-#include "action.h"
 #include "lookup.h"
+#include "outcome_worker.h"
 #include "place.h"
 #include "select.h"
 #include "stray.h"
@@ -61,7 +61,8 @@ static void count_would_follow(struct worker *w, const struct policy_service *sv
 	const struct policy_backend *would = select_backend(&svc->would[v6][udp], it->hash);
 
 	if (!would || !ipaddr_equal(&would->addr, &is->addr) || would->port_be != is->port_be)
-		action_due(w, CURE_SHADOW, ACTION_follow);
+		outcome_action_due_at(w, it->ref, CURE_SHADOW, ACTION_follow,
+				      flow_track(&w->flows, it->ref)->backend_slot);
 }
 
 enum verdict admit_serve(struct worker *w, const struct policy *policy, const struct policy_service *svc,
@@ -73,7 +74,7 @@ enum verdict admit_serve(struct worker *w, const struct policy *policy, const st
 
 	if (!set->n_backends)
 		return admit_refuse(w, slot, it, VERDICT_answer_service_down, VERDICT_answer_unreachable);
-	backend = wall_choose(w, policy, svc, set, it->hash);
+	backend = wall_choose(w, policy, svc, set, it);
 	if (!backend)
 		return admit_refuse(w, slot, it, VERDICT_answer_wall_open, VERDICT_answer_wall_unreachable);
 	switch (place(w, it, policy, svc, backend)) {

@@ -171,6 +171,7 @@ struct reaper {
 	uint32_t surveyed;          /* the last one that was walked whole; read by decide */
 	struct reap_oldest *oldest; /* by backend slot; read by decide */
 };
+struct outcomes; /* outcome_worker.h */
 
 struct worker {
 	/* the packet path's */
@@ -187,6 +188,7 @@ struct worker {
 	struct backend_cell *backends; /* by slot */
 	struct service_cell *services; /* by slot */
 	struct cells *cells;           /* shared by all workers */
+	struct outcomes *outcomes;     /* read by others, too */
 	struct port_queue *tx_queue[DATAPLANE_MAX_PORTS];
 	struct tx_buffer tx[DATAPLANE_MAX_PORTS];
 	struct burst burst;
@@ -228,7 +230,7 @@ struct worker {
 
 	/* written by others */
 	_Atomic bool stop;
-	_Atomic(struct flow_command *) command; /* by a serve thread */
+	_Atomic(struct flow_command *) commands[QUERY_LANES]; /* by serve threads */
 	int wake_fd;
 
 	pthread_t thread;
@@ -258,7 +260,7 @@ struct dataplane {
 	uint32_t ports_up;                            /* bit per port; written by decide, relaxed */
 	int notes_fd;                                 /* eventfd: workers left notes */
 	unsigned notes_from;                          /* the worker whose notes are taken first; decide's */
-	pthread_mutex_t query_lock;
+	pthread_mutex_t query_locks[QUERY_LANES];
 };
 
 /* Of the dataplane's clock, modulo 2^32, where the difference of two of them is what counts. */

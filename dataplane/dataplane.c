@@ -4,6 +4,7 @@
 #include "grace.h"
 #include "memory.h"
 #include "observe_worker.h"
+#include "outcome_worker.h"
 #include "reap.h"
 #include "worker.h"
 
@@ -50,6 +51,7 @@ size_t dataplane_memory_plan(const struct dataplane_config *config, unsigned n_q
 	parts[i++] = (struct memory_part){"flows IPv6", flow_table_bytes(0, share(config->flows_v6, n)) * n};
 	parts[i++] = (struct memory_part){"routes and neighbours", fib_bytes(config->n_routes, config->n_neighbours)};
 	parts[i++] = (struct memory_part){"SNAT ports and counters", worker_bytes(config) * n};
+	parts[i++] = (struct memory_part){"outcomes of clients", outcomes_bytes(config) * n};
 	parts[i++] =
 		(struct memory_part){"shared cells", cells_bytes(config->n_backend_slots, config->n_service_slots)};
 	parts[i++] = (struct memory_part){"learned path MTUs", mtu_table_bytes(PATH_MTUS)};
@@ -136,7 +138,8 @@ struct dataplane *dataplane_create(const struct dataplane_config *config)
 	if (!dp->config.now_ns)
 		dp->config.now_ns = monotonic_ns;
 	dp->notes_fd = -1;
-	pthread_mutex_init(&dp->query_lock, NULL);
+	for (int i = 0; i < QUERY_LANES; i++)
+		pthread_mutex_init(&dp->query_locks[i], NULL);
 	err = dataplane_init(dp);
 	if (!err)
 		return dp;
@@ -178,7 +181,8 @@ void dataplane_destroy(struct dataplane *dp)
 	rte_mempool_free(dp->pool);
 	if (dp->notes_fd >= 0)
 		close(dp->notes_fd);
-	pthread_mutex_destroy(&dp->query_lock);
+	for (int i = 0; i < QUERY_LANES; i++)
+		pthread_mutex_destroy(&dp->query_locks[i]);
 	memory_free(dp);
 }
 

@@ -38,7 +38,8 @@ struct dataplane_config {
 	uint32_t n_snat_pairs;
 	uint32_t n_routes; /* per family */
 	uint32_t n_neighbours;
-	uint32_t n_holds; /* new connections that may wait for their turn, all workers together */
+	uint32_t n_holds;   /* new connections that may wait for their turn, all workers together */
+	uint32_t n_clients; /* records of clients, all workers together */
 	struct ipaddr snat[DATAPLANE_MAX_SNAT];
 	unsigned n_snat;
 	uint8_t secret[192]; /* of the keyed hashes; random at start, fixed in tests */

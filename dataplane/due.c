@@ -1,11 +1,18 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "due.h"
+#include "outcome_worker.h"
 #include "pipeline.h"
 #include "place.h"
 #include "silence.h"
 #include "wall.h"
 
 #define DUE_BUDGET 64 /* flows that the wheel looks at per loop */
+
+static void end_unanswered(struct worker *w, flow_ref up)
+{
+	count_add(&w->backends[flow_track(&w->flows, up)->backend_slot].failures, 1);
+	outcome_flow(w, up, OUTCOME_ATTEMPT(ATTEMPT_unanswered));
+}
 
 /* The flow is off the wheel. True: it is over. False: it lives on, with a timeout that lies ahead. */
 static bool is_over(struct worker *w, flow_ref up)
@@ -14,10 +21,10 @@ static bool is_over(struct worker *w, flow_ref up)
 	case FLOW_SYN_SENT:
 		if (wall_due(w, up))
 			return false;
-		count_add(&w->backends[flow_track(&w->flows, up)->backend_slot].failures, 1);
+		end_unanswered(w, up);
 		return true;
 	case FLOW_UDP_UNREPLIED:
-		count_add(&w->backends[flow_track(&w->flows, up)->backend_slot].failures, 1);
+		end_unanswered(w, up);
 		return true;
 	case FLOW_ESTABLISHED:
 	case FLOW_FIN_WAIT:

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "observe.h"
 #include "observe_worker.h"
+#include "outcome.h"
 #include "steer.h"
 #include "streak.h"
 
 #include <errno.h>
 #include <poll.h>
 #include <sys/eventfd.h>
+#include <time.h>
 #include <unistd.h>
 
 /* --- ledger --- */
@@ -90,6 +92,11 @@ unsigned dataplane_n_workers(const struct dataplane *dp)
 	return dp->config.n_workers;
 }
 
+uint64_t observe_now_ns(const struct dataplane *dp)
+{
+	return dataplane_now_ns(dp);
+}
+
 void observe_ledger(const struct dataplane *dp, unsigned worker, struct ledger *out)
 {
 	struct worker_report report;
@@ -140,7 +147,13 @@ static void add_idle_times(const struct backend_cell *c, struct backend_report *
 
 void observe_backend(const struct dataplane *dp, uint32_t slot, struct backend_report *out)
 {
-	*out = (struct backend_report){.breaker = streak_state(dataplane_breaker(dp, slot))};
+	uint64_t word = dataplane_breaker(dp, slot);
+
+	*out = (struct backend_report){
+		.breaker = streak_state(word),
+		.streak = word,
+		.streak_since_ns = load(&dp->cells.backends[slot].since_ns),
+	};
 	for (unsigned i = 0; i < dp->config.n_workers; i++) {
 		const struct backend_cell *c = &dp->workers[i]->backends[slot];
 
@@ -184,14 +197,17 @@ void observe_service(const struct dataplane *dp, uint32_t slot, struct service_r
 
 /* --- flow queries --- */
 
-#define SCAN_PER_LOOP 4096 /* entries looked at per loop */
+#define SCAN_PER_LOOP   4096 /* entries looked at per loop */
+#define TUPLES_PER_LOOP 256  /* flows looked up per loop */
 
 /*
  * Owned by the asking thread until it stands in worker->command, by the worker until `done_fd` is written; if the asker
  * gives up first, it takes the command back by exchange, or waits out the worker that has it.
  */
 struct flow_command {
+	void (*run)(struct worker *w, struct flow_command *c); /* moves the cursor, to UINT64_MAX after the last */
 	const struct flow_filter *filter;
+	const struct tuple_query *tuple;
 	uint64_t cursor;
 	struct flow_row *rows;
 	int n_rows;
@@ -260,69 +276,175 @@ static void look_at(const struct worker *w, uint64_t entry, struct flow_command 
 		fill_row(w, ref, &addrs, &c->rows[c->n_rows++]);
 }
 
-void observe_serve_command(struct worker *w)
+static void scan(struct worker *w, struct flow_command *c)
 {
-	uint64_t n_entries = (uint64_t)w->flows.pool4.capacity + w->flows.pool6.capacity, one = 1;
-	struct flow_command *c;
-	uint64_t end;
+	uint64_t n_entries = (uint64_t)w->flows.pool4.capacity + w->flows.pool6.capacity;
+	uint64_t end = c->cursor + SCAN_PER_LOOP < n_entries ? c->cursor + SCAN_PER_LOOP : n_entries;
 
-	if (__builtin_expect(!atomic_load_explicit(&w->command, memory_order_relaxed), 1))
-		return;
-	c = atomic_exchange_explicit(&w->command, NULL, memory_order_acq_rel);
-	if (!c)
-		return;
-	end = c->cursor + SCAN_PER_LOOP < n_entries ? c->cursor + SCAN_PER_LOOP : n_entries;
 	while (c->cursor < end && c->n_rows < FLOW_QUERY_ROWS)
 		look_at(w, c->cursor++, c);
 	if (c->cursor >= n_entries)
 		c->cursor = UINT64_MAX;
+}
+
+/* Who may send to the SNAT address and port that is asked for. */
+struct tuple_query {
+	struct ipaddr snat;
+	uint16_t port_be;
+	const struct tuple_backend *backends;
+	size_t n;
+};
+
+static flow_ref find_tuple(const struct worker *w, const struct tuple_query *q, const struct tuple_backend *b)
+{
+	if (ipaddr_is_v4(&q->snat)) {
+		const struct flow_key4 key = {
+			.src_be = ipaddr_v4_be(&b->addr),
+			.dst_be = ipaddr_v4_be(&q->snat),
+			.sport_be = b->port_be,
+			.dport_be = q->port_be,
+		};
+
+		return flow_lookup4(&w->flows, &key, b->proto, flow_hash4(&key, b->proto, w->flows.secret));
+	}
+	struct flow_key6 key = {.sport_be = b->port_be, .dport_be = q->port_be};
+
+	memcpy(key.src, b->addr.b, 16);
+	memcpy(key.dst, q->snat.b, 16);
+	return flow_lookup6(&w->flows, &key, b->proto, flow_hash6(&key, b->proto, w->flows.secret));
+}
+
+static void look_for_tuple(struct worker *w, struct flow_command *c)
+{
+	uint64_t end = c->cursor + TUPLES_PER_LOOP < c->tuple->n ? c->cursor + TUPLES_PER_LOOP : c->tuple->n;
+
+	for (; c->cursor < end && c->n_rows < FLOW_QUERY_ROWS; c->cursor++) {
+		const struct tuple_backend *b = &c->tuple->backends[c->cursor];
+		flow_ref ref = ipaddr_is_v4(&b->addr) == ipaddr_is_v4(&c->tuple->snat) ? find_tuple(w, c->tuple, b)
+										       : FLOW_REF_NONE;
+		struct flow_addrs addrs;
+
+		if (ref == FLOW_REF_NONE)
+			continue;
+		flow_addrs(&w->flows, ref & ~UINT32_C(1), &addrs);
+		fill_row(w, ref & ~UINT32_C(1), &addrs, &c->rows[c->n_rows++]);
+	}
+	if (c->cursor >= c->tuple->n || c->n_rows == FLOW_QUERY_ROWS)
+		c->cursor = UINT64_MAX;
+}
+
+static void serve_lane(struct worker *w, enum query_lane lane)
+{
+	struct flow_command *c = atomic_exchange_explicit(&w->commands[lane], NULL, memory_order_acq_rel);
+	uint64_t one = 1;
+
+	if (!c)
+		return;
+	c->run(w, c);
 	while (write(c->done_fd, &one, sizeof(one)) < 0 && errno == EINTR)
 		;
+}
+
+void observe_serve_command(struct worker *w)
+{
+	for (int lane = 0; lane < QUERY_LANES; lane++)
+		if (__builtin_expect(!!atomic_load_explicit(&w->commands[lane], memory_order_relaxed), 0))
+			serve_lane(w, lane);
+}
+
+bool observe_command_waits(struct worker *w)
+{
+	for (int lane = 0; lane < QUERY_LANES; lane++)
+		if (atomic_load(&w->commands[lane]))
+			return true;
+	return false;
 }
 
 static int wait_done(int fd, int timeout_ms)
 {
 	struct pollfd p = {.fd = fd, .events = POLLIN};
+	uint64_t count;
 	int n;
 
 	do
 		n = poll(&p, 1, timeout_ms);
 	while (n < 0 && errno == EINTR);
-	return n > 0 ? 0 : -ETIMEDOUT;
+	/* Whoever wrote it is through with the command: the read says so to ThreadSanitizer, too. */
+	return n > 0 && read(fd, &count, sizeof(count)) > 0 ? 0 : -ETIMEDOUT;
 }
 
-static int ask(struct worker *w, struct flow_command *c, int timeout_ms)
+static int ask(struct worker *w, enum query_lane lane, struct flow_command *c, int timeout_ms)
 {
-	atomic_store_explicit(&w->command, c, memory_order_release);
+	atomic_store_explicit(&w->commands[lane], c, memory_order_release);
 	worker_wake(w);
 	if (wait_done(c->done_fd, timeout_ms) == 0)
 		return c->n_rows;
-	if (atomic_exchange(&w->command, NULL) == c)
+	if (atomic_exchange(&w->commands[lane], NULL) == c)
 		return -ETIMEDOUT;
 	/* The worker has it in hand and answers within this very loop, unless it was stopped meanwhile. */
 	wait_done(c->done_fd, -1);
 	return c->n_rows;
 }
 
+static struct timespec in_ms(int ms)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	ts.tv_sec += (ts.tv_nsec / 1000000 + ms) / 1000;
+	ts.tv_nsec = (ts.tv_nsec / 1000000 + ms) % 1000 * 1000000;
+	return ts;
+}
+
+/* One query to a worker, alone in its lane. */
+static int ask_alone(struct dataplane *dp, unsigned worker, enum query_lane lane, struct flow_command *c,
+		     int timeout_ms)
+{
+	struct timespec until = in_ms(timeout_ms);
+	int n;
+
+	c->done_fd = eventfd(0, EFD_CLOEXEC);
+	if (c->done_fd < 0)
+		return -errno;
+	n = -pthread_mutex_timedlock(&dp->query_locks[lane], &until);
+	if (!n) {
+		n = ask(dp->workers[worker], lane, c, timeout_ms);
+		pthread_mutex_unlock(&dp->query_locks[lane]);
+	}
+	close(c->done_fd);
+	return n;
+}
+
 int observe_flows(struct dataplane *dp, unsigned worker, const struct flow_filter *filter, uint64_t *cursor,
 		  struct flow_row rows[static FLOW_QUERY_ROWS], int timeout_ms)
 {
-	struct flow_command c = {.filter = filter, .cursor = *cursor, .rows = rows};
+	struct flow_command c = {.run = scan, .filter = filter, .cursor = *cursor, .rows = rows};
 	int n;
 
 	if (worker >= dp->config.n_workers)
 		return -EINVAL;
 	if (*cursor == UINT64_MAX)
 		return 0;
-	c.done_fd = eventfd(0, EFD_CLOEXEC);
-	if (c.done_fd < 0)
-		return -errno;
-	pthread_mutex_lock(&dp->query_lock);
-	n = ask(dp->workers[worker], &c, timeout_ms);
-	pthread_mutex_unlock(&dp->query_lock);
-	close(c.done_fd);
+	n = ask_alone(dp, worker, filter->lane, &c, timeout_ms);
 	if (n >= 0)
 		*cursor = c.cursor;
+	return n;
+}
+
+int observe_tuple(struct dataplane *dp, const struct ipaddr *snat, uint16_t port_be,
+		  const struct tuple_backend *backends, size_t n_backends, struct flow_row rows[static FLOW_QUERY_ROWS],
+		  int timeout_ms)
+{
+	const struct tuple_query query = {*snat, port_be, backends, n_backends};
+	struct flow_command c = {.run = look_for_tuple, .tuple = &query, .rows = rows};
+	uint64_t end_ns = dataplane_now_ns(dp) + timeout_ms * 1000000ull;
+	int owner = observe_snat_owner(dp, snat, port_be), n = owner;
+
+	while (n >= 0 && c.cursor != UINT64_MAX) {
+		n = ask_alone(dp, owner, QUERY_EXPLAIN, &c, timeout_ms);
+		if (c.cursor != UINT64_MAX && dataplane_now_ns(dp) > end_ns)
+			n = -ETIMEDOUT;
+	}
 	return n;
 }
 

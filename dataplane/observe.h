@@ -136,6 +136,8 @@ uint64_t ledger_class(const struct ledger *l, enum verdict_class class);
 void ledger_add(struct ledger *sum, const struct ledger *l);
 
 unsigned dataplane_n_workers(const struct dataplane *dp);
+/* The clock of all times here. */
+uint64_t observe_now_ns(const struct dataplane *dp);
 void observe_ledger(const struct dataplane *dp, unsigned worker, struct ledger *out);
 
 struct worker_report {
@@ -178,14 +180,16 @@ size_t observe_ports(const struct dataplane *dp, struct port_report *out, size_t
 
 /* Sums over the workers, per slot. Monotonic except `flows`, which is a level. */
 struct backend_report {
-	uint64_t flows;     /* now */
-	uint64_t new_flows; /* ever, since the slot's generation began */
-	uint64_t connects;  /* handshakes done (TCP) or first replies (UDP) */
-	uint64_t failures;  /* refused or never answered */
-	uint64_t resteered; /* of those: given to another backend */
-	uint64_t overloads; /* SYNs unanswered although the backend was heard meanwhile */
-	uint64_t probes;    /* SYNs of the gateway's own */
-	uint64_t breaker;   /* enum breaker_state, now */
+	uint64_t flows;           /* now */
+	uint64_t new_flows;       /* ever, since the slot's generation began */
+	uint64_t connects;        /* handshakes done (TCP) or first replies (UDP) */
+	uint64_t failures;        /* refused or never answered */
+	uint64_t resteered;       /* of those: given to another backend */
+	uint64_t overloads;       /* SYNs unanswered although the backend was heard meanwhile */
+	uint64_t probes;          /* SYNs of the gateway's own */
+	uint64_t breaker;         /* enum breaker_state, now */
+	uint64_t streak;          /* the word that it is of: streak.h */
+	uint64_t streak_since_ns; /* when the first SYN of that streak was sent */
 	uint64_t packets_up, packets_down, bytes_up, bytes_down;
 	uint64_t silent_clients;   /* flows ended because their client was silent */
 	uint64_t silent_backends;  /* flows ended because the backend was silent */
@@ -225,7 +229,15 @@ struct flow_row {
 	uint64_t packets_up, packets_down, bytes_up, bytes_down;
 };
 
+/* Where a query waits for its worker: an explanation does not queue behind pages of flows. */
+enum query_lane {
+	QUERY_PAGES,
+	QUERY_EXPLAIN,
+	QUERY_LANES,
+};
+
 struct flow_filter {
+	enum query_lane lane;
 	bool by_addr; /* client, VIP, SNAT or backend address equals addr */
 	struct ipaddr addr;
 	bool by_port; /* and the port beside that address equals port_be */
@@ -237,7 +249,8 @@ struct flow_filter {
 /*
  * Asks `worker` for the rows from `*cursor` (0: the first) on and waits for its answer, at most timeout_ms. Returns the
  * number of rows (0 .. FLOW_QUERY_ROWS; it may be 0 although there are more) and moves *cursor, to UINT64_MAX after the
- * last; or -ETIMEDOUT, -EINVAL. One caller at a time per dataplane (it takes a mutex). Called by serve threads only.
+ * last; or -ETIMEDOUT, -EINVAL. One caller at a time per lane: others wait, within timeout_ms too. Called by serve
+ * threads only.
  */
 int observe_flows(struct dataplane *dp, unsigned worker, const struct flow_filter *filter, uint64_t *cursor,
 		  struct flow_row rows[static FLOW_QUERY_ROWS], int timeout_ms);

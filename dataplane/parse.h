@@ -61,7 +61,8 @@ struct packet {
 };
 
 /*
- * Returns VERDICT_NONE, or the verdict that ends the packet; then *p is not to be used. `frame` needs no alignment.
+ * Returns VERDICT_NONE, or the verdict that ends the packet; then *p is not to be used, but that its ports are 0.
+ * `frame` needs no alignment.
  * Each length is checked before what it covers is read, in the order of the bytes on the wire.
  *
  * Not verified here: ICMP, TCP and UDP checksums (a wrong one stays wrong through the incremental update, and the

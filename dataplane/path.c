@@ -5,6 +5,7 @@
 #include "hash.h"
 #include "mtu.h"
 #include "note.h"
+#include "outcome_worker.h"
 #include "route.h"
 
 /* Of a worker's notes: far from what fills the ring, however many flows hear of a small link. */
@@ -161,7 +162,7 @@ enum verdict path_ptb(struct worker *w, flow_ref replies, const uint8_t *icmp, c
 		result = PTB_implausible;
 	} else if (is_contradicted(w, quoted, back->ack, mtu) && !comes_again(w, quoted, back->ack)) {
 		w->ledger.ptb[PTB_contradicted]++;
-		return action_due(w, mode, ACTION_hold_ptb) ? VERDICT_drop_ptb_held : VERDICT_NONE;
+		return outcome_action_due(w, replies, ACTION_hold_ptb) ? VERDICT_drop_ptb_held : VERDICT_NONE;
 	} else if (!is_plausible(w, quoted, back->ack, icmp, q)) {
 		result = PTB_implausible;
 	} else {

@@ -6,6 +6,7 @@
 #include "grace.h"
 #include "icmp_flow.h"
 #include "lookup.h"
+#include "outcome_worker.h"
 #include "place.h"
 #include "rewrite.h"
 #include "stage.h"
@@ -99,6 +100,7 @@ static void track_udp(struct worker *w, const struct item *it, const struct poli
 	if (half->state == FLOW_UDP_UNREPLIED && flow_ref_dir(it->ref) == DIR_DOWN) {
 		count_add(&w->backends[flow_track(&w->flows, it->ref)->backend_slot].connects, 1);
 		flow_set_state(w, it->ref, FLOW_UDP_REPLIED, policy);
+		outcome_flow(w, it->ref, OUTCOME_ATTEMPT(ATTEMPT_connected));
 	}
 }
 
@@ -119,7 +121,8 @@ static void track_burst(struct worker *w, struct burst *b)
 /* --- out --- */
 
 /* Out of line, so that what is forwarded has the registers. */
-static __attribute__((noinline)) void end_otherwise(struct worker *w, struct burst *b, struct item *it)
+static __attribute__((noinline)) void end_otherwise(struct worker *w, struct burst *b, struct item *it,
+						    const struct outcome_subject *subject)
 {
 	if (it->verdict == VERDICT_INSIDE) {
 		rte_pktmbuf_free(it->m);
@@ -130,21 +133,28 @@ static __attribute__((noinline)) void end_otherwise(struct worker *w, struct bur
 	else if (it->verdict == VERDICT_forwarded_fragments)
 		it->verdict = fragment_send(w, it);
 	w->ledger.verdicts[it->verdict]++;
-	switch (verdict_info[it->verdict].class) {
-	case CLASS_ANSWERED:
+	outcome_packet(w, subject, it->verdict);
+	if (verdict_info[it->verdict].class == CLASS_ANSWERED)
 		tx_put(w, it->out_port, it->m);
-		break;
-	case CLASS_FORWARDED:
-	case CLASS_HANDED_OVER:
-		break;
-	default:
+	else if (verdict_info[it->verdict].class != CLASS_FORWARDED)
 		rte_pktmbuf_free(it->m);
-	}
+}
+
+/* What memory has to bring for the one is asked for while the others are looked at. */
+static void out_others(struct worker *w, struct burst *b, struct item *const *others, unsigned n)
+{
+	struct outcome_subject subjects[BURST_MAX];
+
+	for (unsigned i = 0; i < n; i++)
+		subjects[i] = outcome_subject(w, b, others[i]);
+	for (unsigned i = 0; i < n; i++)
+		end_otherwise(w, b, others[i], &subjects[i]);
 }
 
 static void out_burst(struct worker *w, struct burst *b)
 {
-	unsigned forwarded = 0;
+	struct item *others[BURST_MAX];
+	unsigned forwarded = 0, n_others = 0;
 
 	for (unsigned i = 0; i < b->n; i++) {
 		struct item *it = &b->items[i];
@@ -152,10 +162,14 @@ static void out_burst(struct worker *w, struct burst *b)
 		if (__builtin_expect(it->verdict == VERDICT_forwarded, 1)) {
 			forwarded++;
 			tx_put(w, it->out_port, it->m);
+		} else if (it->verdict == VERDICT_handed_over) {
+			w->ledger.verdicts[VERDICT_handed_over]++;
 		} else {
-			end_otherwise(w, b, it);
+			others[n_others++] = it;
 		}
 	}
+	if (n_others)
+		out_others(w, b, others, n_others);
 	w->ledger.verdicts[VERDICT_forwarded] += forwarded;
 }
 

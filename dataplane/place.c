@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "place.h"
+#include "outcome_worker.h"
 #include "wall.h"
 
 struct flow_key4 place_down4(const struct worker *w, const struct policy_backend *backend, unsigned snat,
@@ -136,6 +137,7 @@ void flow_end(struct worker *w, flow_ref ref, bool wheel)
 
 	flow_roll_up(w, ref);
 	wall_leave(w, ref);
+	outcome_ended(w, ref);
 	if (wheel)
 		wheel_del(&w->wheel, &w->flows, ref & ~UINT32_C(1));
 	snat_give_back(&w->snat, track->snat_index, track->backend_slot, track->snat_port_be);

@@ -7,9 +7,9 @@
  * A slot's order cannot meet the flows of its next owner: the slot is given away when it has no flows, and reset then.
  */
 #include "reap.h"
-#include "action.h"
 #include "ends.h"
 #include "memory.h"
+#include "outcome_worker.h"
 #include "pipeline.h"
 #include "place.h"
 #include "steer.h"
@@ -207,12 +207,14 @@ static bool is_due(const struct worker *w, flow_ref up, uint64_t packed)
 	return (int32_t)(elapsed_ms - moment_ms) >= 0;
 }
 
-static void count_would(struct worker *w, struct flow_track *track, enum action action)
+static void count_would(struct worker *w, flow_ref up, enum action action)
 {
+	struct flow_track *track = flow_track(&w->flows, up);
+
 	if (track->marks & FLOW_MARK_WOULD_END)
 		return;
 	track->marks |= FLOW_MARK_WOULD_END;
-	action_due(w, CURE_SHADOW, action);
+	outcome_action_due_at(w, up, CURE_SHADOW, action, track->backend_slot);
 }
 
 static bool is_closed(enum flow_state state)
@@ -229,7 +231,7 @@ static bool end_flow(struct worker *w, flow_ref up, const struct kind *kind)
 	if (!is_closed(half->state)) {
 		if (half->proto == PROTO_TCP && !answer_limits_ends(w->limits, w->now_ns))
 			return false;
-		action_due(w, CURE_ENFORCE, kind->action);
+		outcome_action_due_at(w, up, CURE_ENFORCE, kind->action, flow_track(&w->flows, up)->backend_slot);
 		if (half->proto == PROTO_TCP)
 			ends_tell(w, up, kind->made);
 	}
@@ -253,7 +255,7 @@ static int look_at(struct worker *w, flow_ref up)
 	now = w->burst.policy->modes.of[kind->cure];
 	mode = now < mode ? now : mode;
 	if (mode == CURE_SHADOW)
-		count_would(w, track, kind->action);
+		count_would(w, up, kind->action);
 	if (mode != CURE_ENFORCE)
 		return 0;
 	return end_flow(w, up, kind) ? 1 : -1;

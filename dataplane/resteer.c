@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "resteer.h"
+#include "outcome_worker.h"
 #include "place.h"
 #include "rewrite.h"
 #include "stray.h"
@@ -87,6 +88,7 @@ bool resteer(struct worker *w, flow_ref up, const struct policy_backend *to)
 		snat_give_back(&w->snat, snat, to->ref.slot, port_be);
 		return false;
 	}
+	outcome_moved(w, up);
 	wall_leave(w, up);
 	stray_keep(w, &ghost);
 	change_backend(w, up, to->ref.slot);

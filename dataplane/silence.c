@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "silence.h"
-#include "action.h"
 #include "hearing.h"
+#include "outcome_worker.h"
 #include "route.h"
 #include "segment.h"
 #include "tcp.h"
@@ -241,6 +241,7 @@ bool silence_is_told(struct worker *w, flow_ref up)
 	tell_untold(w, up, track);
 	if (is_untold(track) && (uint32_t)w->run_ms - track->asked_ms >= TELL_FOR_MS) {
 		w->ledger.did[ACTION_rst_untold]++;
+		outcome_flow(w, up, OUTCOME_ACTION(ACTION_rst_untold));
 		return true;
 	}
 	look_in(w, track, LOOK_RESETTING, is_untold(track) ? NO_WAY_MS : RESETTING_MS);
@@ -264,7 +265,7 @@ static bool is_idle_over(struct worker *w, flow_ref up, struct flow_track *track
 		return false;
 	if (mode == CURE_ENFORCE && !may_end(w, up, track))
 		return false;
-	if (!action_due(w, mode, ACTION_rst_idle))
+	if (!outcome_action_due(w, up, ACTION_rst_idle))
 		return true;
 	end(w, up, track, MADE_rst_idle);
 	return false;
@@ -275,7 +276,7 @@ static void peer_dead(struct worker *w, flow_ref up, struct flow_track *track, u
 {
 	struct backend_cell *cell = &w->backends[track->backend_slot];
 
-	if (!may_end(w, up, track) || !action_due(w, flow_mode(track, CURE_SILENCE), ACTION_rst_peer_dead))
+	if (!may_end(w, up, track) || !outcome_action_due(w, up, ACTION_rst_peer_dead))
 		return;
 	for (enum flow_dir dir = DIR_UP; dir < DIRS; dir++)
 		if (silent >> dir & 1)
@@ -303,7 +304,7 @@ static bool ask(struct worker *w, flow_ref side)
 		.tsecr = asked->tsval,
 	};
 
-	if (!action_due(w, flow_mode(flow_track(&w->flows, side), CURE_SILENCE), ACTION_keepalive) ||
+	if (!outcome_action_due(w, side, ACTION_keepalive) ||
 	    !segment_send_made(w, &w->burst, to, &probe, MADE_keepalive))
 		return false;
 	gcra_take(&w->silence.probes, &w->silence.probe_rate, w->now_ns);
@@ -460,19 +461,19 @@ static bool shadow(struct worker *w, flow_ref up, struct flow_track *track, cons
 
 	if (idle_ms >= plain_ms) {
 		if (!unacked)
-			action_due(w, CURE_SHADOW, ACTION_rst_idle);
+			outcome_action_due(w, up, ACTION_rst_idle);
 		return true;
 	}
 	if (idle_ms < track->timeout_ms) {
 		track->look = LOOK_IDLE;
 	} else if (!unacked) {
-		action_due(w, CURE_SHADOW, ACTION_keepalive);
-		action_due(w, CURE_SHADOW, ACTION_keepalive);
+		outcome_action_due(w, up, ACTION_keepalive);
+		outcome_action_due(w, up, ACTION_keepalive);
 		look_in(w, track, LOOK_LATER, least(interval_ms(w, up, t->probe_ms), plain_ms - idle_ms));
 	} else if (idle_ms < t->unacked_ms) {
 		look_in(w, track, LOOK_LATER, least(t->unacked_ms, plain_ms) - idle_ms);
 	} else {
-		action_due(w, CURE_SHADOW, ACTION_rst_peer_dead);
+		outcome_action_due(w, up, ACTION_rst_peer_dead);
 		look_in(w, track, LOOK_LATER, plain_ms - idle_ms);
 	}
 	return false;

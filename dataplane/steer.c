@@ -56,6 +56,7 @@ void steer_burst(struct worker *w, struct burst *b)
 			continue;
 		if (rte_ring_sp_enqueue(w->dp->rings[b->class][w->index][to], it->m)) {
 			it->verdict = VERDICT_drop_handover_full;
+			it->ref = FLOW_REF_NONE; /* a candidate that nobody looked at */
 			continue;
 		}
 		it->verdict = VERDICT_handed_over;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "storm.h"
-#include "action.h"
 #include "admit.h"
+#include "outcome_worker.h"
 #include "pipeline.h"
 #include "syn.h"
 #include "wall.h"
@@ -124,7 +124,8 @@ static enum verdict refuse(struct worker *w, enum cure_mode mode, uint32_t servi
 	bool aloud = tcp && (mode == CURE_ENFORCE ? answer_limits_refused(w->limits, client, w->now_ns)
 						  : answer_limits_would_refuse(w->limits, client, w->now_ns));
 
-	if (action_due(w, mode, (aloud ? ACTION_refuse_client : ACTION_silence_client) + cap)) {
+	if (outcome_attempt_due(w, mode, client, service_slot, SLOT_NONE,
+				(aloud ? ACTION_refuse_client : ACTION_silence_client) + cap)) {
 		count_add(&cell->refused_storm, 1);
 		count_add(aloud ? &cell->refused : &cell->silent, 1);
 	} else {
@@ -213,7 +214,7 @@ static bool hold(struct worker *w, const struct policy *policy, const struct pol
 	};
 	syn_keep(&new.syn, it);
 	plan(w, hold_add(&w->holds, &new, w->now_ns), caps, t);
-	if (action_due(w, mode, ACTION_hold_client + t->first)) {
+	if (outcome_attempt_due(w, mode, &new.src, svc->ref.slot, SLOT_NONE, ACTION_hold_client + t->first)) {
 		w->ledger.inside++;
 		count_add(&cell->held, 1);
 		count_add(&cell->holding, 1);
@@ -306,6 +307,7 @@ static void settle(struct worker *w, struct burst *b, const struct hold *h, stru
 
 	if (!it) {
 		w->ledger.verdicts[VERDICT_drop_no_buffer]++;
+		outcome_note(w, &h->src, h->service.slot, SLOT_NONE, OUTCOME_VERDICT(VERDICT_drop_no_buffer));
 		count_add(&cell->silent, 1);
 		return;
 	}

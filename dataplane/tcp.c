@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "tcp.h"
-#include "action.h"
+#include "outcome_worker.h"
 #include "silence.h"
 #include "stray.h"
 #include "syn.h"
@@ -201,6 +201,7 @@ static bool on_refusal(struct worker *w, struct item *it)
 		return true;
 	}
 	count_add(&w->backends[slot].failures, 1);
+	outcome_flow(w, it->ref, OUTCOME_ATTEMPT(ATTEMPT_refused_by_backend));
 	return false;
 }
 
@@ -222,7 +223,6 @@ static bool rst_is_outside(const struct worker *w, flow_ref ref, const struct se
 static void on_rst(struct worker *w, struct item *it, const struct segment *s, const struct policy *policy)
 {
 	struct flow_half *half = flow_half(&w->flows, it->ref);
-	struct flow_track *track = flow_track(&w->flows, it->ref);
 
 	if (half->state == FLOW_CLOSED)
 		return;
@@ -231,7 +231,7 @@ static void on_rst(struct worker *w, struct item *it, const struct segment *s, c
 		return;
 	}
 	if (!rst_is_valid(w, it->ref, s)) {
-		if (rst_is_outside(w, it->ref, s) && action_due(w, flow_mode(track, CURE_SILENCE), ACTION_refuse_rst))
+		if (rst_is_outside(w, it->ref, s) && outcome_action_due(w, it->ref, ACTION_refuse_rst))
 			it->verdict = VERDICT_drop_rst_window;
 		return;
 	}
@@ -302,6 +302,13 @@ static void on_syn_ack(struct worker *w, const struct item *it, const struct seg
 	flow_set_state(w, it->ref, FLOW_SYN_RECV, policy);
 }
 
+/* The client's side of the handshake. */
+static void on_connected(struct worker *w, const struct item *it, const struct policy *policy)
+{
+	outcome_flow(w, it->ref, OUTCOME_ATTEMPT(ATTEMPT_connected));
+	flow_set_state(w, it->ref, FLOW_ESTABLISHED, policy);
+}
+
 static void on_fin(struct worker *w, const struct item *it, const struct policy *policy)
 {
 	struct flow_track *track = flow_track(&w->flows, it->ref);
@@ -348,10 +355,10 @@ static void track_stream(struct worker *w, struct item *it, const struct segment
 		it->verdict = silence_hear(w, it);
 	if (!note_segment(w, half, it, s))
 		return;
+	if (half->state == FLOW_SYN_RECV && flow_ref_dir(it->ref) == DIR_UP)
+		on_connected(w, it, policy);
 	if (s->flags & TCP_FIN)
 		on_fin(w, it, policy);
-	else if (half->state == FLOW_SYN_RECV && flow_ref_dir(it->ref) == DIR_UP)
-		flow_set_state(w, it->ref, FLOW_ESTABLISHED, policy);
 	else if (half->state == FLOW_LAST_ACK && is_over(half, flow_half(&w->flows, flow_ref_other(it->ref))))
 		flow_set_state(w, it->ref, FLOW_TIME_WAIT, policy);
 }

@@ -3,6 +3,7 @@
 #include "hearing.h"
 #include "note.h"
 #include "order.h"
+#include "outcome_worker.h"
 #include "pipeline.h"
 #include "port.h"
 #include "probe.h"
@@ -36,20 +37,31 @@ static bool take_last_resort(struct worker *w, uint32_t service_slot)
 	return __atomic_compare_exchange_n(last_ns, &seen_ns, w->now_ns, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
 }
 
-const struct policy_backend *wall_choose(struct worker *w, const struct policy *policy,
-					 const struct policy_service *svc, const struct policy_set *set, uint64_t hash)
+/* An outcome names the backend that the flow would have had without the wall. */
+static bool attempt_due(struct worker *w, enum cure_mode mode, const struct ipaddr *client,
+			const struct policy_service *svc, const struct policy_backend *first, enum action action)
 {
-	const struct policy_backend *first = select_backend(set, hash), *next;
+	return outcome_attempt_due(w, mode, client, svc->ref.slot, first->ref.slot, action);
+}
+
+const struct policy_backend *wall_choose(struct worker *w, const struct policy *policy,
+					 const struct policy_service *svc, const struct policy_set *set,
+					 const struct item *it)
+{
+	const struct policy_backend *first = select_backend(set, it->hash), *next;
 	enum cure_mode mode = policy->modes.of[CURE_WALL];
+	struct ipaddr client;
 
 	if (mode == CURE_OFF || select_takes_flows(w->cells, first->ref.slot))
 		return first;
-	next = select_next(w->cells, set, hash, SLOT_NONE);
+	client = packet_src(it->frame, &it->p);
+	next = select_next(w->cells, set, it->hash, SLOT_NONE);
 	if (next)
-		return action_due(w, mode, ACTION_divert) ? next : first;
+		return attempt_due(w, mode, &client, svc, first, ACTION_divert) ? next : first;
 	if (take_last_resort(w, svc->ref.slot))
-		return action_due(w, mode, ACTION_last_resort) ? select_first_due(w->cells, set) : first;
-	return action_due(w, mode, ACTION_refuse_open) ? NULL : first;
+		return attempt_due(w, mode, &client, svc, first, ACTION_last_resort) ? select_first_due(w->cells, set)
+										     : first;
+	return attempt_due(w, mode, &client, svc, first, ACTION_refuse_open) ? NULL : first;
 }
 
 bool wall_is_shut(const struct worker *w, const struct policy *policy, const struct policy_set *set, uint64_t hash)
@@ -309,6 +321,7 @@ static bool move_on(struct worker *w, flow_ref up)
 {
 	struct flow_track *track = flow_track(&w->flows, up);
 	enum cure_mode mode = flow_mode(track, CURE_WALL);
+	uint32_t from = track->backend_slot;
 	const struct policy_backend *to;
 
 	if (track->wall & WALL_SPENT)
@@ -319,7 +332,7 @@ static bool move_on(struct worker *w, flow_ref up)
 	if (track->wall & WALL_WAITING)
 		wall_stop_waiting(w, up);
 	track->wall |= WALL_SPENT;
-	return action_due(w, mode, ACTION_resteer);
+	return outcome_action_due_at(w, up, mode, ACTION_resteer, from);
 }
 
 bool wall_failed(struct worker *w, flow_ref up, enum connect_failure kind)

@@ -23,10 +23,10 @@ enum wall_flag {
 
 /* --- a new flow --- */
 
-/* The backend for it, of a set that is not empty; NULL: it is to be refused. */
+/* The backend for `it`, of a set that is not empty; NULL: it is to be refused. */
 const struct policy_backend *wall_choose(struct worker *w, const struct policy *policy,
-					 const struct policy_service *svc, const struct policy_set *set, uint64_t hash);
-
+					 const struct policy_service *svc, const struct policy_set *set,
+					 const struct item *it);
 /* The breakers of all backends of `set`, which is not empty, are open: there is nothing to wait for. */
 bool wall_is_shut(const struct worker *w, const struct policy *policy, const struct policy_set *set, uint64_t hash);
 /* It sends its client's SYN now: sets timeout_ms. Its timer is the caller's to move. */

@@ -7,6 +7,7 @@
 #include "note.h"
 #include "observe_worker.h"
 #include "order.h"
+#include "outcome_worker.h"
 #include "path.h"
 #include "pipeline.h"
 #include "reap.h"
@@ -248,7 +249,7 @@ static uint64_t sleep_now(struct worker *w)
 
 	atomic_store_explicit(&w->asleep, true, memory_order_relaxed);
 	atomic_thread_fence(memory_order_seq_cst);
-	if (steer_pending(w) || order_pending(w) || reap_is_told(w) || atomic_load(&w->command) ||
+	if (steer_pending(w) || order_pending(w) || reap_is_told(w) || observe_command_waits(w) ||
 	    atomic_load(&w->stop)) {
 		atomic_store_explicit(&w->asleep, false, memory_order_relaxed);
 		return 0;
@@ -386,11 +387,12 @@ static int worker_init(struct worker *w, const struct dataplane_config *config)
 	err = reap_init(&w->reaper, config->n_backend_slots);
 	if (err)
 		return err;
+	w->outcomes = outcomes_create(config);
 	w->limits = answer_limits_create(config->n_workers, config->secret, dataplane_now_ns(w->dp));
 	w->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	w->notes = ring_create(w, "notes", sizeof(struct note), NOTES_RING);
 	w->orders = ring_create(w, "orders", sizeof(struct order), ORDERS_RING);
-	if (!w->backends || !w->services || !w->limits || !w->notes || !w->orders)
+	if (!w->backends || !w->services || !w->limits || !w->notes || !w->orders || !w->outcomes)
 		return -ENOMEM;
 	if (w->wake_fd < 0)
 		return -errno;
@@ -432,6 +434,7 @@ void worker_destroy(struct worker *w)
 	memory_free(w->services);
 	reap_fini(&w->reaper);
 	answer_limits_destroy(w->limits);
+	outcomes_destroy(w->outcomes);
 	rte_ring_free(w->notes);
 	rte_ring_free(w->orders);
 	if (w->wake_fd >= 0)

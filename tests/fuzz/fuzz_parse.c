@@ -49,6 +49,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	verdict = parse(data, len, &p);
 	if (verdict != VERDICT_NONE) {
 		check(verdict < VERDICT_COUNT && verdict_info[verdict].class == CLASS_DROPPED);
+		check(p.sport_be == 0 && p.dport_be == 0);
 		return 0;
 	}
 	check(p.family == 4 || p.family == 6);
