@@ -2,11 +2,13 @@
 #include "api.h"
 
 #include "api_docs.h"
+#include "api_events.h"
 #include "api_listen.h"
 #include "view.h"
 
 #include <microhttpd.h>
 
+#include <assert.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -52,6 +54,7 @@ struct api {
 	struct api_unix unix_socket;
 	struct api_tcp tcp;
 	struct listener listeners[LISTENERS];
+	struct api_streams streams;
 
 	pthread_mutex_t lock; /* of all below */
 	pthread_cond_t changed;
@@ -71,7 +74,8 @@ struct request {
 
 struct answer {
 	unsigned status;
-	char *body; /* from malloc */
+	struct MHD_Response *stream; /* instead of a body */
+	char *body;                  /* from malloc */
 	size_t len;
 	const char *type;
 	const char *allow; /* of a 405 */
@@ -160,7 +164,7 @@ static struct MHD_Response *response_of(struct api *api, struct answer *a)
 
 static enum MHD_Result answer_send(struct api *api, struct MHD_Connection *connection, struct answer *a)
 {
-	struct MHD_Response *response = response_of(api, a);
+	struct MHD_Response *response = a->stream ? a->stream : response_of(api, a);
 	enum MHD_Result result;
 
 	if (!response)
@@ -279,22 +283,24 @@ static void answer_command(struct api *api, const char *path, const char *query,
 
 /* --- routes --- */
 
-typedef char *text_fn(struct api *api, const struct view *view, size_t *len);
+/* Fills in body and type; no body: there is none yet. `accept`: the header, or NULL. */
+typedef void text_fn(struct api *api, const struct view *view, const char *accept, struct answer *a);
 
-static char *config_text(struct api *api, const struct view *view, size_t *len)
+static void config_text(struct api *api, const struct view *view, const char *accept, struct answer *a)
 {
-	char *text;
-
 	pthread_mutex_lock(&api->lock);
-	text = api->config_text ? strdup(api->config_text) : NULL;
+	a->body = api->config_text ? strdup(api->config_text) : NULL;
 	pthread_mutex_unlock(&api->lock);
-	*len = text ? strlen(text) : 0;
-	return text;
+	a->len = a->body ? strlen(a->body) : 0;
+	a->type = "text/yaml; charset=utf-8";
 }
 
-static char *metrics_text(struct api *api, const struct view *view, size_t *len)
+static void metrics_text(struct api *api, const struct view *view, const char *accept, struct answer *a)
 {
-	return api_metrics(&api->source, view, len);
+	enum metrics_format format = api_metrics_format(accept);
+
+	a->body = api_metrics(&api->source, view, format, &a->len);
+	a->type = api_metrics_type(format);
 }
 
 #define FLOW_PARAMS (PARAM_ADDRESS | PARAM_PORT | PARAM_SERVICE | PARAM_BACKEND | PARAM_LIMIT | PARAM_CURSOR)
@@ -305,19 +311,21 @@ static const struct route {
 	unsigned params;
 	api_doc_fn *doc;
 	text_fn *text;
-	const char *type;
 	bool large; /* grows with the configuration */
 } routes[] = {
 	{"/v1/status", 0, .doc = api_doc_status},
 	{"/v1/ready", 0, .doc = api_doc_ready},
-	{"/v1/config", 0, .text = config_text, .type = "text/yaml; charset=utf-8", .large = true},
+	{"/v1/config", 0, .text = config_text, .large = true},
 	{"/v1/services", 0, .doc = api_doc_services, .large = true},
 	{"/v1/backends", PARAM_LIMIT | PARAM_CURSOR, .doc = api_doc_backends, .large = true},
 	{"/v1/flows", FLOW_PARAMS, .doc = api_doc_flows},
 	{"/v1/paths", PARAM_ADDRESS | PARAM_LIMIT | PARAM_CURSOR, .doc = api_doc_paths},
 	{"/v1/names", 0, .doc = api_doc_names, .large = true},
 	{"/v1/ledger", 0, .doc = api_doc_ledger},
-	{"/metrics", 0, .text = metrics_text, .type = "text/plain; version=0.0.4; charset=utf-8", .large = true},
+	{"/v1/clients", PARAM_ADDRESS | PARAM_LIMIT | PARAM_CURSOR, .doc = api_doc_clients},
+	{"/v1/events", PARAM_SINCE | PARAM_LIMIT | PARAM_FOLLOW, .doc = api_doc_events},
+	{"/v1/explain", PARAM_ADDRESS | PARAM_PORT, .doc = api_doc_explain},
+	{"/metrics", 0, .text = metrics_text, .large = true},
 	{"/v1/reload", 0},
 	{"/v1/cure", PARAM_CURE | PARAM_MODE},
 	{"/v1/drain", PARAM_SERVICE | PARAM_BACKEND | PARAM_SET | PARAM_DEADLINE},
@@ -331,7 +339,8 @@ static const struct route *find_route(const char *path)
 	return NULL;
 }
 
-static void answer_read(struct api *api, const struct route *route, const struct api_query *query, struct answer *a)
+static void answer_read(struct api *api, const struct route *route, const struct api_query *query, const char *accept,
+			struct answer *a)
 {
 	char err[API_QUERY_ERR] = "out of memory";
 	const struct view *view;
@@ -348,9 +357,8 @@ static void answer_read(struct api *api, const struct route *route, const struct
 		else
 			answer_error(a, status == 200 ? 500 : status, err);
 	} else {
-		a->body = route->text(api, view, &a->len);
 		a->status = 200;
-		a->type = route->type;
+		route->text(api, view, accept, a);
 		if (!a->body)
 			answer_error(a, 503, "not there yet");
 	}
@@ -428,6 +436,24 @@ static const struct route *check_route(const struct listener *l, const char *pat
 	return route;
 }
 
+/* A client that reads nothing for so long is cut off: it holds one of few streams. */
+#define STREAM_TIMEOUT_S 30u
+
+static void answer_stream(struct api *api, struct MHD_Connection *connection, const struct api_query *query,
+			  struct answer *a)
+{
+	a->stream = api_events_stream(&api->streams, api->source.events, query);
+	if (!a->stream) {
+		answer_error(a, 503, "too many streams: 8 at a time");
+		return;
+	}
+	a->status = 200;
+	a->type = "application/jsonl";
+	MHD_set_connection_option(connection, MHD_CONNECTION_OPTION_TIMEOUT, STREAM_TIMEOUT_S);
+}
+
+static_assert(API_STREAMS_MAX == 8, "the text says so");
+
 static void answer_request(const struct listener *l, struct MHD_Connection *connection, const char *path,
 			   const char *method, const char *query_text, struct answer *a)
 {
@@ -439,8 +465,10 @@ static void answer_request(const struct listener *l, struct MHD_Connection *conn
 		return;
 	if (api_query_parse(query_text, route->params, &query, err) < 0)
 		answer_error(a, 400, err);
+	else if (query.follow)
+		answer_stream(l->api, connection, &query, a);
 	else if (route->doc || route->text)
-		answer_read(l->api, route, &query, a);
+		answer_read(l->api, route, &query, header(connection, MHD_HTTP_HEADER_ACCEPT), a);
 	else
 		answer_command(l->api, path, query_text, peer_uid(connection), a);
 }
@@ -534,7 +562,7 @@ static struct api *api_create(const struct api_config *config, struct dataplane 
 		free(api);
 		return NULL;
 	}
-	api->source = (struct api_source){dp, api->version, config->started_ns};
+	api->source = (struct api_source){dp, api->version, config->started_ns, config->events, config->owners};
 	api->notify_fd = config->notify_fd;
 	api->timeout_s = config->timeout_s ? config->timeout_s : TIMEOUT_S;
 	pthread_mutex_init(&api->lock, NULL);
@@ -579,6 +607,7 @@ void api_stop(struct api *api)
 	api->stopping = true;
 	pthread_cond_broadcast(&api->changed);
 	pthread_mutex_unlock(&api->lock);
+	api_streams_end(&api->streams);
 	api_unix_unlink(&api->unix_socket);
 	for (int i = 0; i < LISTENERS; i++)
 		if (api->listeners[i].daemon)

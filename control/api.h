@@ -11,6 +11,8 @@
 
 struct api;
 struct dataplane;
+struct events;
+struct owners;
 
 /* A request that changes something. Decide fills the answer and calls api_command_done(). */
 struct api_command {
@@ -28,6 +30,8 @@ struct api_config {
 	uint64_t started_ns; /* monotonic */
 	int notify_fd;       /* an eventfd that api writes when a command waits */
 	unsigned timeout_s;  /* of silent connections and of commands; 0: 10 s */
+	struct events *events;
+	struct owners *owners;
 };
 
 /* NULL with errno set and a sentence in `err`. */

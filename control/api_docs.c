@@ -4,11 +4,15 @@
 #include "clock.h"
 #include "json_row.h"
 #include "observe.h"
+#include "outcome.h"
+#include "owners.h"
 #include "streak.h"
 #include "view.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
+#include <time.h>
 
 /* Seconds, to the millisecond: more digits would pretend to more than a scrape can know. */
 static double seconds(uint64_t ns)
@@ -19,6 +23,35 @@ static double seconds(uint64_t ns)
 static double seconds_between(uint64_t from_ns, uint64_t to_ns)
 {
 	return to_ns > from_ns ? seconds(to_ns - from_ns) : 0;
+}
+
+struct api_clock api_clock_now(const struct api_source *src)
+{
+	struct api_clock clock = {.now_ns = observe_now_ns(src->dp)};
+	struct timespec wall;
+
+	clock_gettime(CLOCK_REALTIME, &wall);
+	clock.wall_ms = (int64_t)wall.tv_sec * 1000 + wall.tv_nsec / 1000000;
+	return clock;
+}
+
+double api_wall_s(const struct api_clock *clock, uint64_t at_ns)
+{
+	return (double)(clock->wall_ms - (int64_t)(clock->now_ns - at_ns) / 1000000) / 1e3;
+}
+
+static_assert(API_OWNER_LEN >= OWNER_SERVICE_LEN && API_OWNER_LEN >= OWNER_BACKEND_LEN, "either fits");
+
+const char *api_service_owner(const struct api_source *src, uint32_t slot, uint64_t at_ns,
+			      char out[static API_OWNER_LEN])
+{
+	return src->owners && owners_service(src->owners, slot, at_ns, out) ? out : NULL;
+}
+
+const char *api_backend_owner(const struct api_source *src, uint32_t slot, uint64_t at_ns,
+			      char out[static API_OWNER_LEN])
+{
+	return src->owners && owners_backend(src->owners, slot, at_ns, out) ? out : NULL;
 }
 
 static const char *state_text(const struct view *view)
@@ -153,6 +186,20 @@ static const char *trouble(const struct view *view)
 	return view && *view->trouble ? view->trouble : NULL;
 }
 
+static const struct json_field clients_fields[] = {
+	JSON_FIELD(clients_report, records),
+	JSON_FIELD(clients_report, places),
+	JSON_FIELD(clients_report, forgotten),
+};
+
+static json_t *status_clients(const struct api_source *src)
+{
+	struct clients_report r;
+
+	observe_clients(src->dp, &r);
+	return JSON_ROW(clients_fields, &r);
+}
+
 struct status_row {
 	const char *state;
 	bool ready;
@@ -162,6 +209,7 @@ struct status_row {
 	uint64_t policy_number;
 	double policy_age_s; /* since it was published; null before the first */
 	uint64_t publish_took_us;
+	double tick_p99_ms, tick_max_ms; /* how late decide's ticks were in the last minute */
 };
 
 static const struct json_field status_fields[] = {
@@ -169,6 +217,7 @@ static const struct json_field status_fields[] = {
 	JSON_FIELD(status_row, reason),       JSON_FIELD(status_row, version),
 	JSON_FIELD(status_row, uptime_s),     JSON_FIELD(status_row, policy_number),
 	JSON_FIELD(status_row, policy_age_s), JSON_FIELD(status_row, publish_took_us),
+	JSON_FIELD(status_row, tick_p99_ms),  JSON_FIELD(status_row, tick_max_ms),
 };
 
 unsigned api_doc_status(const struct api_source *src, const struct view *view, const struct api_query *query,
@@ -184,6 +233,8 @@ unsigned api_doc_status(const struct api_source *src, const struct view *view, c
 		.policy_number = view ? view->policy_number : 0,
 		.policy_age_s = view && view->published_ns ? seconds_between(view->published_ns, now_ns) : NAN,
 		.publish_took_us = view ? view->publish_took_ns / 1000 : 0,
+		.tick_p99_ms = view ? view->tick_p99_us / 1e3 : NAN,
+		.tick_max_ms = view ? view->tick_max_us / 1e3 : NAN,
 	};
 
 	*doc = JSON_ROW(status_fields, &row);
@@ -191,6 +242,7 @@ unsigned api_doc_status(const struct api_source *src, const struct view *view, c
 	json_object_set_new(*doc, "ports", status_ports(src));
 	json_object_set_new(*doc, "gates", status_gates(view));
 	json_object_set_new(*doc, "kernel", status_kernel(view));
+	json_object_set_new(*doc, "clients", status_clients(src));
 	return 200;
 }
 
@@ -230,23 +282,26 @@ static const struct json_field service_fields[] = {
 	JSON_FIELD(service_row, down_reason),
 };
 
+json_t *api_service_json(const struct api_source *src, const struct view_service *s)
+{
+	struct service_row row = {
+		.name = s->name,
+		.listen = s->listen,
+		.backends = s->n_backends,
+		.down_reason = *s->down_reason ? s->down_reason : NULL,
+	};
+
+	observe_service(src->dp, s->slot, &row.r);
+	return JSON_ROW(service_fields, &row);
+}
+
 unsigned api_doc_services(const struct api_source *src, const struct view *view, const struct api_query *query,
 			  json_t **doc, char err[static API_QUERY_ERR])
 {
 	json_t *rows = json_array();
 
-	for (size_t i = 0; view && i < view->n_services; i++) {
-		const struct view_service *s = &view->services[i];
-		struct service_row row = {
-			.name = s->name,
-			.listen = s->listen,
-			.backends = s->n_backends,
-			.down_reason = *s->down_reason ? s->down_reason : NULL,
-		};
-
-		observe_service(src->dp, s->slot, &row.r);
-		json_array_append_new(rows, JSON_ROW(service_fields, &row));
-	}
+	for (size_t i = 0; view && i < view->n_services; i++)
+		json_array_append_new(rows, api_service_json(src, &view->services[i]));
 	*doc = json_pack("{s:o}", "services", rows);
 	return 200;
 }
@@ -293,10 +348,11 @@ static double seconds_or_none(uint64_t ms)
 	return ms ? (double)ms / 1e3 : NAN;
 }
 
-static json_t *backend_json(const struct api_source *src, const struct view_backend *b, uint64_t now_ns)
+json_t *api_backend_json(const struct api_source *src, const struct view_backend *b)
 {
 	struct backend_report r;
 	struct backend_row row = {.id = b->id, .services = b->services, .life = life_text(b), .weight = b->weight};
+	uint64_t now_ns = clock_monotonic_ns();
 
 	observe_backend(src->dp, b->slot, &r);
 	row.flows = r.flows;
@@ -327,14 +383,13 @@ unsigned api_doc_backends(const struct api_source *src, const struct view *view,
 			  json_t **doc, char err[static API_QUERY_ERR])
 {
 	size_t n = view ? view->n_backends : 0, i = 0;
-	uint64_t now_ns = clock_monotonic_ns();
 	char next[API_CURSOR_STRLEN];
 	json_t *rows = json_array();
 
 	while (i < n && view->backends[i].slot < query->cursor.position)
 		i++;
 	for (; i < n && json_array_size(rows) < query->limit; i++)
-		json_array_append_new(rows, backend_json(src, &view->backends[i], now_ns));
+		json_array_append_new(rows, api_backend_json(src, &view->backends[i]));
 	api_cursor_format(&(struct api_cursor){.position = i < n ? view->backends[i].slot : 0}, next);
 	*doc = json_pack("{s:o,s:s?}", "backends", rows, "next", i < n ? next : NULL);
 	return 200;

@@ -45,7 +45,7 @@ static const char *service_name(const struct view *view, uint32_t slot)
 	return NULL;
 }
 
-static json_t *flow_json(const struct flow_row *f, const struct view *view)
+json_t *api_flow_json(const struct flow_row *f, const struct view *view)
 {
 	struct flow_json row = {
 		.proto = f->proto == PROTO_TCP ? "tcp" : "udp",
@@ -136,7 +136,7 @@ static int page_batch(const struct api_source *src, struct page *page)
 			page->cursor.skip = (unsigned)i;
 			return 0;
 		}
-		json_array_append_new(page->rows, flow_json(&rows[i], page->view));
+		json_array_append_new(page->rows, api_flow_json(&rows[i], page->view));
 	}
 	page->cursor.skip = 0;
 	page->cursor.position = position;

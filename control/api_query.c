@@ -136,6 +136,17 @@ static bool param_deadline(const char *value, struct api_query *q)
 	       q->deadline_ns <= DEADLINE_MAX_NS;
 }
 
+static bool param_since(const char *value, struct api_query *q)
+{
+	return parse_number(value, UINT64_MAX - 1, &q->since);
+}
+
+static bool param_follow(const char *value, struct api_query *q)
+{
+	q->follow = strcmp(value, "1") == 0;
+	return q->follow || strcmp(value, "0") == 0;
+}
+
 static const struct param {
 	const char *name;
 	enum api_param bit;
@@ -152,6 +163,8 @@ static const struct param {
 	{"mode", PARAM_MODE, param_mode, "enforce, shadow or off"},
 	{"set", PARAM_SET, param_set, "auto"},
 	{"deadline", PARAM_DEADLINE, param_deadline, "a duration such as 30s, from 1s to 7d"},
+	{"since", PARAM_SINCE, param_since, "the number of an event"},
+	{"follow", PARAM_FOLLOW, param_follow, "1 or 0"},
 };
 
 static_assert(API_FLOWS_LIMIT_MAX == 1000, "the text of `limit` says so");

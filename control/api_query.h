@@ -11,8 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define API_QUERY_MAX       511 /* bytes of the raw text: it must fit api_command.query */
-#define API_FLOWS_LIMIT_MAX 1000
+#define API_QUERY_MAX       511  /* bytes of the raw text: it must fit api_command.query */
+#define API_FLOWS_LIMIT_MAX 1000 /* rows of anything */
 
 /* Which parameters a path knows; a bit each. */
 enum api_param {
@@ -26,6 +26,8 @@ enum api_param {
 	PARAM_MODE = 1 << 7,
 	PARAM_SET = 1 << 8,
 	PARAM_DEADLINE = 1 << 9,
+	PARAM_SINCE = 1 << 10,
+	PARAM_FOLLOW = 1 << 11,
 };
 
 /*
@@ -49,6 +51,8 @@ struct api_query {
 	enum cure cure;
 	enum cure_mode mode;
 	uint64_t deadline_ns;
+	uint64_t since; /* number of an event */
+	bool follow;
 };
 
 #define API_QUERY_ERR 256

@@ -127,3 +127,13 @@ void events_wake(struct events *e)
 	pthread_cond_broadcast(&e->added);
 	pthread_mutex_unlock(&e->lock);
 }
+
+bool events_ended(struct events *e)
+{
+	bool ended;
+
+	pthread_mutex_lock(&e->lock);
+	ended = e->ending;
+	pthread_mutex_unlock(&e->lock);
+	return ended;
+}

@@ -7,6 +7,7 @@
 
 #include "cure.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -51,5 +52,6 @@ size_t events_read(struct events *events, uint64_t since, struct event_record *o
 uint64_t events_last(struct events *events);
 /* Ends all waits, now and from now on: at stop. */
 void events_wake(struct events *events);
+bool events_ended(struct events *events);
 
 const char *event_severity_name(enum event_severity severity);

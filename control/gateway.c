@@ -13,6 +13,7 @@
 #include "names.h"
 #include "netlink.h"
 #include "observe.h"
+#include "owners.h"
 #include "paths.h"
 #include "saved.h"
 #include "services.h"
@@ -31,7 +32,6 @@
 #include <unistd.h>
 
 #define ERR_LEN          512
-#define TICK_MS          250           /* slots, views */
 #define RETRY_NS         5000000000ULL /* what could not be published is tried again after this */
 #define PUBLISH_EVERY_NS 1000000000ULL /* a set that changes all the time is published this often */
 #define FIRST_ANSWER_NS  3000000000ULL /* how long a start waits for DNS before it serves what it has */
@@ -97,6 +97,8 @@ void gateway_publish_view(struct gateway *gw)
 		view_free(view);
 		return;
 	}
+	pulse_late(&gw->pulse, &view->tick_p99_us, &view->tick_max_us);
+	owners_note(gw->owners, view, observe_now_ns(gw->dp));
 	view_publish(view);
 }
 
@@ -261,6 +263,8 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 	struct gateway *gw = arg;
 
 	make_up_for_lost_notes(gw);
+	pulse_tick(&gw->pulse, clock_monotonic_ns());
+	pulse_workers(&gw->pulse, gw->dp, gw->events, observe_now_ns(gw->dp));
 	services_reap(gw->services);
 	paths_tick(gw->paths);
 	say_refused(gw);
@@ -452,7 +456,8 @@ static int start_dataplane(struct gateway *gw)
 					       });
 	gw->paths = paths_create(gw->dp, gw->events);
 	gw->silence_events = silence_events_create(config.n_backend_slots);
-	if (!gw->services || !gw->paths || !gw->silence_events)
+	gw->owners = owners_create(config.n_service_slots, config.n_backend_slots);
+	if (!gw->services || !gw->paths || !gw->silence_events || !gw->owners)
 		return -ENOMEM;
 	gw->breakers = breakers_create(gw->dp, gw->services, gw->events,
 				       &(struct breakers_config){config.n_backend_slots, config.n_service_slots});
@@ -635,6 +640,8 @@ static int start_api(struct gateway *gw)
 		.version = SPILLWAY_VERSION,
 		.started_ns = gw->started_ns,
 		.notify_fd = gw->command_fd,
+		.events = gw->events,
+		.owners = gw->owners,
 	};
 
 	gw->api = api_start(&config, gw->dp, err, sizeof(err));
@@ -677,7 +684,7 @@ static int start_signals(struct gateway *gw)
 
 static int start_events(struct gateway *gw)
 {
-	struct timeval tick = {.tv_usec = TICK_MS * 1000};
+	struct timeval tick = {.tv_usec = PULSE_TICK_MS * 1000};
 
 	gw->tick = event_new(gw->base, -1, EV_PERSIST, on_tick, gw);
 	gw->publish = event_new(gw->base, -1, 0, on_publish, gw);
@@ -780,6 +787,8 @@ struct gateway *gateway_start(struct config *config, const char *config_path)
 	}
 	gw->state = GATEWAY_READY;
 	gateway_publish_view(gw);
+	events_add(gw->events, EVENT_INFO, "started", "gateway", config_path, "%zu services, %u workers, in %.1f s",
+		   config->n_services, config->n_workers, (clock_monotonic_ns() - gw->started_ns) / 1e9);
 	gateway_say("ready");
 	if (gw->reload_due)
 		gateway_reload(gw);
@@ -874,6 +883,7 @@ void gateway_stop(struct gateway *gw)
 	services_destroy(gw->services);
 	paths_destroy(gw->paths);
 	silence_events_destroy(gw->silence_events);
+	owners_destroy(gw->owners);
 	dataplane_destroy(gw->dp);
 	if (remove_guard)
 		guard_remove();

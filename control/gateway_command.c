@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 /* Into an array of JSON strings; a message that quotes bytes which are no UTF-8 is in the log alone. */
@@ -75,6 +76,29 @@ static int take_over(struct gateway *gw, struct config *config, struct api_comma
 	return err;
 }
 
+/* The first that is more than a warning; NULL: there is none. */
+static const char *first_problem(const json_t *problems)
+{
+	const json_t *problem;
+	size_t i;
+
+	json_array_foreach(problems, i, problem)
+	{
+		if (!strstr(json_string_value(problem), ": warning: "))
+			return json_string_value(problem);
+	}
+	return NULL;
+}
+
+static void tell_refused(struct gateway *gw, const struct api_command *c)
+{
+	const char *why = json_string_value(json_object_get(c->answer, "error"));
+	const char *first = first_problem(json_object_get(c->answer, "problems"));
+
+	events_add(gw->events, EVENT_WARNING, "reload_refused", "gateway", gw->config_path, "%s%s%s, by uid %u",
+		   why ? why : "out of memory", first ? ": " : "", first ? first : "", c->uid);
+}
+
 /*
  * Everything is checked before anything changes. The policy is first: it knows a new listener before the gate sends
  * packets for it, and the gate sends those of an old one until the policy has refused them.
@@ -84,10 +108,13 @@ static void reload_by(struct gateway *gw, struct api_command *c, const char *who
 	struct config *config = load_again(gw, c);
 	bool done;
 
-	if (!config)
+	if (!config) {
+		tell_refused(gw, c);
 		return;
+	}
 	if (take_over(gw, config, c)) {
 		config_free(config);
+		tell_refused(gw, c);
 		return;
 	}
 	config_free(gw->config);

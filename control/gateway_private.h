@@ -5,6 +5,7 @@
 #include "config.h"
 #include "dataplane.h"
 #include "gateway.h"
+#include "pulse.h"
 #include "view.h"
 
 #include <event2/event.h>
@@ -38,6 +39,8 @@ struct gateway {
 	struct api *api;
 	struct events *events;
 	struct silence_events *silence_events;
+	struct owners *owners;
+	struct pulse pulse;
 	int command_fd;
 	int instance_fd;
 	uint64_t started_ns, last_publish_ns;

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The Prometheus text format, version 0.0.4. The number of series is bounded by the configuration: no label comes from
- * a client's packet.
+ * Prometheus' text format, version 0.0.4, or OpenMetrics 1.0.0, as the scraper asks. The number of series is bounded by
+ * the configuration: no label comes from a client's packet.
  */
 #include "api_docs.h"
 #include "observe.h"
+#include "outcome.h"
 #include "view.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 /* A label value: backslash, quote and newline are escaped. */
 static void put_label(FILE *out, const char *name, const char *value)
@@ -274,7 +276,130 @@ static void put_kernel(FILE *out, const struct view *view)
 		   view ? view->kernel.resyncs : 0);
 }
 
-char *api_metrics(const struct api_source *src, const struct view *view, size_t *len)
+static void put_seconds(FILE *out, const char *name, const char *help, uint32_t us)
+{
+	put_family(out, name, "gauge", help);
+	fprintf(out, "%s %.6f\n", name, us / 1e6);
+}
+
+static void put_clients(FILE *out, const struct api_source *src)
+{
+	struct clients_report r;
+
+	observe_clients(src->dp, &r);
+	put_single(out, "spillway_client_records", "gauge", "clients whose outcomes are remembered now", r.records);
+	put_single(out, "spillway_client_records_forgotten_total", "counter",
+		   "clients whose outcomes were forgotten, for want of room", r.forgotten);
+}
+
+static void put_threads(FILE *out, const struct api_source *src, const struct view *view)
+{
+	put_seconds(out, "spillway_tick_late_p99_seconds", "lateness of decide's ticks in the last minute",
+		    view ? view->tick_p99_us : 0);
+	put_seconds(out, "spillway_tick_late_max_seconds", "the latest tick of decide's in the last minute",
+		    view ? view->tick_max_us : 0);
+	put_family(out, "spillway_worker_stalled_seconds_total", "counter", "time in which the worker did not run");
+	for (unsigned w = 0; w < dataplane_n_workers(src->dp); w++) {
+		struct worker_report r;
+
+		observe_worker(src->dp, w, &r);
+		fprintf(out, "spillway_worker_stalled_seconds_total{worker=\"%u\"} %.3f\n", w, r.stalled_ns / 1e9);
+	}
+}
+
+/* --- formats --- */
+
+#define OPENMETRICS "application/openmetrics-text"
+
+const char *api_metrics_type(enum metrics_format format)
+{
+	return format == METRICS_OPENMETRICS ? OPENMETRICS "; version=1.0.0; charset=utf-8"
+					     : "text/plain; version=0.0.4; charset=utf-8";
+}
+
+/* One range of an Accept header, such as "application/openmetrics-text;version=1.0.0;q=0.5". */
+static bool takes_openmetrics(char *range)
+{
+	char *rest = range, *part = strsep(&rest, ";");
+
+	part += strspn(part, " \t");
+	part[strcspn(part, " \t")] = '\0';
+	if (strcasecmp(part, OPENMETRICS) != 0)
+		return false;
+	while ((part = strsep(&rest, ";"))) {
+		part += strspn(part, " \t");
+		if (strncasecmp(part, "version=", 8) == 0 && strcmp(part + 8, "1.0.0") != 0)
+			return false;
+		if (strncasecmp(part, "q=", 2) == 0 && strtod(part + 2, NULL) <= 0)
+			return false;
+	}
+	return true;
+}
+
+enum metrics_format api_metrics_format(const char *accept)
+{
+	char *copy = accept ? strdup(accept) : NULL, *rest = copy, *range;
+	enum metrics_format format = METRICS_PROMETHEUS;
+
+	while (rest && (range = strsep(&rest, ",")))
+		if (takes_openmetrics(range))
+			format = METRICS_OPENMETRICS;
+	free(copy);
+	return format;
+}
+
+static void put_quoted(FILE *out, const char *text, size_t len)
+{
+	for (size_t i = 0; i < len; i++) {
+		if (text[i] == '"')
+			fputc('\\', out);
+		fputc(text[i], out);
+	}
+}
+
+/* A family of counters goes without the "_total" of its samples. */
+static void put_openmetrics_line(FILE *out, const char *line, size_t len)
+{
+	static const char total[] = "_total";
+	size_t name = sizeof("# HELP ") - 1, end;
+
+	if (strncmp(line, "# HELP ", name) == 0 || strncmp(line, "# TYPE ", name) == 0) {
+		end = name + strcspn(line + name, " ");
+		if (end - name > strlen(total) && strncmp(line + end - strlen(total), total, strlen(total)) == 0) {
+			fwrite(line, 1, end - strlen(total), out);
+			line += end;
+			len -= end;
+		}
+		put_quoted(out, line, len);
+		return;
+	}
+	fwrite(line, 1, len, out);
+}
+
+/* The formats differ in the families' names, in the quotes of help and in the end, no more. */
+static char *to_openmetrics(char *text, size_t *len)
+{
+	char *converted = NULL;
+	FILE *out = open_memstream(&converted, len);
+
+	if (!out) {
+		free(text);
+		return NULL;
+	}
+	for (const char *line = text, *next; *line; line = next) {
+		next = line + strcspn(line, "\n");
+		next += *next == '\n';
+		put_openmetrics_line(out, line, next - line);
+	}
+	fputs("# EOF\n", out);
+	free(text);
+	if (fclose(out) == 0)
+		return converted;
+	free(converted);
+	return NULL;
+}
+
+char *api_metrics(const struct api_source *src, const struct view *view, enum metrics_format format, size_t *len)
 {
 	char *text = NULL;
 	FILE *out = open_memstream(&text, len);
@@ -294,9 +419,11 @@ char *api_metrics(const struct api_source *src, const struct view *view, size_t 
 	put_ports(out, src);
 	put_gates(out, view);
 	put_kernel(out, view);
+	put_clients(out, src);
+	put_threads(out, src, view);
 	if (fclose(out) != 0) {
 		free(text);
 		return NULL;
 	}
-	return text;
+	return format == METRICS_OPENMETRICS ? to_openmetrics(text, len) : text;
 }

@@ -677,6 +677,7 @@ static void add_backend(void *arg, const struct slot_info *info)
 		.port_be = info->port_be,
 		.proto = info->proto,
 		.slot = info->ref.slot,
+		.generation = info->ref.generation,
 		.life = info->life == SLOT_USED ? LIFE_ACTIVE : LIFE_DRAINING,
 		.expires_ns = expiry ? expiry->expires_ns : 0,
 		.removed_ns = removals_since_ns(f->s, info->ref.slot),
@@ -755,7 +756,7 @@ static int add_service(struct view *view, const struct service *svc)
 {
 	struct view_service *row = &view->services[view->n_services++];
 
-	*row = (struct view_service){.slot = svc->ref.slot};
+	*row = (struct view_service){.slot = svc->ref.slot, .generation = svc->ref.generation};
 	snprintf(row->name, sizeof(row->name), "%s", svc->name);
 	row->listen = format_listeners(svc->config);
 	for (unsigned i = 0; svc->part && i < SET_FAMILIES * SET_PROTOS; i++)

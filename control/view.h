@@ -31,7 +31,7 @@ struct view_backend {
 	struct ipaddr addr;
 	uint16_t port_be;
 	uint8_t proto;
-	uint32_t slot;
+	uint32_t slot, generation;
 	unsigned weight;
 	enum backend_life life;
 	uint64_t expires_ns;  /* monotonic end of the DNS lifetime; 0: no end (static address) */
@@ -46,6 +46,7 @@ struct view_service {
 	uint32_t slot;
 	unsigned n_backends;
 	char down_reason[128]; /* "" if each listener has a usable backend, and all that it should have */
+	uint32_t generation;   /* of the slot */
 };
 
 struct view_name {
@@ -69,9 +70,10 @@ struct view {
 	enum gateway_state state;
 	char trouble[256]; /* why it cannot serve although it runs; "": nothing is in the way */
 	uint64_t policy_number;
-	uint64_t published_ns;        /* monotonic */
-	uint64_t publish_took_ns;     /* build and publish of this one */
-	struct netlink_report kernel; /* what is mirrored of it */
+	uint64_t published_ns;             /* monotonic */
+	uint64_t publish_took_ns;          /* build and publish of this one */
+	struct netlink_report kernel;      /* what is mirrored of it */
+	uint32_t tick_p99_us, tick_max_us; /* how late decide's ticks were in the last minute: pulse.h */
 	size_t n_backends, n_services, n_names, n_gates;
 	struct view_backend *backends; /* in the order of their slots */
 	struct view_service *services;

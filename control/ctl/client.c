@@ -49,7 +49,7 @@ static const char *mending(CURLcode code, long os_error)
 	}
 }
 
-static CURLcode perform(CURL *curl, const struct ctl *ctl, const char *method, const char *path, struct body *body)
+static CURLcode perform(CURL *curl, const struct ctl *ctl, const char *method, const char *path)
 {
 	char url[2048];
 
@@ -58,9 +58,6 @@ static CURLcode perform(CURL *curl, const struct ctl *ctl, const char *method, c
 	curl_easy_setopt(curl, CURLOPT_URL, url);
 	curl_easy_setopt(curl, CURLOPT_UNIX_SOCKET_PATH, ctl->socket_path);
 	curl_easy_setopt(curl, CURLOPT_PROXY, "");
-	curl_easy_setopt(curl, CURLOPT_TIMEOUT, REQUEST_TIMEOUT_S);
-	curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, take_body);
-	curl_easy_setopt(curl, CURLOPT_WRITEDATA, body);
 	if (strcmp(method, "POST") == 0)
 		curl_easy_setopt(curl, CURLOPT_POSTFIELDS, "");
 	return curl_easy_perform(curl);
@@ -93,9 +90,15 @@ enum ctl_exit client_request(const struct ctl *ctl, const char *method, const ch
 	struct body body = {0};
 	enum ctl_exit result;
 	long status = 0, os_error = 0;
-	CURLcode code = curl ? perform(curl, ctl, method, path, &body) : CURLE_OUT_OF_MEMORY;
+	CURLcode code = CURLE_OUT_OF_MEMORY;
 
 	*doc = NULL;
+	if (curl) {
+		curl_easy_setopt(curl, CURLOPT_TIMEOUT, REQUEST_TIMEOUT_S);
+		curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, take_body);
+		curl_easy_setopt(curl, CURLOPT_WRITEDATA, &body);
+		code = perform(curl, ctl, method, path);
+	}
 	if (code == CURLE_OK) {
 		curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
 		result = judge(ctl, status, &body, doc);
@@ -108,6 +111,75 @@ enum ctl_exit client_request(const struct ctl *ctl, const char *method, const ch
 	}
 	free(body.text);
 	curl_easy_cleanup(curl);
+	return result;
+}
+
+/* --- streams --- */
+
+struct stream {
+	CURL *curl;
+	client_line_fn *line;
+	void *arg;
+	struct body body; /* of an answer that is no stream, or the begin of a line */
+	bool stopped;
+};
+
+/* Tells whole lines, and keeps the rest for the next piece. */
+static size_t take_lines(char *data, size_t size, size_t n, void *arg)
+{
+	struct stream *s = arg;
+	char *begin, *end;
+	long status = 0;
+
+	if (take_body(data, size, n, &s->body) != n)
+		return 0;
+	curl_easy_getinfo(s->curl, CURLINFO_RESPONSE_CODE, &status);
+	if (status != 200)
+		return n;
+	for (begin = s->body.text; (end = strchr(begin, '\n')) && !s->stopped; begin = end + 1) {
+		*end = '\0';
+		s->stopped = *begin && !s->line(s->arg, begin);
+	}
+	s->body.len = strlen(begin);
+	memmove(s->body.text, begin, s->body.len + 1);
+	return s->stopped ? 0 : n;
+}
+
+static enum ctl_exit end_stream(const struct ctl *ctl, struct stream *s, CURLcode code)
+{
+	long status = 0, os_error = 0;
+	enum ctl_exit result;
+	json_t *doc = NULL;
+
+	curl_easy_getinfo(s->curl, CURLINFO_RESPONSE_CODE, &status);
+	curl_easy_getinfo(s->curl, CURLINFO_OS_ERRNO, &os_error);
+	if (s->stopped || (code == CURLE_OK && status == 200))
+		return EXIT_OK;
+	if (code == CURLE_OK) {
+		result = judge(ctl, status, &s->body, &doc);
+		json_decref(doc);
+		return result;
+	}
+	fprintf(stderr, "spillwayctl: the stream from the gateway at %s broke: %s\n", ctl->socket_path,
+		mending(code, os_error));
+	return EXIT_UNREACHABLE;
+}
+
+enum ctl_exit client_stream(const struct ctl *ctl, const char *path, client_line_fn *line, void *arg)
+{
+	struct stream s = {.curl = curl_easy_init(), .line = line, .arg = arg};
+	enum ctl_exit result;
+	CURLcode code;
+
+	if (!s.curl)
+		return EXIT_UNREACHABLE;
+	curl_easy_setopt(s.curl, CURLOPT_WRITEFUNCTION, take_lines);
+	curl_easy_setopt(s.curl, CURLOPT_WRITEDATA, &s);
+	curl_easy_setopt(s.curl, CURLOPT_TIMEOUT, 0l);
+	code = perform(s.curl, ctl, "GET", path);
+	result = end_stream(ctl, &s, code);
+	free(s.body.text);
+	curl_easy_cleanup(s.curl);
 	return result;
 }
 

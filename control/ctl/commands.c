@@ -10,7 +10,7 @@
 
 #define N_COLUMNS(columns) (sizeof(columns) / sizeof((columns)[0]))
 
-static enum ctl_exit usage(const char *what)
+enum ctl_exit usage(const char *what)
 {
 	fprintf(stderr, "spillwayctl: %s (see spillwayctl --help)\n", what);
 	return EXIT_USAGE;
@@ -182,6 +182,15 @@ static void print_gates(const json_t *gates)
 	json_decref(rows);
 }
 
+static void print_clients(const json_t *clients)
+{
+	char cell[CELL_STRLEN];
+
+	printf("clients  %s remembered", cell_format(COLUMN_NUMBER, json_object_get(clients, "records"), cell));
+	printf(" of at most %s", cell_format(COLUMN_NUMBER, json_object_get(clients, "places"), cell));
+	printf(", %s forgotten\n\n", cell_format(COLUMN_NUMBER, json_object_get(clients, "forgotten"), cell));
+}
+
 static void print_status(const json_t *doc)
 {
 	char cell[CELL_STRLEN];
@@ -193,7 +202,10 @@ static void print_status(const json_t *doc)
 	printf("uptime   %s\n", cell_format(COLUMN_SECONDS, json_object_get(doc, "uptime_s"), cell));
 	printf("policy   %s", cell_format(COLUMN_NUMBER, json_object_get(doc, "policy_number"), cell));
 	printf(", published %s ago", cell_format(COLUMN_SECONDS, json_object_get(doc, "policy_age_s"), cell));
-	printf(" in %s us\n\n", cell_format(COLUMN_NUMBER, json_object_get(doc, "publish_took_us"), cell));
+	printf(" in %s us\n", cell_format(COLUMN_NUMBER, json_object_get(doc, "publish_took_us"), cell));
+	printf("ticks    %s ms late", cell_format(COLUMN_NUMBER, json_object_get(doc, "tick_p99_ms"), cell));
+	printf(" at p99, %s ms at most\n", cell_format(COLUMN_NUMBER, json_object_get(doc, "tick_max_ms"), cell));
+	print_clients(json_object_get(doc, "clients"));
 	table_print(stdout, worker_columns, N_COLUMNS(worker_columns), json_object_get(doc, "workers"));
 	putchar('\n');
 	table_print(stdout, port_columns, N_COLUMNS(port_columns), json_object_get(doc, "ports"));
@@ -220,82 +232,6 @@ enum ctl_exit command_status(const struct ctl *ctl)
 	return result;
 }
 
-/* --- lists that come in pages --- */
-
-#define ROWS_DEFAULT  1000
-#define ROWS_PAGE_MAX 1000
-
-struct page_query {
-	const char *path, *key; /* of the list, and of its rows in the answer */
-	char text[1024];        /* "&address=…": all but limit and cursor */
-	char cursor[128];
-	unsigned long limit;
-};
-
-static bool query_add(struct page_query *q, const char *key, const char *value)
-{
-	char *escaped = client_escape(value);
-	size_t len = strlen(q->text);
-	int n = snprintf(q->text + len, sizeof(q->text) - len, "&%s=%s", key, escaped ? escaped : "");
-	bool fits = escaped && n > 0 && (size_t)n < sizeof(q->text) - len;
-
-	free(escaped);
-	return fits;
-}
-
-/* "limit=5", "cursor=…": what every such list knows. */
-static bool query_set_page(struct page_query *q, const char *arg)
-{
-	char *end;
-
-	if (strncmp(arg, "cursor=", 7) == 0)
-		return (size_t)snprintf(q->cursor, sizeof(q->cursor), "%s", arg + 7) < sizeof(q->cursor);
-	if (strncmp(arg, "limit=", 6) != 0 || arg[6] < '1' || arg[6] > '9')
-		return false;
-	errno = 0;
-	q->limit = strtoul(arg + 6, &end, 10);
-	return !*end && errno == 0;
-}
-
-/* One page; sets q->cursor to the next one, "" after the last. */
-static enum ctl_exit next_page(const struct ctl *ctl, struct page_query *q, unsigned long n_max, json_t *rows)
-{
-	char *cursor = client_escape(q->cursor), path[1400];
-	enum ctl_exit result;
-	json_t *doc;
-
-	snprintf(path, sizeof(path), "%s?limit=%lu%s%s%s", q->path, n_max < ROWS_PAGE_MAX ? n_max : ROWS_PAGE_MAX,
-		 q->text, *q->cursor ? "&cursor=" : "", cursor ? cursor : "");
-	free(cursor);
-	result = client_request(ctl, "GET", path, &doc);
-	if (result == EXIT_OK) {
-		const char *next = json_string_value(json_object_get(doc, "next"));
-
-		json_array_extend(rows, json_object_get(doc, q->key));
-		snprintf(q->cursor, sizeof(q->cursor), "%s", next ? next : "");
-	}
-	json_decref(doc);
-	return result;
-}
-
-static enum ctl_exit show_pages(const struct ctl *ctl, struct page_query *q, const struct column *columns,
-				size_t n_columns)
-{
-	json_t *rows = json_array();
-	enum ctl_exit result;
-
-	do
-		result = next_page(ctl, q, q->limit - json_array_size(rows), rows);
-	while (result == EXIT_OK && !ctl->json && *q->cursor && json_array_size(rows) < q->limit);
-	if (result == EXIT_OK && !ctl->json) {
-		table_print(stdout, columns, n_columns, rows);
-		if (*q->cursor)
-			fprintf(stderr, "There may be more: go on with cursor=%s\n", q->cursor);
-	}
-	json_decref(rows);
-	return result;
-}
-
 /* --- flows --- */
 
 static const struct column flow_columns[] = {
@@ -306,29 +242,6 @@ static const struct column flow_columns[] = {
 	{"idle_s", "IDLE", COLUMN_SECONDS},  {"expires_s", "EXPIRES", COLUMN_SECONDS},
 	{"bytes_up", "UP", COLUMN_BYTES},    {"bytes_down", "DOWN", COLUMN_BYTES},
 };
-
-/* "198.18.2.7", "198.18.2.7:34567", "2001:db8::7", "[2001:db8::7]:34567" */
-static bool query_add_endpoint(struct page_query *q, const char *arg)
-{
-	char text[128], *address = text, *port = NULL, *colon;
-
-	if ((size_t)snprintf(text, sizeof(text), "%s", arg) >= sizeof(text))
-		return false;
-	colon = strrchr(text, ':');
-	if (*text == '[') {
-		char *end = strchr(text, ']');
-
-		if (!end || (end[1] != '\0' && end[1] != ':'))
-			return false;
-		port = end[1] ? end + 2 : NULL;
-		*end = '\0';
-		address++;
-	} else if (colon && strchr(text, ':') == colon) {
-		*colon = '\0';
-		port = colon + 1;
-	}
-	return query_add(q, "address", address) && (!port || query_add(q, "port", port));
-}
 
 static bool flows_argument(struct page_query *q, const char *arg)
 {
@@ -350,7 +263,7 @@ enum ctl_exit command_flows(const struct ctl *ctl)
 	for (int i = 0; i < ctl->n_args; i++)
 		if (!flows_argument(&q, ctl->args[i]))
 			return usage("expected flows [ADDRESS[:PORT]] [service=NAME] [backend=ID] [limit=N]");
-	return show_pages(ctl, &q, flow_columns, N_COLUMNS(flow_columns));
+	return query_show(ctl, &q, flow_columns, N_COLUMNS(flow_columns));
 }
 
 /* --- backends --- */
@@ -380,7 +293,7 @@ enum ctl_exit command_backends(const struct ctl *ctl)
 	for (int i = 0; i < ctl->n_args; i++)
 		if (!query_set_page(&q, ctl->args[i]))
 			return usage("expected backends [limit=N]");
-	return show_pages(ctl, &q, backend_columns, N_COLUMNS(backend_columns));
+	return query_show(ctl, &q, backend_columns, N_COLUMNS(backend_columns));
 }
 
 /* --- paths --- */
@@ -400,7 +313,7 @@ enum ctl_exit command_paths(const struct ctl *ctl)
 		if (strchr(arg, '=') ? !query_set_page(&q, arg) : !query_add(&q, "address", arg))
 			return usage("expected paths [ADDRESS] [limit=N]");
 	}
-	return show_pages(ctl, &q, path_columns, N_COLUMNS(path_columns));
+	return query_show(ctl, &q, path_columns, N_COLUMNS(path_columns));
 }
 
 /* --- ledger --- */

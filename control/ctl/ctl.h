@@ -18,6 +18,7 @@ enum ctl_exit {
 struct ctl {
 	const char *socket_path;
 	bool json;
+	bool follow; /* events only */
 	char **args; /* of the command */
 	int n_args;
 };
@@ -30,6 +31,13 @@ struct ctl {
  */
 enum ctl_exit client_request(const struct ctl *ctl, const char *method, const char *path, json_t **doc);
 
+/*
+ * One request whose answer is a stream of lines: `line` is told each that is not empty, until it returns false or the
+ * stream ends. Returns EXIT_OK if the gateway ended it, or another code after having said why.
+ */
+typedef bool client_line_fn(void *arg, const char *line);
+enum ctl_exit client_stream(const struct ctl *ctl, const char *path, client_line_fn *line, void *arg);
+
 /* Percent-encodes; from malloc, NULL if out of memory. */
 char *client_escape(const char *text);
 
@@ -40,6 +48,7 @@ enum column_kind {
 	COLUMN_NUMBER,
 	COLUMN_SECONDS,
 	COLUMN_BYTES,
+	COLUMN_TIME, /* Unix seconds, shown as local time; the day, too, unless it is today */
 };
 
 struct column {
@@ -55,9 +64,36 @@ void table_print(FILE *out, const struct column *columns, size_t n_columns, cons
 #define CELL_STRLEN 512
 const char *cell_format(enum column_kind kind, const json_t *value, char out[static CELL_STRLEN]);
 
-/* --- commands.c --- */
+/* --- query.c: lists that come in pages --- */
+
+#define ROWS_DEFAULT 1000
+
+struct page_query {
+	const char *path, *key; /* of the list, and of its rows in the answer */
+	char text[1024];        /* "&address=…": all but limit and cursor */
+	char cursor[128];
+	unsigned long limit;
+};
+
+/* Each returns false for what does not fit, or is no such argument. */
+bool query_add(struct page_query *q, const char *key, const char *value);
+/* "198.18.2.7", "198.18.2.7:34567", "2001:db8::7", "[2001:db8::7]:34567" */
+bool query_add_endpoint(struct page_query *q, const char *arg);
+/* "limit=5", "cursor=…": what every such list knows. */
+bool query_set_page(struct page_query *q, const char *arg);
+
+/* Adds the rows, until there are q->limit or no more; with --json those of one page. */
+enum ctl_exit query_pages(const struct ctl *ctl, struct page_query *q, json_t *rows);
+void query_print(const struct page_query *q, const struct column *columns, size_t n_columns, const json_t *rows);
+/* Both, the whole of a command. */
+enum ctl_exit query_show(const struct ctl *ctl, struct page_query *q, const struct column *columns, size_t n_columns);
+
+/* --- commands.c, observe.c --- */
+
+enum ctl_exit usage(const char *what);
 
 typedef enum ctl_exit command_fn(const struct ctl *ctl);
 
 command_fn command_status, command_services, command_backends, command_flows, command_paths, command_names,
-	command_ledger, command_reload, command_cure, command_drain, command_check;
+	command_ledger, command_reload, command_cure, command_drain, command_check, command_clients, command_events,
+	command_explain;

@@ -26,6 +26,11 @@ static const struct command {
 	 "path MTUs that routers told, of clients, their prefixes and backends"},
 	{"names", "", command_names, true, "DNS names and when they are asked again"},
 	{"ledger", "", command_ledger, true, "where every packet went, and why"},
+	{"clients", "[ADDRESS] [limit=N]", command_clients, true, "what became of each client's attempts"},
+	{"events", "[--follow] [since=NUMBER] [limit=N]", command_events, true,
+	 "what changed its state, and when; --follow waits for more"},
+	{"explain", "ADDRESS[:PORT]", command_explain, true,
+	 "what happened to a client, a backend or a VIP; with a SNAT address and port: whose flow that is or was"},
 	{"reload", "", command_reload, false, "read the configuration file again"},
 	{"cure", "NAME MODE", command_cure, false,
 	 "wall, names, silence, path or storm to enforce, shadow or off, until the next reload"},
@@ -46,6 +51,7 @@ static void print_help(void)
 	       "  --json           the API's answer as it is\n"
 	       "  --socket PATH    the API's socket (default: $SPILLWAY_SOCKET, else " SOCKET_DEFAULT ")\n"
 	       "  --watch SECONDS  repeat until interrupted\n"
+	       "  --follow         (events) go on with each event that comes\n"
 	       "  --help           this text\n"
 	       "  --version        the version\n"
 	       "\nExit codes:\n"
@@ -107,6 +113,8 @@ static enum ctl_exit run(struct ctl *ctl, double watch_s)
 		return usage_error("no such command: ", ctl->args[0]);
 	ctl->args++;
 	ctl->n_args--;
+	if (ctl->follow && (command->run != command_events || watch_s > 0))
+		return usage_error("--follow is for events, without --watch, not for ", command->name);
 	if (watch_s > 0 && !command->shows)
 		return usage_error("--watch is for commands that show, not for ", command->name);
 	result = watch_s > 0 ? watch(command, ctl, watch_s) : command->run(ctl);
@@ -119,16 +127,20 @@ static enum ctl_exit run(struct ctl *ctl, double watch_s)
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
-		{"json", no_argument, NULL, 'j'},        {"socket", required_argument, NULL, 's'},
-		{"watch", required_argument, NULL, 'w'}, {"help", no_argument, NULL, 'h'},
-		{"version", no_argument, NULL, 'V'},     {NULL, 0, NULL, 0},
+		{"json", no_argument, NULL, 'j'},
+		{"socket", required_argument, NULL, 's'},
+		{"watch", required_argument, NULL, 'w'},
+		{"help", no_argument, NULL, 'h'},
+		{"version", no_argument, NULL, 'V'},
+		{"follow", no_argument, NULL, 'f'},
+		{NULL, 0, NULL, 0},
 	};
 	const char *env = getenv("SPILLWAY_SOCKET");
 	struct ctl ctl = {.socket_path = env && *env ? env : SOCKET_DEFAULT};
 	double watch_s = 0;
 	int opt;
 
-	while ((opt = getopt_long(argc, argv, "js:w:hV", options, NULL)) != -1) {
+	while ((opt = getopt_long(argc, argv, "js:w:hVf", options, NULL)) != -1) {
 		switch (opt) {
 		case 'j':
 			ctl.json = true;
@@ -139,6 +151,9 @@ int main(int argc, char **argv)
 		case 'w':
 			if (!parse_interval(optarg, &watch_s))
 				return usage_error("--watch expects 0.1 .. 86400 seconds, not ", optarg);
+			break;
+		case 'f':
+			ctl.follow = true;
 			break;
 		case 'h':
 			print_help();

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 /* "120ms", "12.3s", "1m05s", "2h04m", "3d04h": two units at most. */
 static void format_seconds(double s, char *out, size_t size)
@@ -21,6 +22,18 @@ static void format_seconds(double s, char *out, size_t size)
 		snprintf(out, size, "%luh%02lum", n / 3600, n % 3600 / 60);
 	else
 		snprintf(out, size, "%lud%02luh", n / 86400, n % 86400 / 3600);
+}
+
+static void format_time(double unix_s, char *out, size_t size)
+{
+	time_t then = (time_t)unix_s, now = time(NULL);
+	struct tm tm, today;
+	size_t n;
+
+	localtime_r(&then, &tm);
+	localtime_r(&now, &today);
+	n = strftime(out, size, tm.tm_yday == today.tm_yday && tm.tm_year == today.tm_year ? "%T" : "%F %T", &tm);
+	snprintf(out + n, size - n, ".%03u", (unsigned)((unix_s - (double)then) * 1e3));
 }
 
 static void format_bytes(double n, char *out, size_t size)
@@ -61,6 +74,8 @@ const char *cell_format(enum column_kind kind, const json_t *value, char out[sta
 	*out = '\0';
 	if (json_is_number(value) && kind == COLUMN_SECONDS)
 		format_seconds(json_number_value(value), out, CELL_STRLEN);
+	else if (json_is_number(value) && kind == COLUMN_TIME)
+		format_time(json_number_value(value), out, CELL_STRLEN);
 	else if (json_is_number(value) && kind == COLUMN_BYTES)
 		format_bytes(json_number_value(value), out, CELL_STRLEN);
 	else if (json_is_integer(value))

@@ -14,7 +14,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-#define ALL_PARAMS (PARAM_DEADLINE * 2 - 1) /* that is the last one */
+#define ALL_PARAMS (PARAM_FOLLOW * 2 - 1) /* that is the last one */
 
 static void require(bool condition)
 {
@@ -31,6 +31,8 @@ static void check_taken(const struct api_query *q, unsigned allowed)
 	require(q->limit >= 1 && q->limit <= API_FLOWS_LIMIT_MAX);
 	require(!(q->given & PARAM_PORT) || ((q->given & PARAM_ADDRESS) && q->port_be != 0));
 	require(memchr(q->service, '\0', sizeof(q->service)) && memchr(q->backend, '\0', sizeof(q->backend)));
+	require(q->cure < CURES && q->mode <= CURE_ENFORCE);
+	require(q->since < UINT64_MAX && (!q->follow || q->given & PARAM_FOLLOW));
 	require(q->cursor.worker < DATAPLANE_MAX_WORKERS && q->cursor.skip < FLOW_QUERY_ROWS);
 	require(!(q->given & PARAM_DEADLINE) || (q->deadline_ns >= 1000000000 && q->deadline_ns <= 604800000000000));
 	api_cursor_format(&q->cursor, text);
@@ -40,12 +42,12 @@ static void check_taken(const struct api_query *q, unsigned allowed)
 		again.cursor.skip == q->cursor.skip);
 }
 
-/* The first byte chooses the parameters that the path knows. */
+/* The first two bytes may choose the parameters that the path knows. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static const struct api_query untouched = {.limit = 12345};
 	struct api_query q = untouched;
-	unsigned allowed = size > 0 && data[0] & 0x80 ? data[0] & 0x3f : ALL_PARAMS;
+	unsigned allowed = size > 1 && data[0] & 0x80 ? ((data[0] & 0x7fu) | data[1] << 7) : ALL_PARAMS;
 	char *text = malloc(size + 1), err[API_QUERY_ERR] = "";
 
 	require(text != NULL);

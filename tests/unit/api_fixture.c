@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "api_fixture.h"
 
+#include "clock.h"
+#include "events.h"
+#include "outcome.h"
+#include "owners.h"
 #include "policy.h"
 #include "streak.h"
 
@@ -195,6 +199,161 @@ void observe_path(const struct dataplane *dp, struct path_report *out)
 	*out = (struct path_report){.learned = {1, 1, 1}, .evicted = 4};
 }
 
+/* --- outcome.h: what is fixed is told in api_fixture.h --- */
+
+uint64_t observe_now_ns(const struct dataplane *dp)
+{
+	return clock_monotonic_ns();
+}
+
+static struct ipaddr address(const char *text)
+{
+	struct ipaddr a;
+
+	if (ipaddr_parse(text, &a))
+		abort();
+	return a;
+}
+
+static struct outcome_row outcome(outcome_reason reason, uint32_t count, uint32_t service, uint32_t backend,
+				  unsigned first_s, unsigned last_s)
+{
+	uint64_t now_ns = clock_monotonic_ns();
+
+	return (struct outcome_row){
+		reason, count, service, backend, now_ns - first_s * 1000000000ull, now_ns - last_s * 1000000000ull};
+}
+
+static struct client_row victim(unsigned worker)
+{
+	struct client_row row = {.addr = address(FAKE_VICTIM)};
+
+	if (worker == 0) {
+		row.since_ns = clock_monotonic_ns() - 20000000000;
+		row.counts[OUTCOME_REFUSED] = 3;
+		row.counts[OUTCOME_CONNECTED] = 2;
+		row.outcomes[row.n++] = outcome(OUTCOME_VERDICT(VERDICT_answer_service_down), 3, 1, SLOT_NONE, 10, 5);
+		row.outcomes[row.n++] = outcome(OUTCOME_ATTEMPT(ATTEMPT_connected), 2, 0, 0, 20, 15);
+	} else {
+		row.since_ns = clock_monotonic_ns() - 40000000000;
+		row.counts[OUTCOME_SILENT] = 1;
+		row.counts[OUTCOME_CONNECTED] = 1;
+		row.outcomes[row.n++] = outcome(OUTCOME_ATTEMPT(ATTEMPT_connected), 1, 0, 1, 2, 2);
+		row.outcomes[row.n++] = outcome(OUTCOME_ATTEMPT(ATTEMPT_unanswered), 1, 0, 1, 40, 40);
+	}
+	return row;
+}
+
+static struct client_row other_client(unsigned i)
+{
+	struct client_row row = {.since_ns = clock_monotonic_ns(), .n = 1};
+	char text[32];
+
+	snprintf(text, sizeof(text), "198.18.5.%u", i);
+	row.addr = address(text);
+	row.counts[OUTCOME_CONNECTED] = i;
+	row.outcomes[0] = outcome(OUTCOME_ATTEMPT(ATTEMPT_connected), i, 0, 0, 1, 1);
+	return row;
+}
+
+bool observe_client(const struct dataplane *dp, unsigned worker, const struct ipaddr *addr, struct client_row *out,
+		    struct outcome_blind *blind)
+{
+	struct ipaddr known = address(FAKE_VICTIM);
+
+	*blind = (struct outcome_blind){0};
+	if (worker == 1)
+		*blind =
+			(struct outcome_blind){clock_monotonic_ns() - 100000000000, clock_monotonic_ns() - 50000000000};
+	if (ipaddr_equal(addr, &known)) {
+		*out = victim(worker);
+		return true;
+	}
+	for (unsigned i = 0; worker == 0 && i < FAKE_CLIENTS; i++) {
+		*out = other_client(i);
+		if (ipaddr_equal(addr, &out->addr))
+			return true;
+	}
+	return false;
+}
+
+uint32_t observe_client_places(const struct dataplane *dp, unsigned worker)
+{
+	return 100;
+}
+
+bool observe_client_at(const struct dataplane *dp, unsigned worker, uint32_t place, struct client_row *out)
+{
+	if (place == 5)
+		*out = victim(worker);
+	else if (worker == 0 && place >= 10 && place < 10 + 2 * FAKE_CLIENTS && place % 2 == 0)
+		*out = other_client((place - 10) / 2);
+	else
+		return false;
+	return true;
+}
+
+void observe_clients(const struct dataplane *dp, struct clients_report *out)
+{
+	*out = (struct clients_report){.records = FAKE_CLIENTS + 1, .places = 200, .forgotten = 17};
+}
+
+void observe_seconds(const struct dataplane *dp, unsigned worker, second_row_fn *fn, void *arg)
+{
+	struct second_row row = {
+		.at_ns = clock_monotonic_ns() - 5000000000,
+		.service_slot = 1,
+		.reason = OUTCOME_VERDICT(VERDICT_answer_service_down),
+		.count = 7,
+	};
+	struct second_row unnamed = {.unnamed = true, .reason = row.reason, .count = 4};
+	struct ipaddr a = address(FAKE_VICTIM), b = address("2001:db8:2::7");
+	unsigned len;
+
+	row.prefix = outcome_prefix(worker ? &b : &a, &len);
+	fn(arg, &row);
+	if (worker == 0)
+		fn(arg, &unnamed);
+}
+
+int observe_snat_owner(const struct dataplane *dp, const struct ipaddr *snat, uint16_t port_be)
+{
+	struct ipaddr ours = address("198.18.101.10");
+
+	return ipaddr_equal(snat, &ours) ? 0 : -ENOENT;
+}
+
+size_t observe_ended(const struct dataplane *dp, const struct ipaddr *snat, uint16_t port_be, struct ended_row *out,
+		     size_t max, uint64_t *since_ns)
+{
+	*since_ns = clock_monotonic_ns() - 60000000000;
+	if (port_be != htons(FAKE_ENDED_PORT))
+		return 0;
+	out[0] = (struct ended_row){
+		.client = address(FAKE_VICTIM),
+		.client_port_be = htons(40000),
+		.proto = PROTO_TCP,
+		.state = "time_wait",
+		.service_slot = 0,
+		.backend_slot = 1,
+		.born_ns = clock_monotonic_ns() - 30000000000,
+		.ended_ns = clock_monotonic_ns() - 20000000000,
+	};
+	return 1;
+}
+
+int observe_tuple(struct dataplane *dp, const struct ipaddr *snat, uint16_t port_be,
+		  const struct tuple_backend *backends, size_t n, struct flow_row rows[static FLOW_QUERY_ROWS],
+		  int timeout_ms)
+{
+	if (dp->mute_worker == 0)
+		return -ETIMEDOUT;
+	if (port_be != htons(FAKE_LIVE_PORT))
+		return 0;
+	fake_flow(0, 1, &rows[0]);
+	return 1;
+}
+
 /* --- decide --- */
 
 static void decide_answer(struct api_fixture *f, struct api_command *c)
@@ -207,7 +366,8 @@ static void decide_answer(struct api_fixture *f, struct api_command *c)
 					      json_sprintf("gw.yaml:%d:1: unknown key 'flow'", line));
 	} else {
 		c->status = 200;
-		c->answer = json_pack("{s:s,s:I,s:i}", "path", c->path, "uid", (json_int_t)c->uid, "policy_number", 8);
+		c->answer = json_pack("{s:s,s:s,s:I,s:i}", "path", c->path, "query", c->query, "uid",
+				      (json_int_t)c->uid, "policy_number", 8);
 	}
 	api_command_done(f->api, c);
 }
@@ -276,6 +436,7 @@ static void fill_ledgers(struct dataplane *dp)
 int api_fixture_start(struct api_fixture *f)
 {
 	struct api_config config = {.version = "1.2.3", .timeout_s = 1};
+	struct view *view;
 	struct timespec ts;
 	char err[256] = "";
 
@@ -293,6 +454,11 @@ int api_fixture_start(struct api_fixture *f)
 	config.socket_path = f->socket_path;
 	config.http = "127.0.0.1:0";
 	config.notify_fd = f->notify_fd;
+	f->events = config.events = events_create(NULL);
+	f->owners = config.owners = owners_create(8, 8);
+	view = api_fixture_view(GATEWAY_READY);
+	owners_note(f->owners, view, clock_monotonic_ns() - 200000000000);
+	view_free(view);
 	f->api = api_start(&config, &f->dp, err, sizeof(err));
 	if (!f->api) {
 		fprintf(stderr, "api_start: %s\n", err);
@@ -308,7 +474,10 @@ void api_fixture_stop(struct api_fixture *f)
 		wake(f);
 		pthread_join(f->decide, NULL);
 	}
+	events_wake(f->events);
 	api_stop(f->api);
+	events_destroy(f->events);
+	owners_destroy(f->owners);
 	view_publish(NULL);
 	close(f->notify_fd);
 	close(f->wake_fd);
@@ -319,22 +488,29 @@ void api_fixture_stop(struct api_fixture *f)
 static void fill_backends(struct view_backend *b, uint64_t now_ns)
 {
 	strcpy(b[0].id, "tcp:198.18.3.21:8080");
+	b[0].addr = address("198.18.3.21");
 	strcpy(b[0].services, "shop,blog");
 	b[0].life = LIFE_ACTIVE;
 	b[0].weight = 1;
 	strcpy(b[1].id, "tcp:198.18.3.22:8080");
+	b[1].addr = address("198.18.3.22");
 	strcpy(b[1].services, "shop");
 	b[1].slot = 1;
 	b[1].life = LIFE_ACTIVE;
 	b[1].weight = 3;
 	b[1].expires_ns = now_ns + 30000000000;
 	strcpy(b[2].id, "tcp:[2001:db8:3::15]:8080");
+	b[2].addr = address("2001:db8:3::15");
 	strcpy(b[2].services, "blog");
 	b[2].slot = 2;
 	b[2].life = LIFE_GONE;
 	b[2].removed_ns = now_ns > 60000000000 ? now_ns - 60000000000 : 1;
 	b[2].deadline_ns = now_ns + 20000000000;
 	b[2].weight = 1;
+	for (int i = 0; i < 3; i++) {
+		b[i].port_be = htons(8080);
+		b[i].proto = PROTO_TCP;
+	}
 }
 
 struct view *api_fixture_view(enum gateway_state state)
@@ -363,6 +539,8 @@ struct view *api_fixture_view(enum gateway_state state)
 	v->gates = calloc(2, sizeof(*v->gates));
 	v->gates[0] = (struct view_gate){"wan", 2, {{"gate_known", "to known", 11}, {"gate_new", "to new", 0}}};
 	v->gates[1] = (struct view_gate){"lan", 2, {{"gate_known", "to known", 12}, {"gate_new", "to new", 0}}};
+	v->tick_p99_us = 1500;
+	v->tick_max_us = 22500;
 	return v;
 }
 
@@ -414,7 +592,7 @@ int api_fixture_request(struct api_fixture *f, bool tcp, const char *method, con
 {
 	CURL *curl = curl_easy_init();
 	struct curl_slist *headers = curl_slist_append(NULL, "Expect:");
-	char url[2048], host_line[256];
+	char url[2048], host_line[256], accept_line[512];
 	const char *type = NULL;
 	int code;
 
@@ -423,6 +601,10 @@ int api_fixture_request(struct api_fixture *f, bool tcp, const char *method, con
 	if (host) {
 		snprintf(host_line, sizeof(host_line), "Host:%s%s", *host ? " " : "", host);
 		headers = curl_slist_append(headers, host_line);
+	}
+	if (f->accept) {
+		snprintf(accept_line, sizeof(accept_line), "Accept: %s", f->accept);
+		headers = curl_slist_append(headers, accept_line);
 	}
 	if (!tcp)
 		curl_easy_setopt(curl, CURLOPT_UNIX_SOCKET_PATH, f->socket_path);

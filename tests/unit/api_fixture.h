@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * The real API on a socket in a directory of its own and on a loopback port, over a dataplane of fixed numbers: this
- * file's .c is the whole of observe.h. A thread stands for decide.
+ * file's .c is the whole of observe.h, and of outcome.h's readers. A thread stands for decide.
  */
 #pragma once
 
@@ -13,11 +13,23 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#define FAKE_WORKERS  2
-#define FAKE_FLOWS_W0 70 /* more than two batches, and no multiple of one */
-#define FAKE_FLOWS_W1 5
-#define FAKE_PATHS    3
-#define FAKE_PROBLEMS 100 /* of a refused reload: more than any fixed buffer would hold */
+#define FAKE_WORKERS    2
+#define FAKE_FLOWS_W0   70 /* more than two batches, and no multiple of one */
+#define FAKE_FLOWS_W1   5
+#define FAKE_PATHS      3
+#define FAKE_PROBLEMS   100 /* of a refused reload: more than any fixed buffer would hold */
+
+/*
+ * The outcomes: FAKE_VICTIM was refused 3 times by service 1 (no backend), connected 2 times to service 0 (worker 0)
+ * and once more (worker 1, the latest), which also knows of an attempt that backend 1 did not answer, and of places
+ * that were taken. 198.18.5.N, N < FAKE_CLIENTS, connected N times. Within two minutes 7 of FAKE_VICTIM's network and 7
+ * of an IPv6 one were refused by service 1, and 4 of nobody knows which. One flow uses FAKE_LIVE_PORT of 198.18.101.10,
+ * one of FAKE_VICTIM's that ended used FAKE_ENDED_PORT.
+ */
+#define FAKE_VICTIM     "198.18.2.7"
+#define FAKE_CLIENTS    20
+#define FAKE_LIVE_PORT  34567
+#define FAKE_ENDED_PORT 34568
 
 struct dataplane {
 	unsigned n_workers;
@@ -36,7 +48,10 @@ enum decide_mode {
 struct api_fixture {
 	struct dataplane dp;
 	struct api *api;
+	struct events *events;
+	struct owners *owners;
 	char dir[64], socket_path[96];
+	const char *accept; /* header of requests; NULL: libcurl's */
 	int notify_fd, wake_fd;
 	pthread_t decide;
 	_Atomic int mode;

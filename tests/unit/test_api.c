@@ -2,16 +2,10 @@
 /*
  * The API as its clients see it, over real sockets.
  */
-#include "api_fixture.h"
+#include "api_assert.h"
 
 #include "api_query.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
 #include <curl/curl.h>
 
 #include <errno.h>
@@ -40,61 +34,6 @@ static int teardown(void **state)
 {
 	api_fixture_stop(*state);
 	return 0;
-}
-
-static json_t *get_json(struct api_fixture *f, const char *path, long status)
-{
-	struct reply r;
-	json_t *doc;
-
-	assert_int_equal(api_fixture_request(f, false, "GET", path, NULL, NULL, &r), 0);
-	if (r.status != status)
-		print_error("%s: %s\n", path, r.body);
-	assert_int_equal(r.status, status);
-	assert_string_equal(r.type, "application/json");
-	doc = json_loads(r.body, 0, NULL);
-	assert_non_null(doc);
-	reply_free(&r);
-	return doc;
-}
-
-static void assert_error(struct api_fixture *f, bool tcp, const char *method, const char *path, const char *host,
-			 long status, const char *says)
-{
-	struct reply r;
-	json_t *doc;
-
-	assert_int_equal(api_fixture_request(f, tcp, method, path, host, NULL, &r), 0);
-	assert_int_equal(r.status, status);
-	doc = json_loads(r.body, 0, NULL);
-	if (!strstr(json_string_value(json_object_get(doc, "error")), says))
-		fail_msg("%s %s: '%s' does not say '%s'", method, path, r.body, says);
-	json_decref(doc);
-	reply_free(&r);
-}
-
-static json_int_t get_int(const json_t *object, const char *key)
-{
-	const json_t *value = json_object_get(object, key);
-
-	if (!json_is_integer(value))
-		fail_msg("'%s' is no integer", key);
-	return json_integer_value(value);
-}
-
-static const char *get_text(const json_t *object, const char *key)
-{
-	const char *text = json_string_value(json_object_get(object, key));
-
-	if (!text)
-		fail_msg("'%s' is no text", key);
-	return text;
-}
-
-static void assert_null_value(const json_t *object, const char *key)
-{
-	if (!json_is_null(json_object_get(object, key)))
-		fail_msg("'%s' is not null", key);
 }
 
 static void test_starting_before_the_first_view(void **state)
@@ -586,6 +525,8 @@ static void check_metrics_form(char *text)
 static void test_metrics(void **state)
 {
 	static const char *const lines[] = {
+		"\nspillway_client_records_forgotten_total 17\n",
+		"\nspillway_tick_late_max_seconds 0.022500\n",
 		"\nspillway_ready 1\n",
 		"\nspillway_rx_packets_total 150\n",
 		"\nspillway_ledger_balance_packets 0\n",
@@ -615,6 +556,47 @@ static void test_metrics(void **state)
 			fail_msg("no '%s' in %s", lines[i], r.body);
 	check_metrics_form(r.body);
 	reply_free(&r);
+}
+
+/* What a scraper accepts decides; only the families of counters and the end differ. */
+static void test_openmetrics(void **state)
+{
+	static const struct {
+		const char *accept;
+		bool openmetrics;
+	} cases[] = {
+		{"application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.2", true},
+		{"text/plain, application/openmetrics-text ; version=1.0.0", true},
+		{"APPLICATION/OpenMetrics-Text", true},
+		{"application/openmetrics-text;version=0.0.1,text/plain", false},
+		{"application/openmetrics-text;q=0,text/plain", false},
+		{"application/openmetrics-textual", false},
+		{"text/plain;version=0.0.4", false},
+		{"*/*", false},
+		{"", false},
+		{",;,;q=", false},
+	};
+	struct api_fixture *f = *state;
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct reply r;
+
+		f->accept = cases[i].accept;
+		assert_int_equal(api_fixture_request(f, true, "GET", "/metrics", NULL, NULL, &r), 0);
+		assert_int_equal(r.status, 200);
+		assert_string_equal(r.type, cases[i].openmetrics
+						    ? "application/openmetrics-text; version=1.0.0; charset=utf-8"
+						    : "text/plain; version=0.0.4; charset=utf-8");
+		assert_non_null(strstr(r.body, "\nspillway_rx_packets_total 150\n"));
+		assert_non_null(strstr(r.body, cases[i].openmetrics ? "_packets \\\"packet too big\\\" less than"
+								    : "_packets_total \"packet too big\" less than"));
+		assert_int_equal(strcmp(r.body + r.len - 6, "# EOF\n") == 0, cases[i].openmetrics);
+		assert_int_equal(strstr(r.body, "\n# TYPE spillway_rx_packets counter\n") != NULL,
+				 cases[i].openmetrics);
+		assert_int_equal(strstr(r.body, "\n# TYPE spillway_rx_packets_total counter\n") == NULL,
+				 cases[i].openmetrics);
+		reply_free(&r);
+	}
 }
 
 /* --- the socket file --- */
@@ -702,54 +684,6 @@ static void test_bad_addresses(void **state)
 }
 
 /* --- clients that misbehave --- */
-
-static int raw_connect(struct api_fixture *f, bool tcp)
-{
-	struct sockaddr_un un = {.sun_family = AF_UNIX};
-	struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons(api_http_port(f->api))};
-	int fd = socket(tcp ? AF_INET : AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	int err;
-
-	strcpy(un.sun_path, f->socket_path);
-	in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	err = tcp ? connect(fd, (struct sockaddr *)&in, sizeof(in)) : connect(fd, (struct sockaddr *)&un, sizeof(un));
-	assert_int_equal(err, 0);
-	return fd;
-}
-
-/* Reads until the other side closes; fails if that takes longer than the API's timeouts allow. */
-static size_t read_to_end(int fd, char *out, size_t size)
-{
-	struct pollfd p = {fd, POLLIN, 0};
-	size_t len = 0;
-
-	for (;;) {
-		ssize_t n;
-
-		assert_int_equal(poll(&p, 1, 8000), 1);
-		n = read(fd, out + len, size - 1 - len);
-		if (n <= 0)
-			break;
-		len += (size_t)n;
-		assert_true(len < size - 1);
-	}
-	out[len] = '\0';
-	close(fd);
-	return len;
-}
-
-static void send_text(int fd, const char *text, size_t len)
-{
-	/* The other side may have closed already: that is for read_to_end() to judge. */
-	while (len > 0) {
-		ssize_t n = send(fd, text, len, MSG_NOSIGNAL);
-
-		if (n <= 0)
-			return;
-		text += n;
-		len -= (size_t)n;
-	}
-}
 
 static void test_oversized_request(void **state)
 {
@@ -893,6 +827,7 @@ int main(void)
 		API_TEST(test_command_that_is_not_answered),
 		API_TEST(test_config_text),
 		API_TEST(test_metrics),
+		API_TEST(test_openmetrics),
 		API_TEST(test_socket_file),
 		API_TEST(test_socket_file_of_others),
 		API_TEST(test_bad_addresses),

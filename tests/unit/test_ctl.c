@@ -3,6 +3,7 @@
  * spillwayctl as it is run, against the real API: output and exit codes. The program's path is the only argument.
  */
 #include "api_fixture.h"
+#include "events.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -76,6 +77,8 @@ static void test_status(void **state)
 	assert_int_equal(ctl(*state, "status"), 0);
 	assert_says("state    ready\n");
 	assert_says("policy   7, published ");
+	assert_says("ticks    1.500 ms late at p99, 22.500 ms at most\n");
+	assert_says("clients  21 remembered of at most 200, 17 forgotten\n");
 	assert_says("wan   eth1        0  no         150 ");
 	assert_says("GATE   wan  lan\nknown   11   12\n");
 	view_publish(api_fixture_view(GATEWAY_DRAINING));
@@ -213,6 +216,120 @@ static void test_drain(void **state)
 	assert_says("bad value '30' of 'deadline': expected a duration such as 30s, from 1s to 7d");
 }
 
+static void test_cure(void **state)
+{
+	struct api_fixture *f = *state;
+
+	assert_int_equal(ctl(f, "cure wall shadow"), 0);
+	assert_says("set\n");
+	assert_says("path  /v1/cure\n");
+	assert_says("query  cure=wall&mode=shadow\n");
+	assert_int_equal(ctl(f, "cure 'a&b' off"), 3);
+	assert_says("bad value 'a&b' of 'cure': expected wall, names, silence, path or storm");
+	assert_int_equal(ctl(f, "cure wall on"), 3);
+	assert_says("'mode': expected enforce, shadow or off");
+	assert_int_equal(ctl(f, "cure wall"), 1);
+	assert_int_equal(ctl(f, "cure"), 1);
+	assert_int_equal(ctl(f, "--watch 1 cure wall off"), 1);
+	assert_int_equal(f->taken, 1);
+	api_fixture_mode(f, DECIDE_REFUSE);
+	assert_int_equal(ctl(f, "cure wall off"), 3);
+	assert_says("refused by the gateway");
+}
+
+static void test_clients(void **state)
+{
+	assert_int_equal(ctl(*state, "clients"), 0);
+	assert_int_equal(count_lines("\n198.18."), FAKE_CLIENTS + 1);
+	assert_says("CLIENT       CONNECTED  REFUSED  SILENT  RESTEERED  RESET");
+	assert_says("\n" FAKE_VICTIM "           3        3       1          0      0  ");
+	assert_says("  connected  shop     tcp:198.18.3.22:8080\n");
+	assert_int_equal(ctl(*state, "clients 198.18.5.4"), 0);
+	assert_int_equal(count_lines("\n198.18."), 1);
+	assert_int_equal(ctl(*state, "clients limit=4"), 0);
+	assert_int_equal(count_lines("\n198.18."), 4);
+	assert_says("go on with cursor=0.15.0\n");
+	assert_int_equal(ctl(*state, "clients cursor=0.15.0"), 0);
+	assert_int_equal(count_lines("\n198.18."), FAKE_CLIENTS + 1 - 4);
+	assert_int_equal(ctl(*state, "clients service=shop"), 1);
+	assert_int_equal(ctl(*state, "clients 198.18.5.4:80"), 3);
+}
+
+static void test_explain(void **state)
+{
+	struct api_fixture *f = *state;
+
+	events_add(f->events, EVENT_CRITICAL, "name_gone", "names", "shop.lab.test", "NXDOMAIN twice");
+	assert_int_equal(ctl(f, "explain " FAKE_VICTIM), 0);
+	assert_says(FAKE_VICTIM " is: client\nclient " FAKE_VICTIM ", known since ");
+	assert_says(": connected 3 refused 3 silent 1 resteered 0 reset 0 other 0\n");
+	assert_says("3 times: SYN to a service without a usable backend, answered with RST; blog now: no usable");
+	assert_says("7 times to its network within two minutes: SYN to a service");
+	assert_says("once: no answer from the backend until the attempt timed out\n");
+	assert_says("name_gone  shop.lab.test  NXDOMAIN twice\n");
+	assert_says("SERVICE NOW");
+	assert_says("outcomes of this client may have been forgotten");
+	assert_says("4 outcomes of the last two minutes were counted, but not by network\n");
+	assert_says("there may be more flows");
+	assert_int_equal(ctl(f, "explain 198.18.101.10:34568"), 0);
+	assert_says("198.18.101.10 is: snat\nclient " FAKE_VICTIM ", known since");
+	assert_says(FAKE_VICTIM ":40000  tcp    shop     tcp:198.18.3.22:8080  time_wait  ");
+	assert_int_equal(ctl(f, "explain 198.18.101.10:5"), 0);
+	assert_says("no flow uses that port, and none that ended lately did\n");
+	assert_int_equal(ctl(f, "explain 198.18.101.10"), 0);
+	assert_says("which client stands behind it, the port tells");
+	assert_int_equal(ctl(f, "explain 203.0.113.7"), 0);
+	assert_says("nothing is remembered of it as a client\n");
+	assert_int_equal(ctl(f, "explain [2001:db8:3::15]:8080"), 0);
+	assert_says("2001:db8:3::15 is: backend\n");
+	assert_says("12 flows stay although DNS or the configuration names it no more\n");
+	assert_int_equal(ctl(f, "explain nobody"), 3);
+	assert_int_equal(ctl(f, "explain"), 1);
+	assert_int_equal(ctl(f, "explain 1.2.3.4 5.6.7.8"), 1);
+}
+
+static void *end_events(void *arg)
+{
+	struct api_fixture *f = arg;
+
+	usleep(300000);
+	events_add(f->events, EVENT_WARNING, "late", "storm", "shop", "later");
+	usleep(100000);
+	events_wake(f->events);
+	return NULL;
+}
+
+static void test_events(void **state)
+{
+	struct api_fixture *f = *state;
+	pthread_t thread;
+
+	for (unsigned i = 0; i < 200; i++)
+		events_add(f->events, EVENT_INFO, "link_up", "gateway", "wan", "MTU %u", 1000 + i);
+	assert_int_equal(ctl(f, "events"), 0);
+	assert_says("SEVERITY  CURE     EVENT    SUBJECT  WHAT\n");
+	assert_int_equal(count_lines("  info      gateway  link_up  wan      MTU 1"), 100);
+	assert_says("MTU 1199\n");
+	assert_int_equal(ctl(f, "events since=195"), 0);
+	assert_int_equal(count_lines("link_up"), 5);
+	assert_int_equal(ctl(f, "events limit=3"), 0);
+	assert_int_equal(count_lines("link_up"), 3);
+	assert_int_equal(ctl(f, "events 198.18.1.1"), 1);
+	assert_int_equal(ctl(f, "events cursor=1.2.3"), 1);
+	assert_int_equal(ctl(f, "status --follow"), 1);
+	assert_int_equal(ctl(f, "--watch 1 events --follow"), 1);
+	/* Ten of the past, what comes, and the end with the gateway's. */
+	assert_int_equal(pthread_create(&thread, NULL, end_events, f), 0);
+	assert_int_equal(ctl(f, "events --follow"), 0);
+	pthread_join(thread, NULL);
+	assert_int_equal(count_lines("link_up"), 10);
+	assert_says("  warning  storm  late  shop  later\n");
+	/* A stream that is over at once is no failure. */
+	assert_int_equal(ctl(f, "events --follow --json limit=1"), 0);
+	assert_says("{\"number\":201,");
+	assert_int_equal(run("", "/nonexistent/api.sock", "events --follow"), 2);
+}
+
 static void test_usage(void **state)
 {
 	static const char *const bad[] = {"",
@@ -315,7 +432,11 @@ int main(int argc, char **argv)
 		CTL_TEST(test_paths),
 		CTL_TEST(test_json_passes_the_answer),
 		CTL_TEST(test_reload),
+		CTL_TEST(test_cure),
 		CTL_TEST(test_drain),
+		CTL_TEST(test_clients),
+		CTL_TEST(test_explain),
+		CTL_TEST(test_events),
 		CTL_TEST(test_usage),
 		CTL_TEST(test_unreachable),
 		CTL_TEST(test_check),

@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Explanations from what real workers remember: the numbers are those of the ledger. */
+#include "talk.h"
+
+#include "api_docs.h"
+#include "events.h"
+#include "observe.h"
+#include "owners.h"
+#include "view.h"
+
+#include <jansson.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+
+/* What the gateway has beside the dataplane. */
+static struct {
+	struct view_service service;
+	struct view_backend backends[SET_FAMILIES];
+	struct view view;
+	struct api_source source;
+	_Atomic bool stop;
+} gw;
+
+static void start_gateway(struct rig_config config)
+{
+	start(config);
+	memset(&gw, 0, sizeof(gw));
+	gw.service = (struct view_service){.name = "shop",
+					   .listen = "198.18.100.1:80/tcp,[2001:db8:100::1]:80/tcp",
+					   .down_reason = "no IPv4 backend"};
+	for (int family = 0; family < SET_FAMILIES; family++) {
+		const struct policy_backend *b = &rig.backends[family][SET_TCP][0];
+
+		gw.backends[family] = (struct view_backend){
+			.addr = b->addr, .port_be = b->port_be, .proto = PROTO_TCP, .slot = b->ref.slot};
+		snprintf(gw.backends[family].id, sizeof(gw.backends[family].id), "tcp:backend%d", family);
+	}
+	gw.view = (struct view){.n_services = 1,
+				.services = &gw.service,
+				.n_backends = config.n_backends ? SET_FAMILIES : 0,
+				.backends = gw.backends};
+	gw.source = (struct api_source){.dp = rig.dp, .events = events_create(NULL), .owners = owners_create(8, 512)};
+	owners_note(gw.source.owners, &gw.view, rig.now_ns);
+}
+
+static void stop_gateway(void)
+{
+	events_destroy(gw.source.events);
+	owners_destroy(gw.source.owners);
+	stop();
+}
+
+static void *turn_on(void *arg)
+{
+	while (!gw.stop)
+		turn();
+	return NULL;
+}
+
+/* The workers turn meanwhile: they are asked for flows. Where their thread gets no CPU in time, it is asked again. */
+static json_t *explain(struct ipaddr addr, uint16_t port_be)
+{
+	struct api_query query = {
+		.given = PARAM_ADDRESS | (port_be ? PARAM_PORT : 0), .address = addr, .port_be = port_be};
+	char err[API_QUERY_ERR];
+	json_t *doc = NULL;
+	pthread_t thread;
+	unsigned tries = 0;
+
+	gw.stop = false;
+	assert_int_equal(pthread_create(&thread, NULL, turn_on, NULL), 0);
+	do {
+		json_decref(doc);
+		assert_int_equal(api_doc_explain(&gw.source, &gw.view, &query, &doc, err), 200);
+	} while (!json_is_true(json_object_get(doc, "flows_complete")) && ++tries < 100);
+	gw.stop = true;
+	pthread_join(thread, NULL);
+	assert_true(tries < 100);
+	return doc;
+}
+
+static json_int_t number(const json_t *object, const char *key)
+{
+	assert_true(json_is_integer(json_object_get(object, key)));
+	return json_integer_value(json_object_get(object, key));
+}
+
+/* Its count; 0: there is none. */
+static json_int_t found(const json_t *doc, const char *scope, const char *reason)
+{
+	json_t *row;
+	size_t i;
+
+	json_array_foreach(json_object_get(doc, "findings"), i, row)
+	{
+		if (strcmp(json_string_value(json_object_get(row, "scope")), scope) == 0 &&
+		    strcmp(json_string_value(json_object_get(row, "reason")), reason) == 0)
+			return number(row, "count");
+	}
+	return 0;
+}
+
+static void knock(bool v6, unsigned client, unsigned times)
+{
+	for (unsigned i = 0; i < times; i++) {
+		struct talk t = {.v6 = v6, .proto = PROTO_TCP, .client = client + (i << 16)};
+		struct sent s;
+
+		feed(RIG_WAN, from_client(&t, TCP_SYN, ISN, 0));
+		turn();
+		while (take(&s))
+			;
+		rig.now_ns += STEP_NS;
+	}
+}
+
+/* A refused client among others: its own numbers, its network's and the service's are what was counted. */
+static void test_refused(void **state)
+{
+	for (int v6 = 0; v6 < 2; v6++)
+		for (int two = 0; two < 2; two++) {
+			json_int_t refused, silent;
+			json_t *doc;
+
+			start_gateway((struct rig_config){.n_backends = 0, .n_workers = 1 + two});
+			knock(v6, 1, 30);
+			refused = (json_int_t)verdicts(VERDICT_answer_service_down);
+			silent = (json_int_t)verdicts(VERDICT_shed_refused_limit);
+			assert_true(refused > 0 && silent > 0);
+			doc = explain(rig_client(1, v6), 0);
+			assert_int_equal(number(json_object_get(doc, "client"), "refused"), refused);
+			assert_int_equal(number(json_object_get(doc, "client"), "silent"), silent);
+			assert_int_equal(found(doc, "client", "answer_service_down"), refused);
+			assert_int_equal(found(doc, "client", "shed_refused_limit"), silent);
+			assert_int_equal(found(doc, "prefix", "answer_service_down"), refused);
+			assert_true(json_is_null(json_object_get(doc, "blind_since")));
+			assert_int_equal(json_array_size(json_object_get(doc, "services")), 1);
+			json_decref(doc);
+			/* Of another network. */
+			knock(v6, v6 ? 1 : 0x0301, 10);
+			doc = explain(rig_vip(v6), htons(80));
+			assert_int_equal(found(doc, "service", "answer_service_down"),
+					 (json_int_t)verdicts(VERDICT_answer_service_down));
+			assert_int_equal(found(doc, "service", "shed_refused_limit"),
+					 (json_int_t)verdicts(VERDICT_shed_refused_limit));
+			json_decref(doc);
+			stop_gateway();
+		}
+}
+
+/* What the backend did, with its name. */
+static void test_backend_refuses(void **state)
+{
+	json_t *doc, *row;
+	struct talk t;
+
+	start_gateway((struct rig_config){.n_backends = 1});
+	t = begin(PROTO_TCP, false, 3);
+	exchange(RIG_LAN, from_backend(&t, TCP_RST | TCP_ACK, 0, ISN + 1));
+	doc = explain(rig_client(3, false), 0);
+	assert_int_equal(found(doc, "client", "refused_by_backend"), 1);
+	row = json_array_get(json_object_get(doc, "findings"), 0);
+	assert_string_equal(json_string_value(json_object_get(row, "cure")), "wall");
+	assert_string_equal(json_string_value(json_object_get(row, "backend")), "tcp:198.18.3.1:8080");
+	json_decref(doc);
+	doc = explain(t.backend, htons(8080));
+	assert_int_equal(found(doc, "backend", "failures"), 1);
+	json_decref(doc);
+	stop_gateway();
+}
+
+/* A SNAT port from a backend's log: during the flow and after it. */
+static void test_snat(void **state)
+{
+	for (int v6 = 0; v6 < 2; v6++)
+		for (int two = 0; two < 2; two++) {
+			char client[IPADDR_PORT_STRLEN];
+			struct ipaddr addr = rig_client(3, v6);
+			json_t *doc, *row;
+			struct talk t;
+			struct sent s;
+
+			start_gateway((struct rig_config){.n_backends = 1, .n_workers = 1 + two});
+			t = establish(v6, 3);
+			ipaddr_port_format(&addr, rig_client_port_be(3), client);
+			doc = explain(t.snat, t.snat_port_be);
+			row = json_array_get(json_object_get(doc, "tuples"), 0);
+			assert_string_equal(json_string_value(json_object_get(row, "client")), client);
+			assert_true(json_is_null(json_object_get(row, "ended")));
+			assert_int_equal(json_array_size(json_object_get(doc, "flows")), 1);
+			assert_int_equal(number(json_object_get(doc, "client"), "connected"), 1);
+			json_decref(doc);
+			doc = explain(addr, 0);
+			assert_int_equal(json_array_size(json_object_get(doc, "flows")), 1);
+			json_decref(doc);
+			exchange(RIG_WAN, from_client(&t, TCP_RST, ISN + 1, 0));
+			pass_ms(11000);
+			while (take(&s))
+				;
+			assert_int_equal(n_flows(), 0);
+			doc = explain(t.snat, t.snat_port_be);
+			row = json_array_get(json_object_get(doc, "tuples"), 0);
+			assert_string_equal(json_string_value(json_object_get(row, "client")), client);
+			assert_string_equal(json_string_value(json_object_get(row, "state")), "closed");
+			assert_true(json_is_number(json_object_get(row, "ended")));
+			assert_int_equal(json_array_size(json_object_get(doc, "flows")), 0);
+			json_decref(doc);
+			stop_gateway();
+		}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_backend_refuses),
+		cmocka_unit_test(test_snat),
+	};
+
+	if (rig_eal(320, false, 0))
+		return 1;
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
