@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import threading
 
@@ -229,6 +230,7 @@ class Session:
     def __init__(self, ns, address, port=22, timeout_s=5):
         with ns.entered():
             self._socket = socket.create_connection((address, port), timeout=timeout_s)
+        self.address = self._socket.getsockname()
         self._lines = 0
         self._file = self._socket.makefile("rb")
         banner = self._file.readline()
@@ -249,6 +251,11 @@ class Session:
     def say(self, timeout_s=5):
         self.send_line()
         self.await_line(timeout_s)
+
+    def reset(self):
+        """What comes last is a RST."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close()
 
     def close(self):
         self._file.close()
