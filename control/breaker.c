@@ -2,6 +2,8 @@
 #include "breaker.h"
 
 #include <assert.h>
+#include <stdio.h>
+#include <string.h>
 
 #define EDGE(to) (1u << (to))
 
@@ -62,4 +64,29 @@ bool breaker_probe(struct breaker *b, uint64_t now_ns, uint32_t chance)
 uint64_t breaker_due_ns(const struct breaker *b)
 {
 	return b->state == BREAKER_OPEN ? b->probe_ns : UINT64_MAX;
+}
+
+/* --- words for people --- */
+
+static const char *const failure_words[CONNECT_FAILURES] = {
+	[CONNECT_SILENT] = "unanswered",
+	[CONNECT_REFUSED] = "refused",
+	[CONNECT_UNREACHABLE] = "called unreachable",
+};
+
+void breaker_evidence(const struct streak *s, char *out, size_t size)
+{
+	uint32_t n = streak_length(s);
+	size_t len = 0;
+
+	for (int kind = 0; kind < CONNECT_FAILURES; kind++)
+		if (s->failures[kind] == n) {
+			snprintf(out, size, "%u SYNs in a row %s", n, failure_words[kind]);
+			return;
+		}
+	len += snprintf(out, size, "%u SYNs in a row failed", n);
+	for (int kind = 0; kind < CONNECT_FAILURES && len < size; kind++)
+		if (s->failures[kind])
+			len += snprintf(out + len, size - len, "%s %u %s", strchr(out, ':') ? "," : ":",
+					s->failures[kind], failure_words[kind]);
 }

@@ -8,6 +8,7 @@
 #include "streak.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /* The first probe is due at once: of what was not the backend's fault, or is over, nothing shall remain. */
@@ -34,3 +35,7 @@ void breaker_close(struct breaker *b, uint64_t now_ns);
 bool breaker_probe(struct breaker *b, uint64_t now_ns, uint32_t chance);
 /* When there is something to do next; UINT64_MAX: not by itself. */
 uint64_t breaker_due_ns(const struct breaker *b);
+
+#define BREAKER_EVIDENCE_LEN 160
+/* "5 SYNs in a row refused", "5 SYNs in a row failed: 2 unanswered, 3 refused" */
+void breaker_evidence(const struct streak *s, char *out, size_t size);

@@ -164,32 +164,6 @@ static struct backend *backend_at(struct breakers *b, uint32_t slot, struct slot
 	return backend;
 }
 
-/* --- words for people --- */
-
-static const char *const failure_words[CONNECT_FAILURES] = {
-	[CONNECT_SILENT] = "unanswered",
-	[CONNECT_REFUSED] = "refused",
-	[CONNECT_UNREACHABLE] = "called unreachable",
-};
-
-/* "5 SYNs in a row refused", "5 SYNs in a row failed: 2 unanswered, 3 refused" */
-static void explain(const struct streak *s, char *out, size_t size)
-{
-	uint32_t n = streak_length(s);
-	size_t len = 0;
-
-	for (int kind = 0; kind < CONNECT_FAILURES; kind++)
-		if (s->failures[kind] == n) {
-			snprintf(out, size, "%u SYNs in a row %s", n, failure_words[kind]);
-			return;
-		}
-	len += snprintf(out, size, "%u SYNs in a row failed", n);
-	for (int kind = 0; kind < CONNECT_FAILURES && len < size; kind++)
-		if (s->failures[kind])
-			len += snprintf(out + len, size - len, "%s %u %s", strchr(out, ':') ? "," : ":",
-					s->failures[kind], failure_words[kind]);
-}
-
 static double seconds(uint64_t ns)
 {
 	return ns / 1e9;
@@ -238,9 +212,9 @@ static bool may_tell(struct backend *backend, uint64_t now_ns)
 static void tell_open(struct breakers *b, const struct slot_info *info, struct backend *backend, const struct streak *s,
 		      enum cure_mode mode)
 {
-	char id[SLOT_ID_STRLEN], evidence[160], untold[80] = "";
+	char id[SLOT_ID_STRLEN], evidence[BREAKER_EVIDENCE_LEN], untold[80] = "";
 
-	explain(s, evidence, sizeof(evidence));
+	breaker_evidence(s, evidence, sizeof(evidence));
 	if (backend->n_untold)
 		snprintf(untold, sizeof(untold), "; it was open %u times more since the last that was told",
 			 backend->n_untold);

@@ -9,6 +9,7 @@
 #include "clock.h"
 #include "events.h"
 #include "explain_findings.h"
+#include "explain_slots.h"
 #include "json_row.h"
 #include "observe.h"
 #include "outcome.h"
@@ -285,32 +286,6 @@ static bool is_failure(const struct finding *f)
 	return outcome_info(f->reason).cause != CAUSE_NONE;
 }
 
-/* A backend's own numbers: they have no time. */
-static void add_backend_findings(const struct explain *e, const struct view_backend *b, json_t *rows)
-{
-	struct backend_report r;
-	char sentence[256];
-
-	observe_backend(e->src->dp, b->slot, &r);
-	if (r.failures) {
-		snprintf(sentence, sizeof(sentence), "%llu of %llu attempts were refused or never answered",
-			 (unsigned long long)r.failures, (unsigned long long)r.new_flows);
-		json_array_append_new(rows,
-				      json_pack("{s:s,s:s,s:s,s:I,s:n,s:n,s:n,s:s,s:s}", "cure", "wall", "reason",
-						"failures", "scope", "backend", "count", (json_int_t)r.failures,
-						"first", "last", "service", "backend", b->id, "sentence", sentence));
-	}
-	if (api_pinned(b, &r)) {
-		snprintf(sentence, sizeof(sentence),
-			 "%llu flows stay although DNS or the configuration names it no more",
-			 (unsigned long long)api_pinned(b, &r));
-		json_array_append_new(rows,
-				      json_pack("{s:s,s:s,s:s,s:I,s:n,s:n,s:n,s:s,s:s}", "cure", "names", "reason",
-						"pinned", "scope", "backend", "count", (json_int_t)api_pinned(b, &r),
-						"first", "last", "service", "backend", b->id, "sentence", sentence));
-	}
-}
-
 static json_t *findings_json(const struct explain *e)
 {
 	json_t *rows = json_array();
@@ -320,7 +295,10 @@ static json_t *findings_json(const struct explain *e)
 			json_array_append_new(rows, finding_json(e->src, e->view, &e->clock, &e->findings.of[i]));
 	for (size_t i = 0; e->is_backend && i < e->view->n_backends; i++)
 		if (concerns(&e->backends, e->view->backends[i].id))
-			add_backend_findings(e, &e->view->backends[i], rows);
+			explain_backend(e->src, &e->view->backends[i], rows);
+	for (size_t i = 0; e->is_vip && i < e->view->n_services; i++)
+		if (concerns(&e->services, e->view->services[i].name))
+			explain_service(e->src, &e->view->services[i], rows);
 	return rows;
 }
 

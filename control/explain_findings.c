@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "explain_findings.h"
+#include "explain_slots.h"
 
 #include "json_row.h"
 #include "observe.h"
@@ -199,7 +200,7 @@ struct finding_row {
 	uint64_t count;
 	double first, last;
 	const char *service, *backend;
-	char sentence[512];
+	char sentence[640];
 };
 
 static const struct json_field finding_fields[] = {
@@ -216,23 +217,47 @@ static const struct view_service *service_now(const struct view *view, const cha
 	return NULL;
 }
 
+static const struct view_backend *backend_now(const struct view *view, const char *id)
+{
+	for (size_t i = 0; view && id && i < view->n_backends; i++)
+		if (strcmp(view->backends[i].id, id) == 0)
+			return &view->backends[i];
+	return NULL;
+}
+
+/* "; shop now: no IPv4 backend", "; tcp:198.18.3.21:8080 now: breaker open: …", or nothing. */
+static void say_now(const struct api_source *src, const struct view *view, const struct outcome_info *info,
+		    const struct finding_row *row, char *out, size_t size)
+{
+	const struct view_service *svc = info->cause == CAUSE_NAMES ? service_now(view, row->service) : NULL;
+	const struct view_backend *backend = info->cause == CAUSE_WALL ? backend_now(view, row->backend) : NULL;
+	char breaker[200];
+
+	*out = '\0';
+	if (svc)
+		snprintf(out, size, "; %s now: %s", svc->name, *svc->down_reason ? svc->down_reason : "serves");
+	if (!backend)
+		return;
+	explain_breaker(src, backend, breaker, sizeof(breaker));
+	snprintf(out, size, "; %s now: %s", backend->id, breaker);
+}
+
 /* "3 times to its network within two minutes: SYN to a service …; shop now: no IPv4 backend" */
-static void say(const struct view *view, const struct finding *f, const struct outcome_info *info,
-		struct finding_row *row)
+static void say(const struct api_source *src, const struct view *view, const struct finding *f,
+		const struct outcome_info *info, struct finding_row *row)
 {
 	static const char *const whose[] = {
 		[SCOPE_CLIENT] = "",
 		[SCOPE_PREFIX] = " to its network within two minutes",
 		[SCOPE_SERVICE] = " to anyone within two minutes",
 	};
-	const struct view_service *svc = info->cause == CAUSE_NAMES ? service_now(view, row->service) : NULL;
-	char times[32] = "once", now[256] = "";
+	char times[32] = "once", now[300];
 
 	if (f->count != 1)
 		snprintf(times, sizeof(times), "%llu times", (unsigned long long)f->count);
-	if (svc)
-		snprintf(now, sizeof(now), "; %s now: %s", svc->name, *svc->down_reason ? svc->down_reason : "serves");
-	snprintf(row->sentence, sizeof(row->sentence), "%s%s: %s%s", times, whose[f->scope], info->help, now);
+	say_now(src, view, info, row, now, sizeof(now));
+	snprintf(row->sentence, sizeof(row->sentence), "%s%s: %s%s%s", times, whose[f->scope],
+		 info->shadow ? "in shadow, so not done: " : "", info->help, now);
 }
 
 json_t *finding_json(const struct api_source *src, const struct view *view, const struct api_clock *clock,
@@ -253,6 +278,6 @@ json_t *finding_json(const struct api_source *src, const struct view *view, cons
 		.backend = api_backend_owner(src, f->backend_slot, f->last_ns, backend),
 	};
 
-	say(view, f, &info, &row);
+	say(src, view, f, &info, &row);
 	return JSON_ROW(finding_fields, &row);
 }

@@ -145,14 +145,17 @@ static const struct column path_columns[] = {
 
 static const struct column service_columns[] = {
 	{"name", "SERVICE NOW", COLUMN_TEXT},  {"backends", "BACKENDS", COLUMN_NUMBER},
-	{"flows", "FLOWS", COLUMN_NUMBER},     {"new_flows", "NEW", COLUMN_NUMBER},
-	{"refused", "REFUSED", COLUMN_NUMBER}, {"down_reason", "DOWN", COLUMN_TEXT},
+	{"flows", "FLOWS", COLUMN_NUMBER},     {"attempts", "ATTEMPTS", COLUMN_NUMBER},
+	{"new_flows", "NEW", COLUMN_NUMBER},   {"refused", "REFUSED", COLUMN_NUMBER},
+	{"silent", "SILENT", COLUMN_NUMBER},   {"held", "HELD", COLUMN_NUMBER},
+	{"holding", "HOLDING", COLUMN_NUMBER}, {"down_reason", "DOWN", COLUMN_TEXT},
 };
 
 static const struct column backend_columns[] = {
-	{"id", "BACKEND NOW", COLUMN_TEXT},      {"life", "LIFE", COLUMN_TEXT},
-	{"breaker", "BREAKER", COLUMN_TEXT},     {"flows", "FLOWS", COLUMN_NUMBER},
-	{"connects", "CONNECTS", COLUMN_NUMBER}, {"failures", "FAILURES", COLUMN_NUMBER},
+	{"id", "BACKEND NOW", COLUMN_TEXT},        {"life", "LIFE", COLUMN_TEXT},
+	{"breaker", "BREAKER", COLUMN_TEXT},       {"flows", "FLOWS", COLUMN_NUMBER},
+	{"connects", "CONNECTS", COLUMN_NUMBER},   {"failures", "FAILURES", COLUMN_NUMBER},
+	{"resteered", "RESTEERED", COLUMN_NUMBER}, {"pinned", "PINNED", COLUMN_NUMBER},
 };
 
 static const struct column flow_columns[] = {

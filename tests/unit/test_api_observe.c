@@ -119,6 +119,7 @@ static void test_explain_client(void **state)
 	assert_string_equal(get_text(row, "cure"), "wall");
 	assert_string_equal(get_text(row, "backend"), "tcp:198.18.3.22:8080");
 	assert_int_equal(get_int(row, "count"), 1);
+	assert_non_null(strstr(get_text(row, "sentence"), "; tcp:198.18.3.22:8080 now: breaker open: 5 SYNs in a row"));
 	/* Of a cure that found something, or about whom it is about. */
 	events = json_object_get(doc, "events");
 	assert_int_equal(json_array_size(events), 2);
@@ -163,6 +164,18 @@ static void test_explain_places(void **state)
 	assert_int_equal(get_int(row, "count"), 1);
 	assert_string_equal(get_text(row, "backend"), "tcp:198.18.3.22:8080");
 	assert_null_value(row, "first");
+	assert_string_equal(
+		get_text(row, "sentence"),
+		"1 of 101 attempts were refused or never answered; 31 of them were given to another backend");
+	row = find_row(json_object_get(doc, "findings"), "reason", "breaker");
+	assert_string_equal(get_text(row, "cure"), "wall");
+	assert_null_value(row, "count");
+	assert_non_null(strstr(get_text(row, "sentence"),
+			       "breaker open: 5 SYNs in a row failed: 2 unanswered, 3 refused, the first 12."));
+	assert_non_null(strstr(get_text(row, "sentence"), "it was sent 41 SYNs of the gateway's own"));
+	row = find_row(json_object_get(doc, "findings"), "reason", "overloads");
+	assert_int_equal(get_int(row, "count"), 8);
+	assert_int_equal(json_array_size(json_object_get(doc, "findings")), 3);
 	assert_int_equal(json_array_size(json_object_get(doc, "backends")), 1);
 	json_decref(doc);
 	doc = get_json(*state, "/v1/explain?address=198.18.3.22&port=8081", 200);
@@ -172,6 +185,15 @@ static void test_explain_places(void **state)
 	row = find_row(json_object_get(doc, "findings"), "reason", "pinned");
 	assert_int_equal(get_int(row, "count"), 12);
 	assert_string_equal(get_text(row, "cure"), "names");
+	row = find_row(json_object_get(doc, "findings"), "reason", "silent_backends");
+	assert_int_equal(get_int(row, "count"), 5);
+	row = find_row(json_object_get(doc, "findings"), "reason", "silent_clients");
+	assert_int_equal(get_int(row, "count"), 4);
+	row = find_row(json_object_get(doc, "findings"), "reason", "idle_lost");
+	assert_string_equal(get_text(row, "cure"), "silence");
+	assert_non_null(strstr(get_text(row, "sentence"),
+			       "idled for 183 s was lost though the backend lives, others survived"
+			       " 108 s"));
 	json_decref(doc);
 
 	/* The VIP of one service, and its neighbour, whose address begins with the other's. */
@@ -180,6 +202,9 @@ static void test_explain_places(void **state)
 	row = find_row(json_object_get(doc, "findings"), "scope", "service");
 	assert_int_equal(get_int(row, "count"), 14);
 	assert_string_equal(get_text(row, "service"), "blog");
+	row = find_row(json_object_get(doc, "findings"), "reason", "would");
+	assert_int_equal(get_int(row, "count"), 6);
+	assert_string_equal(get_text(row, "scope"), "total");
 	assert_int_equal(json_array_size(json_object_get(doc, "networks")), 2);
 	row = find_row(json_object_get(doc, "networks"), "network", "198.18.2.0/24");
 	assert_int_equal(get_int(row, "count"), 7);
@@ -187,7 +212,17 @@ static void test_explain_places(void **state)
 	json_decref(doc);
 	doc = get_json(*state, "/v1/explain?address=198.18.100.1&port=80", 200);
 	assert_true(has_text(json_object_get(doc, "roles"), "vip"));
-	assert_int_equal(json_array_size(json_object_get(doc, "findings")), 0);
+	/* Nothing within two minutes, but since it began. */
+	row = find_row(json_object_get(doc, "findings"), "reason", "attempts");
+	assert_string_equal(get_text(row, "sentence"),
+			    "of 209 attempts 200 were let in, 2 refused aloud, 3 in silence, 4 wait now");
+	row = find_row(json_object_get(doc, "findings"), "reason", "held");
+	assert_int_equal(get_int(row, "count"), 70);
+	assert_string_equal(get_text(row, "cure"), "storm");
+	assert_string_equal(get_text(row, "service"), "shop");
+	row = find_row(json_object_get(doc, "findings"), "reason", "refused_storm");
+	assert_int_equal(get_int(row, "count"), 5);
+	assert_int_equal(json_array_size(json_object_get(doc, "findings")), 3);
 	json_decref(doc);
 	doc = get_json(*state, "/v1/explain?address=2001:db8:100::1", 200);
 	assert_true(has_text(json_object_get(doc, "roles"), "vip"));

@@ -265,7 +265,7 @@ static void test_explain(void **state)
 	assert_says(": connected 3 refused 3 silent 1 resteered 0 reset 0 other 0\n");
 	assert_says("3 times: SYN to a service without a usable backend, answered with RST; blog now: no usable");
 	assert_says("7 times to its network within two minutes: SYN to a service");
-	assert_says("once: no answer from the backend until the attempt timed out\n");
+	assert_says("once: no answer from the backend until the attempt timed out; tcp:198.18.3.22:8080 now: breaker");
 	assert_says("name_gone  shop.lab.test  NXDOMAIN twice\n");
 	assert_says("SERVICE NOW");
 	assert_says("outcomes of this client may have been forgotten");
@@ -282,7 +282,10 @@ static void test_explain(void **state)
 	assert_says("nothing is remembered of it as a client\n");
 	assert_int_equal(ctl(f, "explain [2001:db8:3::15]:8080"), 0);
 	assert_says("2001:db8:3::15 is: backend\n");
-	assert_says("12 flows stay although DNS or the configuration names it no more\n");
+	assert_says("12 flows stay although DNS, the configuration or a command took it out");
+	assert_int_equal(ctl(f, "explain 198.18.100.1:80"), 0);
+	assert_says("of 209 attempts 200 were let in, 2 refused aloud, 3 in silence, 4 wait now\n");
+	assert_says("70 new connections beyond a cap were held until their turn: 65 were let in, 4 wait now, ");
 	assert_int_equal(ctl(f, "explain nobody"), 3);
 	assert_int_equal(ctl(f, "explain"), 1);
 	assert_int_equal(ctl(f, "explain 1.2.3.4 5.6.7.8"), 1);

@@ -25,6 +25,8 @@ static struct {
 
 static void start_gateway(struct rig_config config)
 {
+	char text[IPADDR_PORT_STRLEN];
+
 	start(config);
 	memset(&gw, 0, sizeof(gw));
 	gw.service = (struct view_service){.name = "shop",
@@ -35,7 +37,8 @@ static void start_gateway(struct rig_config config)
 
 		gw.backends[family] = (struct view_backend){
 			.addr = b->addr, .port_be = b->port_be, .proto = PROTO_TCP, .slot = b->ref.slot};
-		snprintf(gw.backends[family].id, sizeof(gw.backends[family].id), "tcp:backend%d", family);
+		snprintf(gw.backends[family].id, sizeof(gw.backends[family].id), "tcp:%s",
+			 ipaddr_port_format(&b->addr, b->port_be, text));
 	}
 	gw.view = (struct view){.n_services = 1,
 				.services = &gw.service,
@@ -171,6 +174,95 @@ static void test_backend_refuses(void **state)
 	stop_gateway();
 }
 
+static const char *sentence(const json_t *doc, const char *scope, const char *reason)
+{
+	json_t *row;
+	size_t i;
+
+	json_array_foreach(json_object_get(doc, "findings"), i, row)
+	{
+		if (strcmp(json_string_value(json_object_get(row, "scope")), scope) == 0 &&
+		    strcmp(json_string_value(json_object_get(row, "reason")), reason) == 0)
+			return json_string_value(json_object_get(row, "sentence"));
+	}
+	fail_msg("no %s of %s", reason, scope);
+	return NULL;
+}
+
+/* Why its breaker opened, and what that means to whom it sent away. */
+static void test_breaker(void **state)
+{
+	for (int v6 = 0; v6 < 2; v6++) {
+		struct backend_report r;
+		struct talk t;
+		json_t *doc;
+
+		start_gateway((struct rig_config){.n_backends = 1});
+		for (unsigned i = 0; i < 5; i++) {
+			t = begin(PROTO_TCP, v6, 3 + (i << 16));
+			exchange(RIG_LAN, from_backend(&t, TCP_RST | TCP_ACK, 0, ISN + 1));
+		}
+		rig.dp->cells.services[0].last_resort_ns = rig.now_ns;
+		knock(v6, 3 + (9 << 16), 1);
+		doc = explain(t.backend, htons(8080));
+		observe_backend(rig.dp, gw.backends[v6].slot, &r);
+		assert_int_equal(found(doc, "backend", "failures"), (json_int_t)r.failures);
+		assert_non_null(strstr(sentence(doc, "backend", "breaker"), "breaker open: 5 SYNs in a row refused"));
+		json_decref(doc);
+		doc = explain(rig_client(3, v6), 0);
+		assert_int_equal(found(doc, "client", "answer_wall_open"), 1);
+		assert_int_equal(found(doc, "client", "refused_by_backend"), 5);
+		assert_non_null(strstr(sentence(doc, "client", "refused_by_backend"),
+				       "now: breaker open: 5 SYNs in a row refused"));
+		json_decref(doc);
+		stop_gateway();
+	}
+}
+
+/* Which bucket held and refused, as often as the workers counted; in shadow it says that nothing was done. */
+static void storm(enum cure_mode mode, unsigned workers)
+{
+	const char *held = mode == CURE_SHADOW ? "would_hold_client" : "hold_client";
+	struct service_report r;
+	json_int_t beyond;
+	struct sent s;
+	json_t *doc;
+
+	start_gateway((struct rig_config){.n_backends = 1, .n_workers = workers});
+	rig.policy.modes.of[CURE_STORM] = mode;
+	rig.service.storm.hold_ns = 900000000;
+	assert_int_equal(gcra_rate_init(&rig.service.storm.caps[STORM_CLIENT], 2, 1000000000, 1), 0);
+	knock(false, 1, 20);
+	pass_ms(2000);
+	while (take(&s))
+		;
+	observe_service(rig.dp, 0, &r);
+	doc = explain(rig_client(1, false), 0);
+	assert_int_equal(found(doc, "client", held), (json_int_t)(mode == CURE_SHADOW ? r.would_hold : r.held));
+	beyond = mode == CURE_SHADOW
+			 ? found(doc, "client", "would_refuse_client") + found(doc, "client", "would_silence_client")
+			 : found(doc, "client", "answer_storm_client") + found(doc, "client", "shed_storm_client");
+	assert_true(beyond > 0);
+	assert_int_equal(beyond,
+			 (json_int_t)(mode == CURE_SHADOW ? r.would_refuse + r.would_silence : r.refused_storm));
+	assert_int_equal(!!strstr(sentence(doc, "client", held), "in shadow, so not done: held"), mode == CURE_SHADOW);
+	json_decref(doc);
+	doc = explain(rig_vip(false), htons(80));
+	assert_int_equal(found(doc, "total", "held"), (json_int_t)r.held);
+	assert_int_equal(found(doc, "total", "refused_storm"), (json_int_t)r.refused_storm);
+	assert_int_equal(found(doc, "total", "would"), (json_int_t)(r.would_hold + r.would_refuse + r.would_silence));
+	json_decref(doc);
+	stop_gateway();
+}
+
+static void test_storm(void **state)
+{
+	for (unsigned workers = 1; workers <= 2; workers++) {
+		storm(CURE_ENFORCE, workers);
+		storm(CURE_SHADOW, workers);
+	}
+}
+
 /* A SNAT port from a backend's log: during the flow and after it. */
 static void test_snat(void **state)
 {
@@ -214,8 +306,8 @@ static void test_snat(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_backend_refuses),
+		cmocka_unit_test(test_refused), cmocka_unit_test(test_backend_refuses),
+		cmocka_unit_test(test_breaker), cmocka_unit_test(test_storm),
 		cmocka_unit_test(test_snat),
 	};
 
