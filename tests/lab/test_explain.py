@@ -17,11 +17,15 @@ from gateways import BULK_PORT, Spillway
 from netns import eventually
 from servers import Echo, Session
 from tools import Flood
-from topology import CLIENTS, SNAT, UPSTREAMS, VIP, bracketed
+from topology import BACKEND_PORT, CLIENTS, SNAT, UPSTREAMS, VIP, bracketed
 
 NOWHERE_PORT = 81
 ANSWER_MAX_MS = 100
 FLOOD_MIN = 100_000
+SHOP = "      - {dns: shop.lab.test, port: 8080}\n"
+CAPPED = SHOP + "    storm: {client_rate: 1/s, client_burst: 30, hold: off}\n"
+ATTEMPTS = 24
+DEAD = "up2"
 FLOOD_MORE_S = 12  # beyond the time given, where other tests want the same CPUs
 
 
@@ -199,3 +203,62 @@ def test_snat_port_of_a_backends_log(lab, gateway, family):
         explained = gateway.ctl("explain", endpoint)
         assert explained["tuples"][0]["client"] == client and explained["tuples"][0]["ended"]
         assert explained["client"]["connected"] >= 1
+
+
+@pytest.fixture
+def capped(lab, records):
+    yield from started(Spillway(lab, lab.n_queues, edits=((SHOP, CAPPED),)))
+    assert_nothing_left(lab)
+
+
+def count_of(explained, scope, reason):
+    return sum(r["count"] for r in explained["findings"] if r["scope"] == scope and r["reason"] == reason)
+
+
+def sentence_of(explained, scope, reason):
+    return next(r["sentence"] for r in explained["findings"] if r["scope"] == scope and r["reason"] == reason)
+
+
+def row_of(gateway, what, **want):
+    return next(r for r in gateway.ctl(what)[what] if want.items() <= r.items())
+
+
+def check_resteered(lab, gateway, family):
+    """An upstream refuses: who had to go elsewhere did not notice, and explain knows."""
+    for _ in range(ATTEMPTS):
+        assert attempt(lab, CLIENTS[family][0], VIP[family], 80) == "connected"
+    backend = f"{bracketed(UPSTREAMS[DEAD][family])}:{BACKEND_PORT}"
+    row, explained = (
+        row_of(gateway, "backends", id=f"tcp:{backend}"),
+        get(gateway, "/v1/explain", address=CLIENTS[family][0]),
+    )
+    assert row["resteered"] > 0
+    assert explained["client"]["resteered"] == count_of(explained, "client", "resteer") == row["resteered"]
+    assert explained["client"]["refused"] == 0
+    assert {r["backend"] for r in explained["findings"] if r["reason"] == "resteer" and r["scope"] == "client"} == {
+        row["id"]
+    }
+    of_backend = gateway.ctl("explain", backend)
+    assert count_of(of_backend, "backend", "failures") == row["failures"] >= row["resteered"]
+    assert "in a row refused" in sentence_of(of_backend, "backend", "breaker")
+
+
+def check_refused(lab, gateway, family):
+    """What its cap allows is used up: what the client saw is what explain, the ledger and the service say."""
+    saw = collections.Counter(attempt(lab, CLIENTS[family][0], VIP[family], 80) for _ in range(ATTEMPTS))
+    explained, reasons = get(gateway, "/v1/explain", address=CLIENTS[family][0]), gateway.ledger()["reasons"]
+    assert saw["refused"] > 0 and saw["silent"] > 0, saw
+    for meant, reason in (("refused", "answer_storm_client"), ("silent", "shed_storm_client")):
+        assert saw[meant] == explained["client"][meant] == count_of(explained, "client", reason) == reasons[reason]
+    of_vip = get(gateway, "/v1/explain", address=VIP[family], port=80)
+    assert count_of(of_vip, "total", "refused_storm") == saw["refused"] + saw["silent"]
+    assert count_of(of_vip, "total", "refused_storm") == row_of(gateway, "services", name="shop")["refused_storm"]
+
+
+def test_what_the_cures_did(lab, capped, family):
+    lab.nginx[DEAD].stop()
+    try:
+        check_resteered(lab, capped, family)
+        check_refused(lab, capped, family)
+    finally:
+        lab.nginx[DEAD].start()
