@@ -45,7 +45,8 @@ def descendants(pid):
         except (FileNotFoundError, ProcessLookupError):
             continue
         for child in children:
-            found[child] = started_at(child)
+            if start := started_at(child):
+                found[child] = start
             found.update(descendants(child))
     return found
 
