@@ -173,16 +173,20 @@ class SlowUpstream:
     def close(self):
         self._lab.children.end(self.child)
 
+    def _tell(self, signo):
+        """Returns when it has done so."""
+        self.child.send_signal(signo)
+        return json.loads(self.child.stdout.readline())
+
     def stall(self):
-        self.child.send_signal(signal.SIGUSR1)
+        self._tell(signal.SIGUSR1)
 
     def go_on(self):
-        self.child.send_signal(signal.SIGUSR2)
+        self._tell(signal.SIGUSR2)
 
     def snapshot(self):
         """Requests that it answered, and how many of their clients had left before."""
-        self.child.send_signal(signal.SIGHUP)
-        return json.loads(self.child.stdout.readline())
+        return self._tell(signal.SIGHUP)
 
 
 class Echo:

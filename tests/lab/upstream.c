@@ -4,8 +4,8 @@
  * exponential time, answers and closes. It never looks whether the client is still there: what a client has abandoned
  * is done like all the rest, and only counted apart.
  *
- * SIGUSR1 stalls all workers, SIGUSR2 lets them go on. SIGHUP prints what it did so far as a line of JSON; so does the
- * end (SIGTERM, SIGINT).
+ * SIGUSR1 stalls all workers, SIGUSR2 lets them go on; SIGHUP changes nothing. Each prints what was done so far as a
+ * line of JSON, when it has taken effect; so does the end (SIGTERM, SIGINT).
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -236,10 +236,9 @@ int main(int argc, char **argv)
 			return 1;
 		}
 	while (!sigwait(&set, &signo) && signo != SIGTERM && signo != SIGINT) {
-		if (signo == SIGHUP)
-			report(&up);
-		else
+		if (signo != SIGHUP)
 			set_stalled(&up, signo == SIGUSR1);
+		report(&up);
 	}
 	report(&up);
 	return 0;
