@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 
 from netns import LabError, eventually
 from tools import BUILD
@@ -136,7 +137,7 @@ class Spillway:
 
     name = "spillway"
     title = "Spillway"
-    COMMANDS = ("status", "services", "backends", "names", "flows", "ledger")
+    COMMANDS = ("status", "services", "backends", "names", "flows", "ledger", "events", f"explain {VIP[4]}")
     binary = os.path.join(BUILD, "spillway")
     ctl_binary = os.path.join(BUILD, "spillwayctl")
     env = {}  # beside what the driver has
@@ -229,23 +230,22 @@ class Spillway:
         return self.ctl("status")
 
     def events(self, since=0):
-        """Changes of state, oldest first; none, if this gateway does not tell them yet."""
-        try:
-            return self.ctl("events", f"since={since}", "limit=1000")["events"]
-        except LabError:
-            return []
+        """Changes of state, oldest first."""
+        return self.ctl("events", f"since={since}", "limit=1000")["events"]
 
     def chapter(self):
-        """For told(): what has happened until now."""
-        return max((e["number"] for e in self.events()), default=0), self.ledger()["actions"]
+        """For told(): the last event until now, and when that is."""
+        return max((e["number"] for e in self.events()), default=0), time.time()
 
     def told(self, chapter, cure):
-        """What it says that happened since, in sentences: changes of state of that cure, and what all cures did."""
-        last, actions = chapter
-        events = [f"{e['subject']}: {e['text']}" for e in self.events(last) if e["cure"] == cure]
-        done = {name: n - actions.get(name, 0) for name, n in self.ledger()["actions"].items()}
-        deeds = ", ".join(f"{name} {n}" for name, n in done.items() if n)
-        return events + [deeds] * bool(deeds)
+        """What it says that happened since and concerns that cure: changes of state, and what explains the VIPs."""
+        last, began = chapter
+        told = [f"{e['subject']}: {e['text']}" for e in self.events(last) if e["cure"] == cure]
+        for vip in VIP.values():
+            findings = self.ctl("explain", vip)["findings"]
+            # Totals of a service have no time.
+            told += [f["sentence"] for f in findings if f["cure"] == cure and (f["last"] or began) >= began]
+        return list(dict.fromkeys(told))
 
     def rss_kib(self):
         with open(f"/proc/{self.child.pid}/status", encoding="ascii") as f:
