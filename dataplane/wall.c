@@ -114,10 +114,14 @@ void wall_watch(struct worker *w, flow_ref up)
 /* Who can make backends silent at will shall not have it held against them. */
 void wall_begin(struct worker *w, const struct item *syn)
 {
-	if (syn_is_ordinary(syn))
+	struct flow_track *track = flow_track(&w->flows, syn->ref);
+
+	if (syn_is_ordinary(syn)) {
 		wall_watch(w, syn->ref);
-	else
-		flow_track(&w->flows, syn->ref)->wall = WALL_SPENT | WALL_BLAMED;
+		return;
+	}
+	track->wall = WALL_SPENT | WALL_BLAMED;
+	track->syn_ms = CLOCK_MS(w->now_ns); /* if it is answered, how long that took is true */
 }
 
 void wall_again(struct worker *w, const struct item *syn)

@@ -128,6 +128,32 @@ static void test_odd_syns_say_nothing(void **state)
 	}
 }
 
+/* Nor do their handshakes, which take as long as others', make the backend's SYNs be waited for longer. */
+static void test_odd_handshakes(void **state)
+{
+	for (int v6 = 0; v6 < 2; v6++) {
+		uint8_t frame[FRAME_MAX];
+		unsigned client;
+		struct sent s;
+
+		begin_rig(1, 1);
+		client = warm_up(v6, 0);
+		for (unsigned i = 0; i < 20; i++) {
+			struct talk t = {.v6 = v6, .proto = PROTO_TCP, .client = client + i};
+
+			feed_raw(RIG_WAN, 0, frame, make_odd(frame, &t, ODD_TTL));
+			turn();
+			take_right(&s);
+			learn(&t, &s);
+			exchange(RIG_LAN, syn_ack(&t));
+		}
+		assert_int_equal(
+			wall_syn_timeout_ms(&rig.worker->backends[slot_of(v6, &rig.backends[v6][SET_TCP][0].addr)]),
+			200);
+		stop();
+	}
+}
+
 /* F1: a second until handshakes are known, ten times theirs after that, and never later than a tick. */
 static void silent_goes_elsewhere(bool v6, unsigned workers)
 {
@@ -511,6 +537,7 @@ int main(void)
 		cmocka_unit_test(test_refused_goes_elsewhere),
 		cmocka_unit_test(test_syn_is_the_clients),
 		cmocka_unit_test(test_odd_syns_say_nothing),
+		cmocka_unit_test(test_odd_handshakes),
 		cmocka_unit_test(test_silent_goes_elsewhere),
 		cmocka_unit_test(test_timer_moves_with_it),
 		cmocka_unit_test(test_timeout_follows_handshakes),
