@@ -5,16 +5,30 @@
  *
  *   in.pcap    frames in order; each goes into the port whose MAC address it has
  *   out.pcap   all that leaves, in order, with the time at which it left; its source MAC tells the port
- *   options    lines "name value" (optional): backends, lan_mtu, flows
+ *   options    lines "name value" (optional): those of read_options()
  *
  *   replay [--rings] DIR          compares with out.pcap; 0: the same
  *   replay [--rings] --write DIR  writes out.pcap
  *
  * --rings: the ports are DPDK devices over rings instead of ports in memory, which must not change a byte.
+ *
+ * --modes off|shadow|enforce: of all cures; enforce without it. What the product promises of them is then compared, too
+ * (P-4): a cure in shadow changes no byte and no moment of what leaves, and counts as `would` what enforce does. Such
+ * a case has, beside out.pcap,
+ *
+ *   off.pcap       what leaves with all cures off, and in shadow
+ *   counts         lines "action number": what enforce does, and what shadow counts; of all others it is 0
+ *   counts.shadow  what shadow counts, only where it cannot be the same: make.py says in each such case, why
+ *
+ * --write --modes enforce writes out.pcap and counts, off writes off.pcap, and shadow counts.shadow: its frames are
+ * never written, but compared with those of off.
  */
+#include "action.h"
 #include "core.h"
 #include "memport.h"
 #include "rig.h"
+#include "streak.h"
+#include "tcp.h"
 #include "worker.h"
 
 #include <errno.h>
@@ -33,15 +47,30 @@
 #define FRAME_LEN 1514
 #define RING_SIZE 64
 
+#define MS_NS     UINT64_C(1000000)
+#define NOTES_MAX 64
+
+/* New flows per second, and how many more at once; rate 0: no cap. */
+struct cap {
+	uint32_t rate, burst;
+};
+
 struct replay {
 	struct rig rig;
 	struct rig_config config;
+	uint32_t flows; /* per family */
+	struct policy_timeouts timeouts;
+	struct cap caps[STORM_CAPS];
+	uint32_t hold_ms;
+	enum cure_mode mode; /* of all cures */
+	bool counting;       /* it was told: the actions are compared or written, too */
+	bool write;
 	bool rings;
 	struct rte_ring *in[RIG_PORTS], *out[RIG_PORTS]; /* as the device sees them; only with `rings` */
 	char devices[RIG_PORTS][RTE_ETH_NAME_MAX_LEN + 8];
 	const char *dir;
-	pcap_t *expected;       /* NULL: write */
-	pcap_dumper_t *written; /* NULL: compare */
+	pcap_t *expected;       /* NULL: written */
+	pcap_dumper_t *written; /* NULL: compared */
 	uint64_t n_in, n_out;
 	bool failed;
 };
@@ -101,6 +130,40 @@ static void emit(struct replay *r, struct rte_mbuf *m)
 	rte_pktmbuf_free(m);
 }
 
+/* --- decide --- */
+
+static const struct policy_backend *backend_of(const struct replay *r, uint32_t slot)
+{
+	return &r->rig.backends[slot / RIG_BACKENDS_MAX / SET_PROTOS][slot / RIG_BACKENDS_MAX % SET_PROTOS]
+			       [slot % RIG_BACKENDS_MAX];
+}
+
+/* One probe as a breaker opens, and no more. */
+static void on_backend(struct replay *r, uint32_t slot)
+{
+	struct streak streak = streak_read(dataplane_breaker(r->rig.dp, slot));
+	const struct policy_backend *b = backend_of(r, slot);
+
+	if (streak.state == BREAKER_OPEN && !streak.answered)
+		dataplane_order(r->rig.dp, 0, &(struct order){ORDER_PROBE, slot, b->addr, b->port_be});
+}
+
+/* As much of decide as makes the cures act: it learns what routers say, and has backends probed. */
+static void decide(struct replay *r)
+{
+	struct note notes[NOTES_MAX];
+	size_t n = dataplane_notes(r->rig.dp, notes, NOTES_MAX);
+
+	for (size_t i = 0; i < n; i++) {
+		const struct note *note = &notes[i];
+
+		if (note->kind == NOTE_PATH_MTU)
+			dataplane_path_learn(r->rig.dp, note->path.upstream, &note->path.to, note->path.mtu);
+		else if (note->kind == NOTE_BACKEND)
+			on_backend(r, note->backend.slot);
+	}
+}
+
 /* --- turns --- */
 
 static void turn(struct replay *r)
@@ -116,6 +179,7 @@ static void turn(struct replay *r)
 			while (memport_take(r->rig.ports[port], 0, &m, 1))
 				emit(r, m);
 	}
+	decide(r);
 }
 
 static void advance(struct replay *r, uint64_t to_ns)
@@ -182,29 +246,143 @@ static void check_ledger(struct replay *r)
 	r->failed = true;
 }
 
+/* --- counts --- */
+
+static FILE *open_counts(const struct replay *r, const char *file, const char *how, char path[static 512])
+{
+	snprintf(path, 512, "%s/%s", r->dir, file);
+	return fopen(path, how);
+}
+
+/* Indexed by action. */
+static const uint64_t *counted(const struct replay *r, enum cure_mode mode)
+{
+	const struct ledger *l = &r->rig.worker->ledger;
+
+	return mode == CURE_SHADOW ? l->would : l->did;
+}
+
+static void write_counts(const struct replay *r)
+{
+	const uint64_t *n = counted(r, r->mode);
+	char path[512];
+	FILE *f = open_counts(r, r->mode == CURE_SHADOW ? "counts.shadow" : "counts", "w", path);
+
+	if (!f)
+		die(path, strerror(errno));
+	for (int a = 0; a < ACTION_COUNT; a++)
+		if (n[a])
+			fprintf(f, "%s %lu\n", action_info[a].name, n[a]);
+	fclose(f);
+}
+
+static enum action action_named(const char *path, const char *name)
+{
+	for (int a = 0; a < ACTION_COUNT; a++)
+		if (strcmp(action_info[a].name, name) == 0)
+			return a;
+	die(path, name);
+	return ACTION_COUNT;
+}
+
+static void read_counts(const struct replay *r, uint64_t want[static ACTION_COUNT])
+{
+	char path[512], name[32];
+	uint64_t n;
+	FILE *f = r->mode == CURE_SHADOW ? open_counts(r, "counts.shadow", "r", path) : NULL;
+
+	if (!f)
+		f = open_counts(r, "counts", "r", path);
+	if (!f)
+		die(path, strerror(errno));
+	while (fscanf(f, "%31s %lu", name, &n) == 2)
+		want[action_named(path, name)] = n;
+	fclose(f);
+}
+
+static void compare_counts(struct replay *r, const char *what, const uint64_t *got, const uint64_t *want)
+{
+	for (int a = 0; a < ACTION_COUNT; a++) {
+		if (got[a] == want[a])
+			continue;
+		fprintf(stderr, "%s: %s %s: %lu, expected %lu\n", r->dir, what, action_info[a].name, got[a], want[a]);
+		r->failed = true;
+	}
+}
+
+/* Nothing is done but by enforce, and nothing but shadow says what it would do. */
+static void check_counts(struct replay *r)
+{
+	uint64_t want[ACTION_COUNT] = {0};
+	const uint64_t none[ACTION_COUNT] = {0};
+
+	if (r->mode != CURE_OFF)
+		read_counts(r, want);
+	compare_counts(r, "did", counted(r, CURE_ENFORCE), r->mode == CURE_ENFORCE ? want : none);
+	compare_counts(r, "would", counted(r, CURE_SHADOW), r->mode == CURE_SHADOW ? want : none);
+}
+
 /* --- set-up --- */
+
+#define FIELD(name) offsetof(struct replay, name)
+
+static const struct {
+	const char *name;
+	size_t offset; /* of a uint32_t */
+} options[] = {
+	{"backends", FIELD(config.n_backends)},
+	{"lan_mtu", FIELD(config.lan_mtu)},
+	{"flows", FIELD(flows)},
+	{"probe_ms", FIELD(timeouts.probe_ms)},
+	{"unacked_ms", FIELD(timeouts.unacked_ms)},
+	{"idle_ms", FIELD(timeouts.established_ms)},
+	{"holds", FIELD(config.n_holds)},
+	{"hold_ms", FIELD(hold_ms)},
+	{"client_rate", FIELD(caps[STORM_CLIENT].rate)},
+	{"client_burst", FIELD(caps[STORM_CLIENT].burst)},
+	{"prefix_rate", FIELD(caps[STORM_PREFIX].rate)},
+	{"prefix_burst", FIELD(caps[STORM_PREFIX].burst)},
+	{"service_rate", FIELD(caps[STORM_SERVICE].rate)},
+	{"service_burst", FIELD(caps[STORM_SERVICE].burst)},
+};
+
+static uint32_t *option_named(struct replay *r, const char *path, const char *name)
+{
+	for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++)
+		if (strcmp(options[i].name, name) == 0)
+			return (uint32_t *)((char *)r + options[i].offset);
+	die(path, name);
+	return NULL;
+}
 
 static void read_options(struct replay *r)
 {
 	char path[512], name[32];
-	unsigned value;
+	uint32_t value;
 	FILE *f;
 
 	snprintf(path, sizeof(path), "%s/options", r->dir);
 	f = fopen(path, "r");
 	if (!f)
 		return;
-	while (fscanf(f, "%31s %u", name, &value) == 2) {
-		if (strcmp(name, "backends") == 0)
-			r->config.n_backends = value;
-		else if (strcmp(name, "lan_mtu") == 0)
-			r->config.lan_mtu = value;
-		else if (strcmp(name, "flows") == 0)
-			r->config.flows_v4 = r->config.flows_v6 = value;
-		else
-			die(path, name);
-	}
+	while (fscanf(f, "%31s %u", name, &value) == 2)
+		*option_named(r, path, name) = value;
 	fclose(f);
+}
+
+/* The policy is the rig's own and no worker thread runs, so it may be changed in place. */
+static void set_policy(struct replay *r)
+{
+	struct policy_service *svc = &r->rig.service;
+
+	for (int cure = 0; cure < CURES; cure++)
+		r->rig.policy.modes.of[cure] = r->mode;
+	svc->timeouts = r->timeouts;
+	svc->storm.hold_ns = r->hold_ms * MS_NS;
+	for (int cap = 0; cap < STORM_CAPS; cap++)
+		if (r->caps[cap].rate &&
+		    gcra_rate_init(&svc->storm.caps[cap], r->caps[cap].rate, 1000 * MS_NS, r->caps[cap].burst))
+			die(r->dir, "impossible cap");
 }
 
 /* A DPDK device over two rings, opened as any other device is; its name is made from that of the rings. */
@@ -240,17 +418,18 @@ static pcap_t *open_capture(const struct replay *r, const char *file)
 	return p;
 }
 
-static void open_output(struct replay *r, bool write)
+static void open_output(struct replay *r)
 {
+	const char *file = r->mode == CURE_ENFORCE ? "out.pcap" : "off.pcap";
 	char path[512];
 	pcap_t *dead;
 
-	if (!write) {
-		r->expected = open_capture(r, "out.pcap");
+	if (!r->write || r->mode == CURE_SHADOW) {
+		r->expected = open_capture(r, file);
 		return;
 	}
 	dead = pcap_open_dead_with_tstamp_precision(DLT_EN10MB, 65535, PCAP_TSTAMP_PRECISION_NANO);
-	snprintf(path, sizeof(path), "%s/out.pcap", r->dir);
+	snprintf(path, sizeof(path), "%s/%s", r->dir, file);
 	r->written = dead ? pcap_dump_open(dead, path) : NULL;
 	if (!r->written)
 		die(path, dead ? pcap_geterr(dead) : "no memory");
@@ -274,41 +453,73 @@ static void close_output(struct replay *r)
 	pcap_close(r->expected);
 }
 
+static enum cure_mode mode_named(const char *name)
+{
+	for (int mode = CURE_OFF; mode <= CURE_ENFORCE; mode++)
+		if (name && strcmp(cure_mode_name[mode], name) == 0)
+			return mode;
+	die("--modes", "off, shadow or enforce");
+	return CURE_OFF;
+}
+
+/* False: nobody said what to replay. */
+static bool read_arguments(struct replay *r, char **argv)
+{
+	while (*++argv) {
+		if (strcmp(*argv, "--write") == 0) {
+			r->write = true;
+		} else if (strcmp(*argv, "--rings") == 0) {
+			r->rings = true;
+		} else if (strcmp(*argv, "--modes") == 0) {
+			r->mode = mode_named(argv[1]);
+			r->counting = true;
+			argv++;
+		} else {
+			r->dir = *argv;
+		}
+	}
+	return r->dir;
+}
+
+static void create(struct replay *r)
+{
+	int err;
+
+	r->config.flows_v4 = r->config.flows_v6 = r->flows;
+	err = rig_eal((rig_bytes(&r->config) >> 20) + 64, false, 0);
+	if (err)
+		die("DPDK", strerror(-err));
+	if (r->rings)
+		for (int port = 0; port < RIG_PORTS; port++)
+			r->config.device[port] = ring_device(r, port, r->devices[port]);
+	err = rig_create(&r->rig, &r->config);
+	if (err)
+		die("dataplane", strerror(-err));
+	set_policy(r);
+}
+
 int main(int argc, char **argv)
 {
 	static struct replay r = {
-		.config = {.flows_v4 = 256, .flows_v6 = 256, .n_mbufs = 8191, .n_backends = 3, .n_snat = 1}};
-	bool write = false;
+		.config = {.n_mbufs = 8191, .n_backends = 3, .n_snat = 1}, .flows = 256, .mode = CURE_ENFORCE};
 	pcap_t *in;
-	int err;
 
-	for (int i = 1; i < argc; i++) {
-		if (strcmp(argv[i], "--write") == 0)
-			write = true;
-		else if (strcmp(argv[i], "--rings") == 0)
-			r.rings = true;
-		else
-			r.dir = argv[i];
-	}
-	if (!r.dir) {
-		fprintf(stderr, "usage: replay [--rings] [--write] DIR\n");
+	r.timeouts = policy_timeouts_default;
+	if (!read_arguments(&r, argv)) {
+		fprintf(stderr, "usage: replay [--rings] [--modes off|shadow|enforce] [--write] DIR\n");
 		return 2;
 	}
 	read_options(&r);
-	err = rig_eal((rig_bytes(&r.config) >> 20) + 64, false, 0);
-	if (err)
-		die("DPDK", strerror(-err));
-	if (r.rings)
-		for (int port = 0; port < RIG_PORTS; port++)
-			r.config.device[port] = ring_device(&r, port, r.devices[port]);
-	err = rig_create(&r.rig, &r.config);
-	if (err)
-		die("dataplane", strerror(-err));
+	create(&r);
 	in = open_capture(&r, "in.pcap");
-	open_output(&r, write);
+	open_output(&r);
 	run(&r, in);
 	close_output(&r);
 	check_ledger(&r);
+	if (r.counting && r.write && r.mode != CURE_OFF)
+		write_counts(&r);
+	else if (r.counting)
+		check_counts(&r);
 	pcap_close(in);
 	rig_destroy(&r.rig);
 	return r.failed;
