@@ -207,19 +207,20 @@ static bool is_due(const struct worker *w, flow_ref up, uint64_t packed)
 	return (int32_t)(elapsed_ms - moment_ms) >= 0;
 }
 
+/* Both ends know already: it goes without a word, and without being counted. */
+static bool is_closed(enum flow_state state)
+{
+	return state == FLOW_TIME_WAIT || state == FLOW_CLOSED;
+}
+
 static void count_would(struct worker *w, flow_ref up, enum action action)
 {
 	struct flow_track *track = flow_track(&w->flows, up);
 
-	if (track->marks & FLOW_MARK_WOULD_END)
+	if (track->marks & FLOW_MARK_WOULD_END || is_closed(flow_half(&w->flows, up)->state))
 		return;
 	track->marks |= FLOW_MARK_WOULD_END;
 	outcome_action_due_at(w, up, CURE_SHADOW, action, track->backend_slot);
-}
-
-static bool is_closed(enum flow_state state)
-{
-	return state == FLOW_TIME_WAIT || state == FLOW_CLOSED;
 }
 
 /* False: not now, as there were too many RSTs. */
@@ -227,7 +228,6 @@ static bool end_flow(struct worker *w, flow_ref up, const struct kind *kind)
 {
 	const struct flow_half *half = flow_half(&w->flows, up);
 
-	/* Both ends know already. */
 	if (!is_closed(half->state)) {
 		if (half->proto == PROTO_TCP && !answer_limits_ends(w->limits, w->now_ns))
 			return false;

@@ -327,45 +327,86 @@ static void test_rate(void **state)
 
 /* --- modes --- */
 
-static void test_modes(void **state)
-{
-	struct policy shadow;
+static const struct order_case {
+	enum reap_cause cause;
+	enum cure cure;
+	enum action action;
+} order_cases[] = {
+	{REAP_DRAIN, CURE_NAMES, ACTION_drain_rst},
+	{REAP_STOP, CURE_SILENCE, ACTION_rst_stop},
+};
 
-	start((struct rig_config){.n_backends = 1});
-	shadow = rig.policy;
-	shadow.number++;
-	shadow.modes.of[CURE_NAMES] = CURE_SHADOW;
-	establish(false, 1);
-	dataplane_publish(rig.dp, &shadow);
-	establish(false, 2);
-	dataplane_reap(rig.dp, slot_of(false, PROTO_TCP, 0), &now_all);
-	for (int i = 0; i < 5; i++)
-		walk();
-	take_none();
-	/* Once per flow, however often it is looked at: one of shadow, and one that enforce began. */
-	assert_int_equal(would(ACTION_drain_rst), 2);
-	assert_int_equal(n_flows(), 2);
-	/* A change of mode binds new flows: the second one is not ended. */
-	rig.policy.number += 2;
-	dataplane_publish(rig.dp, &rig.policy);
-	walk();
-	assert_int_equal(take_everything(), 2);
-	assert_int_equal(n_flows(), 1);
-	assert_int_equal(did(ACTION_drain_rst), 1);
-	stop();
+#define N_CASES (sizeof(order_cases) / sizeof(order_cases[0]))
+
+static void give(const struct order_case *c)
+{
+	const struct reap_order order = {.cause = c->cause};
+
+	if (c->cause == REAP_STOP)
+		dataplane_reap_all(rig.dp, &order);
+	else
+		dataplane_reap(rig.dp, slot_of(false, PROTO_TCP, 0), &order);
 }
 
-static void test_off(void **state)
+static void test_modes(void **state)
 {
-	start((struct rig_config){.n_backends = 1});
-	rig.policy.modes.of[CURE_NAMES] = CURE_OFF;
-	establish(false, 1);
-	dataplane_reap(rig.dp, slot_of(false, PROTO_TCP, 0), &now_all);
-	walk();
-	take_none();
-	assert_int_equal(would(ACTION_drain_rst) + did(ACTION_drain_rst), 0);
-	assert_int_equal(n_flows(), 1);
-	stop();
+	for (const struct order_case *c = order_cases; c < order_cases + N_CASES; c++) {
+		struct policy shadow;
+
+		start((struct rig_config){.n_backends = 1});
+		shadow = rig.policy;
+		shadow.number++;
+		shadow.modes.of[c->cure] = CURE_SHADOW;
+		establish(false, 1);
+		dataplane_publish(rig.dp, &shadow);
+		establish(false, 2);
+		give(c);
+		for (int i = 0; i < 5; i++)
+			walk();
+		take_none();
+		/* Once per flow, however often it is looked at: one of shadow, and one that enforce began. */
+		assert_int_equal(would(c->action), 2);
+		assert_int_equal(did(c->action), 0);
+		assert_int_equal(n_flows(), 2);
+		/* A change of mode binds new flows: the second one is not ended. */
+		rig.policy.number += 2;
+		dataplane_publish(rig.dp, &rig.policy);
+		walk();
+		assert_int_equal(take_everything(), 2);
+		assert_int_equal(n_flows(), 1);
+		assert_int_equal(did(c->action), 1);
+		stop();
+	}
+}
+
+/* The same flows: shadow counts those that enforce ends, UDP and half-open ones too, and sends nothing. */
+static void test_would_is_did(void **state)
+{
+	for (const struct order_case *c = order_cases; c < order_cases + N_CASES; c++) {
+		uint64_t n[CURE_ENFORCE + 1];
+
+		for (enum cure_mode mode = CURE_OFF; mode <= CURE_ENFORCE; mode++) {
+			struct talk t;
+
+			start((struct rig_config){.n_backends = 1});
+			rig.policy.modes.of[c->cure] = mode;
+			for (unsigned client = 0; client < 10; client++)
+				establish(false, client);
+			begin(PROTO_TCP, false, 10);
+			t = establish(false, 11);
+			exchange(RIG_WAN, from_client(&t, TCP_RST, ISN + 1, 0));
+			give(c);
+			walk();
+			assert_int_equal(take_everything(), mode == CURE_ENFORCE ? 22 : 0);
+			assert_int_equal(n_flows(), mode == CURE_ENFORCE ? 0 : 12);
+			assert_int_equal(mode == CURE_SHADOW ? did(c->action) : would(c->action), 0);
+			n[mode] = did(c->action) + would(c->action);
+			stop();
+		}
+		assert_int_equal(n[CURE_OFF], 0);
+		assert_int_equal(n[CURE_ENFORCE], 11);
+		assert_int_equal(n[CURE_SHADOW], n[CURE_ENFORCE]);
+	}
 }
 
 /* --- two workers --- */
@@ -523,7 +564,7 @@ int main(void)
 		cmocka_unit_test(test_slot_reuse),    cmocka_unit_test(test_min_age),
 		cmocka_unit_test(test_spread),        cmocka_unit_test(test_budget_of_a_loop),
 		cmocka_unit_test(test_rate),          cmocka_unit_test(test_modes),
-		cmocka_unit_test(test_off),           cmocka_unit_test(test_two_workers),
+		cmocka_unit_test(test_would_is_did),  cmocka_unit_test(test_two_workers),
 		cmocka_unit_test(test_survey),        cmocka_unit_test(test_naps),
 		cmocka_unit_test(test_threads),
 	};
