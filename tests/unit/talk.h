@@ -54,6 +54,8 @@ bool take(struct sent *s);
 /* There is one, and its checksums are right. */
 void take_right(struct sent *s);
 void take_none(void);
+/* A digest of all frames that were taken since start(): what, where and when. */
+uint64_t taken(void);
 /* One in, one out. */
 struct sent exchange(enum rig_port port, struct frame_spec spec);
 /* One in, nothing out, and `why` was counted. */

@@ -536,6 +536,73 @@ static void test_modes(void **state)
 	}
 }
 
+struct story {
+	uint64_t taken, n_flows;
+	uint64_t did_drain, would_drain, did_follow, would_follow;
+	struct flows before, after;
+};
+
+/* One host of two leaves DNS, another one comes; flows of before and after, and all that becomes of them. */
+static void tell_story(enum cure_mode mode, bool v6, unsigned workers, struct story *out)
+{
+	char text[512];
+
+	next_client = 0;
+	begin_services(workers);
+	snprintf(text, sizeof(text), "cures: {names: %s}\nservices:\n%s", cure_mode_name[mode], A("    drain: 8s\n"));
+	load(text);
+	answers("a.test", "12");
+	establish_all(&out->before, v6);
+	pass(3000);
+	answers("a.test", "13");
+	pass(3000);
+	establish_all(&out->after, v6);
+	pass(60000);
+	out->taken = taken();
+	out->n_flows = n_flows();
+	out->did_drain = counted(true, ACTION_drain_rst);
+	out->would_drain = counted(false, ACTION_drain_rst);
+	out->did_follow = counted(true, ACTION_follow);
+	out->would_follow = counted(false, ACTION_follow);
+	end_services();
+}
+
+static unsigned elsewhere(const struct flows *a, const struct flows *b)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < N_FLOWS; i++)
+		n += !ipaddr_equal(&a->all[i].backend, &b->all[i].backend);
+	return n;
+}
+
+/* P-4: shadow changes no byte and no moment, and counts each flow that enforce ends or sends elsewhere. */
+static void check_would_is_did(bool v6, unsigned workers)
+{
+	static struct story off, shadow, enforced;
+
+	tell_story(CURE_OFF, v6, workers, &off);
+	tell_story(CURE_SHADOW, v6, workers, &shadow);
+	tell_story(CURE_ENFORCE, v6, workers, &enforced);
+	assert_int_equal(off.did_drain + off.would_drain + off.did_follow + off.would_follow, 0);
+	assert_true(shadow.taken == off.taken);
+	assert_true(shadow.taken != enforced.taken);
+	assert_int_equal(shadow.n_flows, off.n_flows);
+	assert_int_equal(shadow.did_drain + shadow.did_follow + enforced.would_drain + enforced.would_follow, 0);
+	assert_true(enforced.did_drain > 3);
+	assert_int_equal(shadow.would_drain, enforced.did_drain);
+	assert_int_equal(elsewhere(&shadow.before, &enforced.before), 0);
+	assert_true(elsewhere(&shadow.after, &enforced.after) > 3);
+	assert_int_equal(shadow.would_follow, elsewhere(&shadow.after, &enforced.after));
+}
+
+static void test_would_is_did(void **state)
+{
+	for (unsigned workers = 1; workers <= 2; workers++)
+		for (int v6 = 0; v6 < 2; v6++)
+			check_would_is_did(v6, workers);
+}
+
 /* Shadow counts the flows that the drain would have ended: those of before, once each. */
 static void test_would_drain(void **state)
 {
@@ -744,6 +811,7 @@ int main(void)
 		cmocka_unit_test(test_returns),
 		cmocka_unit_test(test_reload),
 		cmocka_unit_test(test_modes),
+		cmocka_unit_test(test_would_is_did),
 		cmocka_unit_test(test_would_drain),
 		cmocka_unit_test(test_would_drain_is_not_done),
 		cmocka_unit_test(test_command),
