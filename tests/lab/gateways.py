@@ -234,18 +234,22 @@ class Spillway:
         return self.ctl("events", f"since={since}", "limit=1000")["events"]
 
     def chapter(self):
-        """For told(): the last event until now, and when that is."""
-        return max((e["number"] for e in self.events()), default=0), time.time()
+        """For told(): the last event until now, when that is, and what was done until then."""
+        return max((e["number"] for e in self.events()), default=0), time.time(), self.ledger()["actions"]
 
     def told(self, chapter, cure):
-        """What it says that happened since and concerns that cure: changes of state, and what explains the VIPs."""
-        last, began = chapter
+        """What it says that happened since and concerns that cure: changes of state, and what explains the VIPs.
+
+        What happens to packets that nobody misses explains no failure, and is in the ledger alone.
+        """
+        last, began, actions = chapter
         told = [f"{e['subject']}: {e['text']}" for e in self.events(last) if e["cure"] == cure]
         for vip in VIP.values():
             findings = self.ctl("explain", vip)["findings"]
             # Totals of a service have no time.
             told += [f["sentence"] for f in findings if f["cure"] == cure and (f["last"] or began) >= began]
-        return list(dict.fromkeys(told))
+        deeds = {name: n - actions.get(name, 0) for name, n in self.ledger()["actions"].items()}
+        return list(dict.fromkeys(told)) or [f"ledger: {name} {n}" for name, n in deeds.items() if n]
 
     def rss_kib(self):
         with open(f"/proc/{self.child.pid}/status", encoding="ascii") as f:
