@@ -73,7 +73,8 @@ struct backend_cell {
 	/* The wall's: */
 	uint64_t held; /* tuples that name the slot: nor before this is 0 */
 	uint64_t resteered, overloads, probes;
-	uint32_t heard_ms;               /* CLOCK_MS, about: when the backend was heard last; other workers ask */
+	uint64_t heard_ms; /* of the dataplane's clock, about: when the backend was heard last; others read it; 0: never
+			    */
 	uint32_t handshake_ms8;          /* EWMA of how long handshakes took, in eighths */
 	uint32_t handshakes;             /* that went into it, until there are enough */
 	flow_ref waiting;                /* the first flow that waits for an answer to its SYN; 0: none does */

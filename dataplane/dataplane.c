@@ -345,18 +345,16 @@ bool dataplane_breaker_change(struct dataplane *dp, uint32_t slot, uint64_t *see
 void dataplane_backend_times(const struct dataplane *dp, uint32_t slot, struct backend_times *out)
 {
 	const struct backend_shared *shared = &dp->cells.backends[slot];
-	uint64_t now_ns = dataplane_now_ns(dp);
 
 	*out = (struct backend_times){
 		.silent_ns = __atomic_load_n(&shared->silent_ns, __ATOMIC_RELAXED),
 		.since_ns = __atomic_load_n(&shared->since_ns, __ATOMIC_RELAXED),
 	};
 	for (unsigned i = 0; i < dp->config.n_workers; i++) {
-		uint32_t heard_ms = __atomic_load_n(&dp->workers[i]->backends[slot].heard_ms, __ATOMIC_RELAXED);
-		uint64_t ago_ns = (CLOCK_MS(now_ns) - heard_ms) * UINT64_C(1000000);
+		uint64_t heard_ms = __atomic_load_n(&dp->workers[i]->backends[slot].heard_ms, __ATOMIC_RELAXED);
 
-		if (heard_ms && ago_ns < now_ns && now_ns - ago_ns > out->heard_ns)
-			out->heard_ns = now_ns - ago_ns;
+		if (heard_ms * 1000000 > out->heard_ns)
+			out->heard_ns = heard_ms * 1000000;
 	}
 }
 

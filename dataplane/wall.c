@@ -149,9 +149,9 @@ uint32_t wall_syn_timeout_ms(const struct backend_cell *cell)
 void wall_heard(struct worker *w, uint32_t slot, uint32_t ago_ms)
 {
 	struct backend_cell *cell = &w->backends[slot];
-	uint32_t at_ms = CLOCK_MS(w->now_ns) - ago_ms;
+	uint64_t at_ms = w->now_ns / 1000000 - ago_ms;
 
-	if ((int32_t)(at_ms - cell->heard_ms) > 0)
+	if ((int64_t)(at_ms - cell->heard_ms) > 0)
 		__atomic_store_n(&cell->heard_ms, at_ms, __ATOMIC_RELAXED);
 }
 
@@ -217,15 +217,19 @@ static bool moves_lately(const struct worker *w, uint32_t slot, uint32_t age_ms)
 	return false;
 }
 
-/* By any worker. A backend whose accept queue is full is silent to SYNs, and no less alive. */
+/*
+ * By any worker, whose clock may be a loop ahead. A backend whose accept queue is full is silent to SYNs, and no less
+ * alive.
+ */
 static bool heard_since(const struct worker *w, uint32_t slot, uint32_t age_ms)
 {
-	uint32_t now_ms = CLOCK_MS(w->now_ns);
+	int64_t since_ms = w->now_ns / 1000000 - age_ms;
 
 	for (unsigned i = 0; i < w->dp->config.n_workers; i++) {
 		const struct backend_cell *cell = &w->dp->workers[i]->backends[slot];
+		uint64_t heard_ms = __atomic_load_n(&cell->heard_ms, __ATOMIC_RELAXED);
 
-		if (now_ms - __atomic_load_n(&cell->heard_ms, __ATOMIC_RELAXED) < age_ms)
+		if (heard_ms && (int64_t)heard_ms > since_ms)
 			return true;
 	}
 	return moves_lately(w, slot, age_ms);

@@ -267,7 +267,7 @@ int rig_create(struct rig *rig, const struct rig_config *config)
 	struct dataplane_config c = dataplane_config(rig, config);
 	int err;
 
-	*rig = (struct rig){.now_ns = 1000000000};
+	*rig = (struct rig){.now_ns = config->now_ns ? config->now_ns : 1000000000};
 	rig->dp = dataplane_create(&c);
 	if (!rig->dp)
 		return -errno;

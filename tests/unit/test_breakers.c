@@ -38,6 +38,8 @@ static struct {
 	uint64_t events_seen;
 } f;
 
+static uint64_t begin_ns; /* what the clock shows when all begins; 0: one second */
+
 static void on_name(void *arg, const struct name_view *view)
 {
 }
@@ -74,7 +76,8 @@ static void begin_all(unsigned workers, unsigned n, enum cure_mode mode)
 {
 	const struct names_config names = {.servers_csv = "127.0.0.1:9"};
 
-	start((struct rig_config){.n_backends = 8, .n_workers = workers, .flows_v4 = 4096, .flows_v6 = 4096});
+	start((struct rig_config){
+		.n_backends = 8, .n_workers = workers, .flows_v4 = 4096, .flows_v6 = 4096, .now_ns = begin_ns});
 	f.mode = mode;
 	f.base = event_base_new();
 	f.names = names_create(f.base, &names, on_name, NULL);
@@ -317,6 +320,10 @@ static void test_silent(void **state)
 		silent(false, workers);
 		silent(true, workers);
 	}
+	/* A month after the start as on the first day. */
+	begin_ns = 30 * 86400000000000ull;
+	silent(false, 1);
+	begin_ns = 0;
 }
 
 /* After a minute every five seconds is enough. */

@@ -193,11 +193,11 @@ struct syn_silence {
 	struct talk established;
 };
 
-static struct syn_silence begin_silence(void)
+static struct syn_silence begin_silence_at(uint64_t now_ns)
 {
 	struct syn_silence q = {0};
 
-	begin_rig(1, N_BACKENDS);
+	begin_rig_at(now_ns, 1, N_BACKENDS);
 	q.client = warm_up(false, 0);
 	q.backend = rig.backends[0][SET_TCP][1].addr;
 	q.established = begin_to(&q.backend, false, &q.client);
@@ -208,9 +208,26 @@ static struct syn_silence begin_silence(void)
 	return q;
 }
 
-static void test_silence_opens(void **state)
+static struct syn_silence begin_silence(void)
 {
-	struct syn_silence q = begin_silence();
+	return begin_silence_at(0);
+}
+
+/* How long the gateway has run: milliseconds wrap their sign, and themselves, in 32 bits. */
+static const uint64_t uptimes_ns[] = {
+	0,
+	20 * DAY_NS,
+	(UINT64_C(1) << 31) * 1000000 - 3500000000,
+	30 * DAY_NS,
+	(UINT64_C(1) << 32) * 1000000 - 3500000000,
+	60 * DAY_NS,
+};
+
+#define N_UPTIMES (sizeof(uptimes_ns) / sizeof(uptimes_ns[0]))
+
+static void silence_opens(uint64_t now_ns)
+{
+	struct syn_silence q = begin_silence_at(now_ns);
 	struct backend_times times;
 
 	pass_ms(400);
@@ -219,15 +236,49 @@ static void test_silence_opens(void **state)
 	assert_int_equal(streak_of(false, &q.backend).failures[CONNECT_SILENT], 5);
 	dataplane_backend_times(rig.dp, slot_of(false, &q.backend), &times);
 	assert_in_range(rig.now_ns - times.since_ns, 400000000, 410000000);
-	assert_in_range(rig.now_ns - times.silent_ns, 50000000, 200000000);
+	assert_in_range(rig.now_ns - times.silent_ns, 1, 200000000);
 	assert_in_range(rig.now_ns - times.heard_ns, 3400000000, 3410000000);
 	stop();
 }
 
-/* A full accept queue is silent, too: while the backend speaks to others, it is not dead, only too busy. */
-static void test_overload(void **state)
+static void test_silence_opens(void **state)
 {
-	struct syn_silence q = begin_silence();
+	for (unsigned i = 0; i < N_UPTIMES; i++)
+		silence_opens(uptimes_ns[i]);
+}
+
+/* It was heard last a whole turn of 32 bits ago, and is as silent as any; after half of one it is heard again. */
+static void test_unheard_for_long(void **state)
+{
+	for (int wraps = 0; wraps < 2; wraps++) {
+		struct syn_silence q;
+		struct backend_times times;
+
+		q = begin_silence();
+		pass_ms(400);
+		take_all();
+		*word_of(false, &q.backend) = 0;
+		rig.now_ns += ((UINT64_C(1) << (31 + wraps)) + 5000) * 1000000;
+		turn();
+		pass_ms(200);
+		dataplane_backend_times(rig.dp, slot_of(false, &q.backend), &times);
+		assert_true(rig.now_ns - times.heard_ns > (UINT64_C(1) << (31 + wraps)) * 1000000);
+		for (int i = 0; i < 8; i++)
+			begin_to(&q.backend, false, &q.client);
+		pass_ms(400);
+		assert_int_equal(take_all(), 8);
+		assert_int_equal(streak_of(false, &q.backend).state, BREAKER_OPEN);
+		wall_heard(rig.worker, slot_of(false, &q.backend), 0);
+		dataplane_backend_times(rig.dp, slot_of(false, &q.backend), &times);
+		assert_in_range(rig.now_ns - times.heard_ns, 0, 999999);
+		stop();
+	}
+}
+
+/* A full accept queue is silent, too: while the backend speaks to others, it is not dead, only too busy. */
+static void overload(uint64_t now_ns)
+{
+	struct syn_silence q = begin_silence_at(now_ns);
 
 	pass_ms(100);
 	exchange(RIG_LAN, with_payload(from_backend(&q.established, TCP_ACK, PEER + 201, ISN + 101), 9));
@@ -239,10 +290,16 @@ static void test_overload(void **state)
 	stop();
 }
 
-/* The same where the flow that moves is not among the latest, but moves a lot. */
-static void test_overload_by_count(void **state)
+static void test_overload(void **state)
 {
-	struct syn_silence q = begin_silence();
+	for (unsigned i = 0; i < N_UPTIMES; i++)
+		overload(uptimes_ns[i]);
+}
+
+/* The same where the flow that moves is not among the latest, but moves a lot. */
+static void overload_by_count(uint64_t now_ns)
+{
+	struct syn_silence q = begin_silence_at(now_ns);
 
 	memset(rig.worker->backends[slot_of(false, &q.backend)].lately, 0, BACKEND_LATELY * sizeof(flow_ref));
 	pass_ms(100);
@@ -255,13 +312,45 @@ static void test_overload_by_count(void **state)
 	stop();
 }
 
-/* What another worker heard counts as well. */
-static void test_overload_seen_by_another_worker(void **state)
+static void test_overload_by_count(void **state)
 {
+	for (unsigned i = 0; i < N_UPTIMES; i++)
+		overload_by_count(uptimes_ns[i]);
+}
+
+/* Heard all the time, by a worker whose clock is a loop ahead. */
+static void test_overload_seen_ahead(void **state)
+{
+	struct worker *ahead;
 	struct ipaddr backend;
 	unsigned client = 0;
 
 	begin_rig(2, N_BACKENDS);
+	ahead = rig.dp->workers[1];
+	backend = rig.backends[0][SET_TCP][1].addr;
+	for (int i = 0; i < 40; i++)
+		begin_to(&backend, false, &client);
+	for (int ms = 0; ms < 1400; ms++) {
+		rig.now_ns += 2000000;
+		worker_run_once(ahead);
+		wall_heard(ahead, slot_of(false, &backend), 0);
+		rig.now_ns -= 1000000;
+		worker_run_once(rig.worker);
+		take_all();
+	}
+	assert_int_equal(*word_of(false, &backend), 0);
+	assert_int_equal(report_of(false, &backend).overloads, 40);
+	rig.now_ns += 1000000;
+	stop();
+}
+
+/* What another worker heard counts as well. */
+static void overload_seen_by_another_worker(uint64_t now_ns)
+{
+	struct ipaddr backend;
+	unsigned client = 0;
+
+	begin_rig_at(now_ns, 2, N_BACKENDS);
 	backend = rig.backends[0][SET_TCP][1].addr;
 	for (int i = 0; i < 40; i++)
 		begin_to(&backend, false, &client);
@@ -274,6 +363,12 @@ static void test_overload_seen_by_another_worker(void **state)
 	assert_int_equal(*word_of(false, &backend), 0);
 	assert_int_equal(report_of(false, &backend).overloads, 40);
 	stop();
+}
+
+static void test_overload_seen_by_another_worker(void **state)
+{
+	for (unsigned i = 0; i < N_UPTIMES; i++)
+		overload_seen_by_another_worker(uptimes_ns[i]);
 }
 
 /* An answer may have been among what the ring had no room for: nobody is blamed, and the client tries again. */
@@ -673,8 +768,10 @@ int main(void)
 		cmocka_unit_test(test_opening_moves_all),
 		cmocka_unit_test(test_not_opened_after_all),
 		cmocka_unit_test(test_silence_opens),
+		cmocka_unit_test(test_unheard_for_long),
 		cmocka_unit_test(test_overload),
 		cmocka_unit_test(test_overload_by_count),
+		cmocka_unit_test(test_overload_seen_ahead),
 		cmocka_unit_test(test_overload_seen_by_another_worker),
 		cmocka_unit_test(test_lost_frames),
 		cmocka_unit_test(test_stalled),

@@ -85,10 +85,21 @@ unsigned take_notes(uint32_t *slot)
 	return n;
 }
 
-void begin_rig(unsigned workers, unsigned n_backends)
+void begin_rig_at(uint64_t now_ns, unsigned workers, unsigned n_backends)
 {
 	start((struct rig_config){
-		.n_backends = n_backends, .n_workers = workers, .flows_v4 = 8192, .flows_v6 = 8192, .n_snat = 2});
+		.n_backends = n_backends,
+		.n_workers = workers,
+		.flows_v4 = 8192,
+		.flows_v6 = 8192,
+		.n_snat = 2,
+		.now_ns = now_ns,
+	});
+}
+
+void begin_rig(unsigned workers, unsigned n_backends)
+{
+	begin_rig_at(0, workers, n_backends);
 }
 
 /* --- what happens to SYNs --- */

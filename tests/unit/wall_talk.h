@@ -7,6 +7,7 @@
 #include "streak.h"
 
 #define N_BACKENDS 3
+#define DAY_NS     86400000000000ull
 
 uint32_t slot_of(bool v6, const struct ipaddr *backend);
 uint64_t *word_of(bool v6, const struct ipaddr *backend);
@@ -20,6 +21,8 @@ uint32_t n_tuples(void);
 /* How many notes about backends there are, the last of them about *slot; all are taken. */
 unsigned take_notes(uint32_t *slot);
 void begin_rig(unsigned workers, unsigned n_backends);
+/* The same on a clock that begins there; 0: one second. */
+void begin_rig_at(uint64_t now_ns, unsigned workers, unsigned n_backends);
 /* A client's SYN with those TCP options, all checksums right; returns its length. */
 size_t make_syn(uint8_t *frame, const struct talk *t, uint8_t flags, const uint8_t *options, unsigned len);
 void fix_tcp(uint8_t *frame, bool v6);
