@@ -194,7 +194,6 @@ static bool on_refusal(struct worker *w, struct item *it)
 {
 	uint32_t slot = flow_track(&w->flows, it->ref)->backend_slot;
 
-	wall_heard(w, slot, 0);
 	if (wall_failed(w, it->ref & ~UINT32_C(1), CONNECT_REFUSED)) {
 		it->verdict = VERDICT_absorb_refusal;
 		stray_settle(w, it->ref);
@@ -368,6 +367,7 @@ static __rte_noinline void track_change(struct worker *w, struct item *it, const
 {
 	struct segment s = read_segment(it);
 
+	wall_hear(w, it->ref);
 	if (s.flags & TCP_RST)
 		on_rst(w, it, &s, policy);
 	else if (flow_half(&w->flows, it->ref)->state == FLOW_RESETTING)

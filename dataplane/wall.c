@@ -190,7 +190,6 @@ void wall_answered(struct worker *w, flow_ref up)
 
 	if (flow_mode(track, CURE_WALL) == CURE_OFF)
 		return;
-	wall_heard(w, track->backend_slot, 0);
 	cell->lately[cell->connects % BACKEND_LATELY] = up | DIR_DOWN;
 	if (flow_half(&w->flows, up)->packets == 1)
 		learn_handshake(cell, CLOCK_MS(w->now_ns) - track->syn_ms);

@@ -75,6 +75,13 @@ static inline void wall_leave(struct worker *w, flow_ref ref)
 uint32_t wall_syn_timeout_ms(const struct backend_cell *cell);
 /* A packet of the backend came `ago_ms` ago. */
 void wall_heard(struct worker *w, uint32_t slot, uint32_t ago_ms);
+/* A packet of a flow passes. Whatever a backend has to say while a SYN waits for it, it is not silent. */
+static inline void wall_hear(struct worker *w, flow_ref ref)
+{
+	if (flow_ref_dir(ref) == DIR_DOWN && flow_half(&w->flows, ref)->state == FLOW_SYN_SENT)
+		wall_heard(w, flow_track(&w->flows, ref)->backend_slot, 0);
+}
+
 /* It answered a SYN of ours after that time. */
 void wall_heard_answer(struct worker *w, uint32_t slot, uint32_t took_ms);
 

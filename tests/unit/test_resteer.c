@@ -240,8 +240,41 @@ static void test_timeout_follows_handshakes(void **state)
 	stop();
 }
 
+/* Whatever the backend says to a SYN but its answer: it is not silent, and the flow goes elsewhere all the same. */
+static void test_odd_answers_are_heard(void **state)
+{
+	static const struct {
+		uint8_t flags;
+		uint32_t seq, ack;
+	} odd[] = {
+		{TCP_ACK, 0x5000, 0x777},             /* of a connection that it still has, or in TIME_WAIT */
+		{TCP_ACK | TCP_PSH, 0x5000, ISN + 1}, /* its data */
+		{TCP_ACK | TCP_FIN, 0x5000, ISN + 1}, /* its end */
+		{TCP_SYN | TCP_ACK, 5, 5},            /* for another SYN */
+		{TCP_RST, 0x777, 0},                  /* without an acknowledgement, */
+		{TCP_RST | TCP_ACK, 0, ISN + 77},     /* and with a wrong one */
+	};
+
+	for (unsigned i = 0; i < sizeof(odd) / sizeof(odd[0]); i++) {
+		struct sent s;
+		struct talk t;
+
+		begin_rig(1, N_BACKENDS);
+		t = begin(PROTO_TCP, false, 0);
+		pass_ms(100);
+		feed(RIG_LAN, from_backend(&t, odd[i].flags, odd[i].seq, odd[i].ack));
+		turn();
+		take_all();
+		assert_in_range(ms_until_sent(&s, 3000), 900, 900 + WHEEL_TICK_MS);
+		moved(&t, &s);
+		assert_int_equal(*word_of(false, &t.backend), 0);
+		assert_int_equal(report_of(false, &t.backend).overloads, 1);
+		stop();
+	}
+}
+
 /* Neither the client's next SYN nor any other packet moves the deadline. */
-static void test_retransmission_postpones_nothing(void **state)
+static void retransmission(bool speaks)
 {
 	struct sent s;
 	struct talk t;
@@ -253,17 +286,26 @@ static void test_retransmission_postpones_nothing(void **state)
 		rig.now_ns += 50000000;
 		s = exchange(RIG_WAN, from_client(&t, TCP_SYN, ISN, 0));
 		learn(&t, &s);
-		exchange(RIG_LAN, from_backend(&t, TCP_SYN | TCP_ACK, 5, 5));
+		if (speaks)
+			exchange(RIG_LAN, from_backend(&t, TCP_SYN | TCP_ACK, 5, 5));
 	}
 	ms += ms_until_sent(&s, 3000);
 	assert_in_range(ms, 1000, 1000 + WHEEL_TICK_MS);
 	moved(&t, &s);
+	assert_int_equal(streak_of(false, &t.backend).failures[CONNECT_SILENT], !speaks);
+	assert_int_equal(report_of(false, &t.backend).overloads, speaks);
 	/* And the flow lives as long as it would have, from its last SYN on. */
 	pass_ms(14900);
 	assert_int_equal(n_flows(), 1);
 	pass_ms(300);
 	assert_int_equal(n_flows(), 0);
 	stop();
+}
+
+static void test_retransmission_postpones_nothing(void **state)
+{
+	retransmission(false);
+	retransmission(true);
 }
 
 /* F3: destination unreachable alone, and not "fragmentation needed". */
@@ -541,6 +583,7 @@ int main(void)
 		cmocka_unit_test(test_silent_goes_elsewhere),
 		cmocka_unit_test(test_timer_moves_with_it),
 		cmocka_unit_test(test_timeout_follows_handshakes),
+		cmocka_unit_test(test_odd_answers_are_heard),
 		cmocka_unit_test(test_retransmission_postpones_nothing),
 		cmocka_unit_test(test_unreachable_goes_elsewhere),
 		cmocka_unit_test(test_once),
