@@ -18,7 +18,8 @@ enum {
 
 /* --- judging --- */
 
-#define TTL_ENOUGH 16 /* hops between the gateway and any backend */
+#define TTL_ENOUGH 16  /* hops between the gateway and any backend */
+#define MSS_ENOUGH 536 /* RFC 9293 3.7.1; less is dropped where small segments are feared */
 
 bool syn_is_right(const struct item *it)
 {
@@ -40,8 +41,15 @@ static bool is_common_option(uint8_t option)
 	       option == OPTION_TIMESTAMPS || option == OPTION_FAST_OPEN;
 }
 
-static bool are_options_common(const uint8_t *options, uint8_t len)
+static bool is_mss_common(const uint8_t *option)
 {
+	return option[1] == 4 && (option[2] << 8 | option[3]) >= MSS_ENOUGH;
+}
+
+/* `fast_open`: whether that option is among them. */
+static bool are_options_common(const uint8_t *options, uint8_t len, bool *fast_open)
+{
+	*fast_open = false;
 	for (uint8_t at = 0; at < len && options[at] != OPTION_END;) {
 		if (options[at] == OPTION_NOP) {
 			at++;
@@ -50,18 +58,28 @@ static bool are_options_common(const uint8_t *options, uint8_t len)
 		if (!is_common_option(options[at]) || at + 1 >= len || options[at + 1] < 2 ||
 		    options[at + 1] > len - at)
 			return false;
+		if (options[at] == OPTION_MSS && !is_mss_common(&options[at]))
+			return false;
+		*fast_open |= options[at] == OPTION_FAST_OPEN;
 		at += options[at + 1];
 	}
 	return true;
 }
 
+/* SYN, and what it may say of ECN (RFC 3168 6.1.1). */
+static bool are_flags_common(uint8_t flags)
+{
+	return (flags & ~(TCP_ECE | TCP_CWR)) == TCP_SYN;
+}
+
 bool syn_is_ordinary(const struct item *it)
 {
 	const uint8_t *options = it->frame + it->p.l4_off + sizeof(struct rte_tcp_hdr);
+	bool fast_open;
 
-	return it->p.ttl > TTL_ENOUGH && !(it->p.flags & PACKET_OPTIONS) &&
-	       are_options_common(options, it->p.payload_off - it->p.l4_off - sizeof(struct rte_tcp_hdr)) &&
-	       syn_is_right(it);
+	return it->p.ttl > TTL_ENOUGH && !(it->p.flags & PACKET_OPTIONS) && are_flags_common(it->p.tcp_flags) &&
+	       are_options_common(options, it->p.payload_off - it->p.l4_off - sizeof(struct rte_tcp_hdr), &fast_open) &&
+	       (fast_open || !it->p.payload_len) && syn_is_right(it);
 }
 
 /* --- keeping --- */

@@ -23,7 +23,8 @@ bool syn_is_right(const struct item *it);
 /*
  * True if any backend that takes connections at all answers such a SYN: then its silence says something, and so does
  * making the SYN again. Not one that its sender, or who forges it, made so that hosts or routers pass it over: a wrong
- * checksum, IP options, a TTL that may not last, TCP options of those that share a secret (RFC 2385, RFC 5925).
+ * checksum, IP options, a TTL that may not last, other flags than a SYN has, a tiny MSS, data without fast open, TCP
+ * options of those that share a secret (RFC 2385, RFC 5925).
  */
 bool syn_is_ordinary(const struct item *it);
 

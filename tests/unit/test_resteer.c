@@ -66,15 +66,34 @@ static void test_syn_is_the_clients(void **state)
 }
 
 /* What is wrong with a SYN that backends or routers may pass over in silence. */
-enum odd { ODD_CHECKSUM, ODD_TTL, ODD_MD5, ODD_AO, ODD_MALFORMED, ODD_UNKNOWN, ODDS };
+enum odd {
+	ODD_CHECKSUM,
+	ODD_TTL,
+	ODD_MD5,
+	ODD_AO,
+	ODD_MALFORMED,
+	ODD_UNKNOWN,
+	ODD_MSS,
+	ODD_MSS_LENGTH,
+	ODD_PSH,
+	ODD_URG,
+	ODD_DATA,
+	ODDS,
+};
 
 static size_t make_odd(uint8_t *frame, const struct talk *t, enum odd odd)
 {
 	static const uint8_t options[ODDS][20] = {
-		[ODD_CHECKSUM] = {2, 4, 5, 180}, [ODD_TTL] = {2, 4, 5, 180}, [ODD_MD5] = {19, 18},
-		[ODD_AO] = {1, 1, 29, 16},       [ODD_MALFORMED] = {2, 0},   [ODD_UNKNOWN] = {2, 4, 5, 180, 77, 2},
+		[ODD_CHECKSUM] = {2, 4, 5, 180},
+		[ODD_TTL] = {2, 4, 5, 180},
+		[ODD_MD5] = {19, 18},
+		[ODD_AO] = {1, 1, 29, 16},
+		[ODD_MALFORMED] = {2, 0},
+		[ODD_UNKNOWN] = {2, 4, 5, 180, 77, 2},
+		[ODD_MSS] = {2, 4, 2, 23},
+		[ODD_MSS_LENGTH] = {2, 6, 5, 180},
 	};
-	size_t len = make_syn(frame, t, 0, options[odd], 20);
+	size_t len = make_syn(frame, t, odd == ODD_PSH ? TCP_PSH : odd == ODD_URG ? TCP_URG : 0, options[odd], 20);
 
 	if (odd == ODD_CHECKSUM)
 		frame[ETH + (t->v6 ? 40 : 20) + 16] ^= 0x40;
@@ -82,6 +101,10 @@ static size_t make_odd(uint8_t *frame, const struct talk *t, enum odd odd)
 		frame[ETH + (t->v6 ? 7 : 8)] = 16;
 	if (odd == ODD_TTL && !t->v6)
 		frame_fix_ip4(frame + ETH);
+	if (odd == ODD_DATA) { /* what were options */
+		frame[ETH + (t->v6 ? 40 : 20) + 12] = 5 << 4;
+		fix_tcp(frame, t->v6);
+	}
 	return len;
 }
 
@@ -118,6 +141,40 @@ static void odd_syn(bool v6, enum odd odd)
 	s = exchange(RIG_LAN, refusal(&t));
 	assert_int_equal(s.port, RIG_WAN);
 	stop();
+}
+
+/* And what is not odd: what it says of ECN, the least MSS, fast open with data. */
+static void ordinary_syn(bool v6, uint8_t flags, const uint8_t *options, unsigned len)
+{
+	struct talk t = {.v6 = v6, .proto = PROTO_TCP, .client = 5};
+	uint8_t frame[FRAME_MAX];
+	size_t frame_len = make_syn(frame, &t, flags, options, len);
+	struct sent s;
+
+	if (len == 12) { /* the last eight are data */
+		frame[ETH + (v6 ? 40 : 20) + 12] = (20 + 4) / 4 << 4;
+		fix_tcp(frame, v6);
+	}
+	begin_rig(1, N_BACKENDS);
+	feed_raw(RIG_WAN, 0, frame, frame_len);
+	turn();
+	take_right(&s);
+	learn(&t, &s);
+	assert_in_range(ms_until_sent(&s, 3000), 1000, 1000 + WHEEL_TICK_MS);
+	assert_int_equal(streak_of(v6, &t.backend).failures[CONNECT_SILENT], 1);
+	stop();
+}
+
+static void test_ordinary_syns(void **state)
+{
+	static const uint8_t least_mss[] = {2, 4, 2, 24}, fast_open[12] = {34, 2, 1, 1};
+
+	for (int v6 = 0; v6 < 2; v6++) {
+		ordinary_syn(v6, 0, NULL, 0);
+		ordinary_syn(v6, TCP_ECE | TCP_CWR, linux_options, sizeof(linux_options));
+		ordinary_syn(v6, 0, least_mss, sizeof(least_mss));
+		ordinary_syn(v6, 0, fast_open, sizeof(fast_open));
+	}
 }
 
 static void test_odd_syns_say_nothing(void **state)
@@ -578,6 +635,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_refused_goes_elsewhere),
 		cmocka_unit_test(test_syn_is_the_clients),
+		cmocka_unit_test(test_ordinary_syns),
 		cmocka_unit_test(test_odd_syns_say_nothing),
 		cmocka_unit_test(test_odd_handshakes),
 		cmocka_unit_test(test_silent_goes_elsewhere),
