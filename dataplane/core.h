@@ -201,7 +201,7 @@ struct worker {
 	uint64_t stalled_ns; /* time in which the worker did not run */
 	uint64_t run_ms;     /* now - stalled: what flows age by */
 
-	uint16_t fragmented; /* packets that were cut; the next one's identification follows */
+	uint16_t fragmented; /* packets that were cut, modulo the worker's share of identifications */
 
 	/* own counters; published at the end of a loop */
 	struct ledger ledger;

@@ -19,9 +19,10 @@
  */
 static uint16_t next_id_be(struct worker *w)
 {
-	unsigned share = 65536 / w->dp->config.n_workers;
+	unsigned share = 65536 / w->dp->config.n_workers, id = w->index * share + w->fragmented;
 
-	return htons(w->index * share + w->fragmented++ % share);
+	w->fragmented = w->fragmented + 1u < share ? w->fragmented + 1 : 0;
+	return htons(id);
 }
 
 static void finish(struct rte_mbuf *m, const struct rte_ether_hdr *ethernet)

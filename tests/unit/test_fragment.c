@@ -151,6 +151,40 @@ static void test_identification(void **state)
 	stop();
 }
 
+/* One worker of three, beyond 2^16 packets: no identification comes back before all others of its share were used. */
+static void test_identification_wraps(void **state)
+{
+	static unsigned used[65536]; /* by which packet, last */
+	const unsigned share = 65536 / 3;
+	unsigned first = 65536, last = 0;
+	uint8_t frame[FRAME_MAX];
+	struct frame_spec spec;
+	struct talk t;
+	size_t len;
+
+	start((struct rig_config){.n_backends = 1, .n_workers = 3});
+	t = begin(PROTO_UDP, false, 4);
+	spec = with_payload(from_client(&t, 0, 0, 0), 1400);
+	len = make(&spec, 0, frame);
+	set_mtu(1000);
+	for (unsigned i = 1; i <= 65536 + share + 10; i++) {
+		struct sent s;
+		unsigned id;
+
+		feed_raw(RIG_WAN, 0, frame, len);
+		turn();
+		assert_true(take(&s));
+		id = ntohs(((const struct rte_ipv4_hdr *)(s.frame + ETH))->packet_id);
+		assert_true(take(&s));
+		assert_true(!used[id] || i - used[id] >= share);
+		used[id] = i;
+		first = id < first ? id : first;
+		last = id > last ? id : last;
+	}
+	assert_int_equal(last - first + 1, share);
+	stop();
+}
+
 /* Without buffers nothing leaves of it, and it has a name. */
 static void test_no_buffer(void **state)
 {
@@ -201,6 +235,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_same_packet),
 		cmocka_unit_test(test_identification),
+		cmocka_unit_test(test_identification_wraps),
 		cmocka_unit_test(test_no_buffer),
 		cmocka_unit_test(test_too_many),
 	};
