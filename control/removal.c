@@ -419,9 +419,9 @@ static void say_round(struct services *s, const struct round *round)
 		const struct pinned *p = &round->most[i];
 
 		say(s, EVENT_WARNING, "backend_pinned", &p->info,
-		    "%llu flows are there %llu s after it left, the oldest began %u s ago",
+		    "%llu flows are there %llu s after it left, the oldest began %llu s ago",
 		    (unsigned long long)p->flows, seconds(round->now_ns - removal_of(s, p->info.ref.slot)->removed_ns),
-		    dataplane_oldest_ms(s->dp, p->info.ref.slot) / 1000);
+		    (unsigned long long)dataplane_oldest_ms(s->dp, p->info.ref.slot) / 1000);
 	}
 	if (round->n_backends > round->n)
 		events_add(s->config.events, EVENT_WARNING, "backend_pinned", "names", "backends",

@@ -160,7 +160,7 @@ void dataplane_reap_all(struct dataplane *dp, const struct reap_order *order);
 void dataplane_survey(struct dataplane *dp);
 bool dataplane_survey_done(const struct dataplane *dp);
 /* 0 if the slot had no flow. */
-uint32_t dataplane_oldest_ms(const struct dataplane *dp, uint32_t backend_slot);
+uint64_t dataplane_oldest_ms(const struct dataplane *dp, uint32_t backend_slot);
 
 /* --- routes and neighbours: mirrored from the kernel by control/netlink.c --- */
 

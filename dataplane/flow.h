@@ -158,9 +158,9 @@ struct flow_track {
 /* What birth and end need; no established packet reads it. */
 struct flow_cold {
 	uint64_t hash[DIRS];
-	uint32_t isn;      /* of the client, host order */
-	uint32_t peer_isn; /* of the backend, host order; once it answered */
-	uint32_t born_ms;
+	uint32_t isn;                        /* of the client, host order */
+	uint32_t peer_isn;                   /* of the backend, host order; once it answered */
+	uint64_t born_ms;                    /* of the dataplane's clock, unlike the halves' times */
 	uint64_t packets[DIRS], bytes[DIRS]; /* until the last roll-up; added to the backend's counters too */
 } __attribute__((aligned(64)));
 
@@ -292,6 +292,11 @@ static inline struct flow_cold *flow_cold(const struct flow_table *t, flow_ref r
 static inline struct syn_kept *flow_syn(const struct flow_table *t, flow_ref ref)
 {
 	return flow_ref_is_v6(ref) ? &t->flows6[flow_ref_entry(ref)].syn : &t->flows4[flow_ref_entry(ref)].syn;
+}
+
+static inline uint64_t flow_age_ms(const struct flow_table *t, flow_ref ref, uint64_t now_ns)
+{
+	return now_ns / 1000000 - flow_cold(t, ref)->born_ms;
 }
 
 static inline void flow_put_state(const struct flow_table *t, flow_ref ref, enum flow_state state)

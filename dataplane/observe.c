@@ -252,7 +252,7 @@ static void fill_row(const struct worker *w, flow_ref ref, const struct flow_add
 		.state = flow_state_name[up->state],
 		.service_slot = track->service_slot,
 		.backend_slot = track->backend_slot,
-		.age_ms = (uint32_t)w->run_ms - cold->born_ms,
+		.age_ms = flow_age_ms(&w->flows, ref, w->now_ns),
 		.idle_ms = idle_ms,
 		.expires_ms = wheel_left_ms(&w->flows, ref, w->run_ms),
 		.packets_up = cold->packets[DIR_UP] + up->packets,

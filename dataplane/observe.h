@@ -225,7 +225,8 @@ struct flow_row {
 	uint8_t worker;
 	const char *state; /* static text: "syn_sent", "established", … */
 	uint32_t service_slot, backend_slot;
-	uint32_t age_ms, idle_ms, expires_ms;
+	uint64_t age_ms;
+	uint32_t idle_ms, expires_ms;
 	uint64_t packets_up, packets_down, bytes_up, bytes_down;
 };
 

@@ -153,7 +153,7 @@ bool outcome_attempt_due(struct worker *w, enum cure_mode mode, const struct ipa
 static void add_ended(struct worker *w, flow_ref ref)
 {
 	const struct flow_track *track = flow_track(&w->flows, ref);
-	uint32_t lived_cs = ((uint32_t)w->run_ms - flow_cold(&w->flows, ref)->born_ms) / 10;
+	uint32_t lived_cs = flow_age_ms(&w->flows, ref, w->now_ns) / 10;
 	struct flow_addrs addrs;
 
 	flow_addrs(&w->flows, ref & ~UINT32_C(1), &addrs);

@@ -78,7 +78,7 @@ static void begin(struct worker *w, const struct item *it, const struct policy *
 	track->snat_port_be = snat_port_be;
 	flow_half(&w->flows, it->ref)->last_ms = w->run_ms;
 	flow_half(&w->flows, flow_ref_other(it->ref))->last_ms = w->run_ms;
-	flow_cold(&w->flows, it->ref)->born_ms = w->run_ms;
+	flow_cold(&w->flows, it->ref)->born_ms = w->now_ns / 1000000;
 	flow_put_state(&w->flows, it->ref, it->p.proto == PROTO_TCP ? FLOW_SYN_SENT : FLOW_UDP_UNREPLIED);
 	track->timeout_ms = it->p.proto == PROTO_TCP ? svc->timeouts.syn_sent_ms : svc->timeouts.udp_unreplied_ms;
 	if (it->p.proto == PROTO_TCP && policy->modes.of[CURE_WALL] != CURE_OFF)

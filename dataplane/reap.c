@@ -25,6 +25,7 @@
 /* --- orders, a word each: whoever reads one reads a whole one --- */
 
 #define SPREAD_UNIT_MS      100
+#define START_UNIT_MS       16 /* an order may stand for a year */
 
 #define CAUSE_BITS          2
 #define MIN_AGE_BITS        20
@@ -41,13 +42,13 @@ static uint64_t clamp(uint64_t value, uint64_t max)
 	return value < max ? value : max;
 }
 
-static uint64_t pack(const struct reap_order *o, uint32_t start_ms)
+static uint64_t pack(const struct reap_order *o, uint64_t start_ms)
 {
 	uint64_t spread = clamp(o->spread_ms, REAP_SPREAD_MAX_MS) / SPREAD_UNIT_MS;
 	uint64_t min_age_s = clamp(o->min_age_s, REAP_MIN_AGE_MAX_S);
 
-	return (uint64_t)start_ms << (SPREAD_BITS + MIN_AGE_BITS + CAUSE_BITS) | spread << (MIN_AGE_BITS + CAUSE_BITS) |
-	       min_age_s << CAUSE_BITS | o->cause;
+	return (start_ms / START_UNIT_MS) << (SPREAD_BITS + MIN_AGE_BITS + CAUSE_BITS) |
+	       spread << (MIN_AGE_BITS + CAUSE_BITS) | min_age_s << CAUSE_BITS | o->cause;
 }
 
 static enum reap_cause cause_of(uint64_t packed)
@@ -55,9 +56,16 @@ static enum reap_cause cause_of(uint64_t packed)
 	return packed & ((1 << CAUSE_BITS) - 1);
 }
 
-static struct reap_order unpack(uint64_t packed, uint32_t *start_ms)
+/* A worker's clock is that of its loop: it may be behind the order's. */
+static int64_t since_ms(const struct worker *w, uint32_t start)
 {
-	*start_ms = packed >> (SPREAD_BITS + MIN_AGE_BITS + CAUSE_BITS);
+	return (int64_t)(int32_t)((uint32_t)(w->now_ns / 1000000 / START_UNIT_MS) - start) * START_UNIT_MS;
+}
+
+/* `start`: see since_ms(). */
+static struct reap_order unpack(uint64_t packed, uint32_t *start)
+{
+	*start = packed >> (SPREAD_BITS + MIN_AGE_BITS + CAUSE_BITS);
 	return (struct reap_order){
 		.cause = cause_of(packed),
 		.spread_ms = (packed >> (MIN_AGE_BITS + CAUSE_BITS) & ((1 << SPREAD_BITS) - 1)) * SPREAD_UNIT_MS,
@@ -121,7 +129,7 @@ void reap_forget(struct dataplane *dp, uint32_t slot)
 /* Written by one worker; read by decide when the worker has walked that survey whole. */
 struct reap_oldest {
 	uint32_t survey; /* 0: none yet */
-	uint32_t age_ms;
+	uint64_t age_ms;
 };
 
 void dataplane_survey(struct dataplane *dp)
@@ -141,13 +149,13 @@ bool dataplane_survey_done(const struct dataplane *dp)
 	return true;
 }
 
-uint32_t dataplane_oldest_ms(const struct dataplane *dp, uint32_t backend_slot)
+uint64_t dataplane_oldest_ms(const struct dataplane *dp, uint32_t backend_slot)
 {
-	uint32_t oldest_ms = 0;
+	uint64_t oldest_ms = 0;
 
 	for (unsigned i = 0; i < dp->config.n_workers; i++) {
 		const struct reap_oldest *o = &dp->workers[i]->reaper.oldest[backend_slot];
-		uint32_t age_ms = __atomic_load_n(&o->age_ms, __ATOMIC_RELAXED);
+		uint64_t age_ms = __atomic_load_n(&o->age_ms, __ATOMIC_RELAXED);
 
 		if (__atomic_load_n(&o->survey, __ATOMIC_RELAXED) == dp->cells.reap.survey && age_ms > oldest_ms)
 			oldest_ms = age_ms;
@@ -155,15 +163,10 @@ uint32_t dataplane_oldest_ms(const struct dataplane *dp, uint32_t backend_slot)
 	return oldest_ms;
 }
 
-static uint32_t age_ms(const struct worker *w, flow_ref up)
-{
-	return (uint32_t)w->run_ms - flow_cold(&w->flows, up)->born_ms;
-}
-
 static void survey(struct worker *w, flow_ref up, uint32_t backend_slot)
 {
 	struct reap_oldest *o = &w->reaper.oldest[backend_slot];
-	uint32_t age = age_ms(w, up);
+	uint64_t age = flow_age_ms(&w->flows, up, w->now_ns);
 
 	if (o->survey == w->reaper.survey && o->age_ms >= age)
 		return;
@@ -194,17 +197,16 @@ static uint64_t order_for(const struct worker *w, uint32_t backend_slot)
 /* Idle flows have their moments in the first half of the spread, the others in the second one. */
 static bool is_due(const struct worker *w, flow_ref up, uint64_t packed)
 {
-	uint32_t start_ms, elapsed_ms, moment_ms;
-	struct reap_order order = unpack(packed, &start_ms);
+	uint32_t start;
+	struct reap_order order = unpack(packed, &start);
+	int64_t elapsed_ms = since_ms(w, start), age_ms = flow_age_ms(&w->flows, up, w->now_ns), moment_ms;
 
-	elapsed_ms = (uint32_t)clock_ms(w->now_ns) - start_ms;
-	if (order.min_age_s && age_ms(w, up) < (uint64_t)order.min_age_s * 1000 + elapsed_ms)
+	if (order.min_age_s && age_ms < (int64_t)order.min_age_s * 1000 + elapsed_ms)
 		return false;
 	moment_ms = (uint64_t)(uint32_t)flow_cold(&w->flows, up)->hash[DIR_UP] * order.spread_ms >> 33;
 	if (!ends_are_idle(w, up))
 		moment_ms += order.spread_ms / 2;
-	/* A worker's clock is that of its loop: it may be behind the order's. */
-	return (int32_t)(elapsed_ms - moment_ms) >= 0;
+	return elapsed_ms >= moment_ms;
 }
 
 /* Both ends know already: it goes without a word, and without being counted. */

@@ -239,6 +239,48 @@ static void test_min_age(void **state)
 	stop();
 }
 
+/* Time in which the workers did not run is time all the same: the same for the flows' age and for the order's. */
+static void test_min_age_over_a_stall(void **state)
+{
+	start((struct rig_config){.n_backends = 1});
+	establish(false, 1);
+	pass_ms(6000);
+	establish(false, 2);
+	dataplane_reap(rig.dp, slot_of(false, PROTO_TCP, 0), &(struct reap_order){.cause = REAP_DRAIN, .min_age_s = 5});
+	rig.now_ns += 20000000000;
+	walk();
+	assert_int_equal(take_everything(), 2);
+	assert_int_equal(n_flows(), 1);
+	stop();
+}
+
+/* Beyond what 32 bits of milliseconds hold, flows and orders alike. */
+static void test_min_age_of_months(void **state)
+{
+	const uint64_t wrap_ms = UINT64_C(1) << 32;
+
+	start((struct rig_config){.n_backends = 1});
+	establish(false, 1);
+	rig.now_ns += (wrap_ms + 1000) * 1000000;
+	turn();
+	establish(false, 2);
+	dataplane_survey(rig.dp);
+	turns(16);
+	assert_int_equal(dataplane_oldest_ms(rig.dp, slot_of(false, PROTO_TCP, 0)), wrap_ms + 1000);
+	dataplane_reap(rig.dp, slot_of(false, PROTO_TCP, 0), &(struct reap_order){.cause = REAP_DRAIN, .min_age_s = 5});
+	pass_ms(200);
+	assert_int_equal(take_everything(), 2);
+	assert_int_equal(n_flows(), 1);
+	/* The second one was young when it was ordered, and stays so. */
+	for (int half = 1; half <= 3; half++) {
+		rig.now_ns += wrap_ms / 2 * 1000000;
+		walk();
+		walk();
+		assert_int_equal(n_flows(), 1);
+	}
+	stop();
+}
+
 /* --- when --- */
 
 /* Evenly over the spread: who is idle in its first half, the others in the second. */
@@ -558,14 +600,24 @@ static void test_threads(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_idle),          cmocka_unit_test(test_busy),
-		cmocka_unit_test(test_handshake),     cmocka_unit_test(test_silent),
-		cmocka_unit_test(test_one_slot_only), cmocka_unit_test(test_cancel),
-		cmocka_unit_test(test_slot_reuse),    cmocka_unit_test(test_min_age),
-		cmocka_unit_test(test_spread),        cmocka_unit_test(test_budget_of_a_loop),
-		cmocka_unit_test(test_rate),          cmocka_unit_test(test_modes),
-		cmocka_unit_test(test_would_is_did),  cmocka_unit_test(test_two_workers),
-		cmocka_unit_test(test_survey),        cmocka_unit_test(test_naps),
+		cmocka_unit_test(test_idle),
+		cmocka_unit_test(test_busy),
+		cmocka_unit_test(test_handshake),
+		cmocka_unit_test(test_silent),
+		cmocka_unit_test(test_one_slot_only),
+		cmocka_unit_test(test_cancel),
+		cmocka_unit_test(test_slot_reuse),
+		cmocka_unit_test(test_min_age),
+		cmocka_unit_test(test_min_age_over_a_stall),
+		cmocka_unit_test(test_min_age_of_months),
+		cmocka_unit_test(test_spread),
+		cmocka_unit_test(test_budget_of_a_loop),
+		cmocka_unit_test(test_rate),
+		cmocka_unit_test(test_modes),
+		cmocka_unit_test(test_would_is_did),
+		cmocka_unit_test(test_two_workers),
+		cmocka_unit_test(test_survey),
+		cmocka_unit_test(test_naps),
 		cmocka_unit_test(test_threads),
 	};
 
