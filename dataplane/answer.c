@@ -139,7 +139,7 @@ static enum verdict limit(struct worker *w, const struct item *it, const struct 
 	case VERDICT_answer_stray_rst:
 		return answer_limits_stray(w->limits, to, w->now_ns) ? verdict : VERDICT_shed_stray_limit;
 	case VERDICT_answer_reset_again:
-		return verdict; /* counted per flow */
+		return verdict; /* limited in silence.c */
 	case VERDICT_answer_echo:
 		return answer_limits_echo(w->limits, w->now_ns) ? verdict : VERDICT_shed_icmp_limit;
 	case VERDICT_answer_too_big:

@@ -256,14 +256,14 @@ bool answer_limits_ptb(struct answer_limits *l, uint64_t flow_hash, const struct
 	return true;
 }
 
-bool answer_limits_ends(struct answer_limits *l, uint64_t now_ns)
+bool answer_limits_ends(struct answer_limits *l, unsigned n_rsts, uint64_t now_ns)
 {
 	struct gcra *total = &l->kinds[ANSWER_REFUSED].total;
 
 	if (!gcra_test(total, &l->ends, now_ns))
 		return false;
-	gcra_take(total, &l->ends, now_ns);
-	gcra_take(total, &l->ends, now_ns);
+	for (unsigned i = 0; i < n_rsts; i++)
+		gcra_take(total, &l->ends, now_ns);
 	return true;
 }
 

@@ -142,10 +142,10 @@ struct wall {
 	unsigned n_opened;
 };
 
-/* What the worker may send of its own accord: its share. silence.c's. */
+/* What the worker may ask of its own accord: its share. silence.c's. */
 struct silence_pace {
-	struct gcra_rate probe_rate, end_rate;
-	struct gcra probes, ends;
+	struct gcra_rate probe_rate;
+	struct gcra probes;
 };
 
 /* Whether silence is evidence: hearing.h. */

@@ -231,7 +231,7 @@ static bool end_flow(struct worker *w, flow_ref up, const struct kind *kind)
 	const struct flow_half *half = flow_half(&w->flows, up);
 
 	if (!is_closed(half->state)) {
-		if (half->proto == PROTO_TCP && !answer_limits_ends(w->limits, w->now_ns))
+		if (half->proto == PROTO_TCP && !answer_limits_ends(w->limits, DIRS, w->now_ns))
 			return false;
 		outcome_action_due_at(w, up, CURE_ENFORCE, kind->action, flow_track(&w->flows, up)->backend_slot);
 		if (half->proto == PROTO_TCP)

@@ -10,7 +10,6 @@
 
 #define SECOND_NS      1000000000ull
 #define PROBES_PER_S   20000 /* of the whole gateway */
-#define ENDS_PER_S     5000  /* flows, a RST to either side */
 #define RESETTING_MS   5000
 #define RESETS_AGAIN   3     /* per side */
 #define SUSPECT_MS     60000 /* how soon a backend has to speak up for its path to be blamed */
@@ -24,9 +23,8 @@
 int silence_init(struct silence_pace *s, unsigned n_workers)
 {
 	uint64_t per_ns = n_workers * SECOND_NS;
-	int err = gcra_rate_init(&s->probe_rate, PROBES_PER_S, per_ns, gcra_default_burst(PROBES_PER_S, per_ns));
 
-	return err ? err : gcra_rate_init(&s->end_rate, ENDS_PER_S, per_ns, gcra_default_burst(ENDS_PER_S, per_ns));
+	return gcra_rate_init(&s->probe_rate, PROBES_PER_S, per_ns, gcra_default_burst(PROBES_PER_S, per_ns));
 }
 
 /* --- when --- */
@@ -187,14 +185,10 @@ static bool tell(struct worker *w, flow_ref to, enum made kind)
 /* False: too many end at once, this one will later. */
 static bool may_end(struct worker *w, flow_ref up, struct flow_track *track)
 {
-	struct silence_pace *s = &w->silence;
-
-	if (!gcra_test(&s->ends, &s->end_rate, w->now_ns)) {
-		put_off(w, up, track);
-		return false;
-	}
-	gcra_take(&s->ends, &s->end_rate, w->now_ns);
-	return true;
+	if (answer_limits_ends(w->limits, DIRS, w->now_ns))
+		return true;
+	put_off(w, up, track);
+	return false;
 }
 
 static void end(struct worker *w, flow_ref up, struct flow_track *track, enum made kind)
@@ -221,15 +215,10 @@ static bool is_untold(const struct flow_track *track)
 /* A way may open to many ends at once. They are paced as those that had one. */
 static void tell_untold(struct worker *w, flow_ref up, struct flow_track *track)
 {
-	struct silence_pace *s = &w->silence;
-
-	for (enum flow_dir dir = DIR_UP; dir < DIRS; dir++) {
-		if (!(track->marks & FLOW_MARK_UNTOLD(dir)) || !gcra_test(&s->ends, &s->end_rate, w->now_ns) ||
-		    !tell(w, up | dir, MADE_rst_later))
-			continue;
-		gcra_take(&s->ends, &s->end_rate, w->now_ns);
-		track->marks &= ~FLOW_MARK_UNTOLD(dir);
-	}
+	for (enum flow_dir dir = DIR_UP; dir < DIRS; dir++)
+		if (track->marks & FLOW_MARK_UNTOLD(dir) && has_way(w, up | dir) &&
+		    answer_limits_ends(w->limits, 1, w->now_ns) && tell(w, up | dir, MADE_rst_later))
+			track->marks &= ~FLOW_MARK_UNTOLD(dir);
 }
 
 bool silence_is_told(struct worker *w, flow_ref up)
@@ -517,7 +506,8 @@ enum verdict silence_tell_again(struct worker *w, const struct item *it)
 
 	if (flow_ref_dir(it->ref) == DIR_DOWN)
 		silence_backend_lives(w, flow_track(&w->flows, it->ref)->backend_slot);
-	if (!(it->p.tcp_flags & TCP_ACK) || half->probes == RESETS_AGAIN)
+	if (!(it->p.tcp_flags & TCP_ACK) || half->probes == RESETS_AGAIN ||
+	    !answer_limits_ends(w->limits, 1, w->now_ns))
 		return VERDICT_shed_reset_again;
 	half->probes++;
 	return VERDICT_answer_reset_again;

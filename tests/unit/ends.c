@@ -155,6 +155,12 @@ uint64_t would(enum action action)
 	return rig.worker->ledger.would[action];
 }
 
+void use_up_ends(void)
+{
+	while (answer_limits_ends(rig.worker->limits, 1, rig.now_ns + 2 * STEP_NS))
+		;
+}
+
 struct backend_report backend(void)
 {
 	struct backend_report r;

@@ -191,15 +191,40 @@ static void test_ends_come_first(void **state)
 
 		refused += answer_limits_refused(l, &a, now_ns);
 		if (i % 50 == 0)
-			ended += answer_limits_ends(l, now_ns);
+			ended += answer_limits_ends(l, 2, now_ns);
 	}
 	assert_int_equal(ended, 1000);
 	assert_in_range(refused + 2 * ended, 9890, 10352);
 	/* Alone: two RSTs each, 9 000 in a second and 150 ms of it at once. */
 	for (uint32_t i = ended = 0; i < 50000; i++)
-		ended += answer_limits_ends(l, LATER_NS + 2 * SECOND_NS + i * (SECOND_NS / 50000));
+		ended += answer_limits_ends(l, 2, LATER_NS + 2 * SECOND_NS + i * (SECOND_NS / 50000));
 	assert_in_range(2 * ended, 10346, 10354);
 	answer_limits_destroy(l);
+}
+
+/* D-9: everything that resets, at once and as much of each as may come: 10 000 RST/s, and what goes at once. */
+static void test_whole_gateway(void **state)
+{
+	for (unsigned n_workers = 1; n_workers <= 3; n_workers += 2) {
+		struct answer_limits *workers[3];
+		unsigned n = 0;
+
+		for (unsigned w = 0; w < n_workers; w++)
+			workers[w] = create(n_workers);
+		for (uint32_t i = 0; i < 5 * 20000; i++)
+			for (unsigned w = 0; w < n_workers; w++) {
+				struct ipaddr a = v4(i);
+				uint64_t now_ns = LATER_NS + i * (SECOND_NS / 20000);
+
+				n += answer_limits_stray(workers[w], &a, now_ns);
+				n += answer_limits_refused(workers[w], &a, now_ns);
+				n += 2 * answer_limits_ends(workers[w], 2, now_ns);
+				n += answer_limits_ends(workers[w], 1, now_ns);
+			}
+		assert_in_range(n, 5 * 10000, 5 * 10000 + 100 + 1350 + 4 * n_workers);
+		for (unsigned w = 0; w < n_workers; w++)
+			answer_limits_destroy(workers[w]);
+	}
 }
 
 static void test_kinds_are_apart(void **state)
@@ -315,6 +340,7 @@ int main(void)
 		cmocka_unit_test(test_in_all),
 		cmocka_unit_test(test_shares_of_all),
 		cmocka_unit_test(test_ends_come_first),
+		cmocka_unit_test(test_whole_gateway),
 		cmocka_unit_test(test_kinds_are_apart),
 		cmocka_unit_test(test_ipv6_by_64),
 		cmocka_unit_test(test_denied_changes_nothing),

@@ -409,6 +409,33 @@ static void test_closed_while_waiting(void **state)
 	stop();
 }
 
+/* D-9: more RSTs leave than may. Who ends meanwhile does so later; what is said again is not said. */
+static void test_ends_are_limited(void **state)
+{
+	struct sent s;
+
+	begin_rig((struct rig_config){0});
+	handshake(false, ISN, PEER, true);
+	await_probes();
+	for (int i = 1; i < PROBES; i++)
+		await_made(PROBE_EVERY_MS + 300);
+	for (int ms = 0; ms < PROBE_EVERY_MS + 2000; ms += 40) {
+		use_up_ends();
+		pass_ms(40);
+		take_none();
+	}
+	assert_true(did(ACTION_put_off) > 0);
+	await_made(1500);
+	check_resets();
+	use_up_ends();
+	refused(RIG_LAN, spec_of(DIR_DOWN, TCP_ACK, 1, 2), VERDICT_shed_reset_again);
+	pass_ms(400);
+	s = exchange(RIG_LAN, spec_of(DIR_DOWN, TCP_ACK, 1, 2));
+	assert_int_equal(s.p.tcp_flags, TCP_RST);
+	assert_int_equal(verdicts(VERDICT_answer_reset_again), 1);
+	stop();
+}
+
 static void test_begins_anew_while_resetting(void **state)
 {
 	struct talk again;
@@ -695,6 +722,7 @@ int main(void)
 		cmocka_unit_test(test_data_while_asked),
 		cmocka_unit_test(test_data_and_silence_while_asked),
 		cmocka_unit_test(test_closed_while_waiting),
+		cmocka_unit_test(test_ends_are_limited),
 		cmocka_unit_test(test_begins_anew_while_resetting),
 		cmocka_unit_test(test_shadow_and_off_change_no_byte),
 		cmocka_unit_test(test_shadow_of_the_dead),

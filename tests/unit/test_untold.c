@@ -97,15 +97,6 @@ static void test_peer_dead(void **state)
 	stop();
 }
 
-/* As other connections that end would, until the next step of the clock. */
-static void use_up(void)
-{
-	struct silence_pace *pace = &rig.worker->silence;
-
-	while (gcra_test(&pace->ends, &pace->end_rate, rig.now_ns + 2 * STEP_NS))
-		gcra_take(&pace->ends, &pace->end_rate, rig.now_ns);
-}
-
 /* The way opens to many at once: no more of them are told than the limit on ends allows. */
 static void test_pace(void **state)
 {
@@ -116,7 +107,7 @@ static void test_pace(void **state)
 	pass_ms(IDLE_MS + 200);
 	put_neighbour(NEIGHBOUR_USABLE);
 	for (int ms = 0; ms < 3000; ms += 40) {
-		use_up();
+		use_up_ends();
 		pass_ms(40);
 	}
 	assert_int_equal(rig.worker->ledger.made[MADE_rst_later], 0);
