@@ -27,15 +27,19 @@ static uint32_t expected_seq(const struct worker *w, const struct flow_half *sen
 	return receiver->ack;
 }
 
-void ends_tell(struct worker *w, flow_ref up, enum made kind)
+unsigned ends_tell(struct worker *w, flow_ref up, enum made kind)
 {
+	unsigned untold = 0;
+
 	for (enum flow_dir dir = DIR_UP; dir < DIRS; dir++) {
 		const struct flow_half *sender = flow_half(&w->flows, up | dir);
 		const struct flow_half *receiver = flow_half(&w->flows, up | !dir);
 
-		segment_send(w, &w->burst, up | dir, expected_seq(w, sender, receiver), receiver->end,
-			     TCP_RST | TCP_ACK, kind);
+		if (!segment_send(w, &w->burst, up | dir, expected_seq(w, sender, receiver), receiver->end,
+				  TCP_RST | TCP_ACK, kind))
+			untold |= 1 << dir;
 	}
+	return untold;
 }
 
 bool ends_are_idle(const struct worker *w, flow_ref up)

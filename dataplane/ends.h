@@ -7,9 +7,10 @@
 /*
  * One RST to either end, counted as made. Each carries the number that its receiver expects, so that it is taken at
  * once (RFC 5961 3.2); where that cannot be known, as data is under way, the receiver asks back, and the answer to its
- * challenge, then a stray, is exact. The burst must have been stamped; the flow stays as it is.
+ * challenge, then a stray, is exact. The burst must have been stamped; the flow stays as it is. Returns a bit per
+ * direction whose receiver there was no way to.
  */
-void ends_tell(struct worker *w, flow_ref up, enum made kind);
+unsigned ends_tell(struct worker *w, flow_ref up, enum made kind);
 
 /* Nothing that either end sent waits for its acknowledgement: nobody is in the middle of anything. True for UDP. */
 bool ends_are_idle(const struct worker *w, flow_ref up);

@@ -12,6 +12,7 @@
 #include "outcome_worker.h"
 #include "pipeline.h"
 #include "place.h"
+#include "silence.h"
 #include "steer.h"
 
 #include <errno.h>
@@ -225,18 +226,30 @@ static void count_would(struct worker *w, flow_ref up, enum action action)
 	outcome_action_due_at(w, up, CURE_SHADOW, action, track->backend_slot);
 }
 
-/* False: not now, as there were too many RSTs. */
+/* Both ends hear of it, at once or later. False: not now, as there were too many RSTs. */
+static bool end_tcp(struct worker *w, flow_ref up, const struct kind *kind)
+{
+	unsigned untold;
+
+	if (!answer_limits_ends(w->limits, DIRS, w->now_ns))
+		return false;
+	outcome_action_due_at(w, up, CURE_ENFORCE, kind->action, flow_track(&w->flows, up)->backend_slot);
+	untold = ends_tell(w, up, kind->made);
+	if (untold)
+		silence_tell_later(w, up, untold);
+	else
+		flow_end(w, up, true);
+	return true;
+}
+
 static bool end_flow(struct worker *w, flow_ref up, const struct kind *kind)
 {
 	const struct flow_half *half = flow_half(&w->flows, up);
 
-	if (!is_closed(half->state)) {
-		if (half->proto == PROTO_TCP && !answer_limits_ends(w->limits, DIRS, w->now_ns))
-			return false;
+	if (half->proto == PROTO_TCP && !is_closed(half->state))
+		return end_tcp(w, up, kind);
+	if (!is_closed(half->state))
 		outcome_action_due_at(w, up, CURE_ENFORCE, kind->action, flow_track(&w->flows, up)->backend_slot);
-		if (half->proto == PROTO_TCP)
-			ends_tell(w, up, kind->made);
-	}
 	flow_end(w, up, true);
 	return true;
 }
@@ -251,7 +264,8 @@ static int look_at(struct worker *w, flow_ref up)
 
 	if (w->reaper.survey != w->reaper.surveyed)
 		survey(w, up, track->backend_slot);
-	if (!order || !is_due(w, up, order))
+	/* One that was ended before is over when both ends know. */
+	if (!order || flow_half(&w->flows, up)->state == FLOW_RESETTING || !is_due(w, up, order))
 		return 0;
 	mode = flow_mode(track, kind->cure);
 	now = w->burst.policy->modes.of[kind->cure];

@@ -5,6 +5,7 @@
 #include "route.h"
 #include "segment.h"
 #include "tcp.h"
+#include "wall.h"
 
 #include <rte_tcp.h>
 
@@ -205,6 +206,25 @@ static void end(struct worker *w, flow_ref up, struct flow_track *track, enum ma
 	flow_put_state(&w->flows, up, FLOW_RESETTING);
 	track->asked_ms = w->run_ms;
 	look_in(w, track, LOOK_RESETTING, told ? RESETTING_MS : NO_WAY_MS);
+}
+
+void silence_tell_later(struct worker *w, flow_ref up, unsigned untold)
+{
+	struct flow_track *track = flow_track(&w->flows, up);
+	struct flow_half *client = flow_half(&w->flows, up | DIR_UP), *backend = flow_half(&w->flows, up | DIR_DOWN);
+
+	/* What the backend expects, if it has the SYN. */
+	if (client->state == FLOW_SYN_SENT)
+		backend->ack = client->end;
+	wall_leave(w, up);
+	for (enum flow_dir dir = DIR_UP; dir < DIRS; dir++)
+		if (untold >> dir & 1)
+			track->marks |= FLOW_MARK_UNTOLD(dir);
+	client->probes = backend->probes = 0;
+	flow_put_state(&w->flows, up, FLOW_RESETTING);
+	track->asked_ms = w->run_ms;
+	look_in(w, track, LOOK_RESETTING, NO_WAY_MS);
+	wheel_move(&w->wheel, &w->flows, up, w->run_ms);
 }
 
 static bool is_untold(const struct flow_track *track)

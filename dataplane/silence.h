@@ -34,6 +34,12 @@ bool silence_is_over(struct worker *w, flow_ref up);
 bool silence_is_told(struct worker *w, flow_ref up);
 
 /*
+ * A flow that is on the wheel, in any state, was ended, and nobody told the receivers of the directions in `untold`, a
+ * bit each: it lives on in FLOW_RESETTING until they are.
+ */
+void silence_tell_later(struct worker *w, flow_ref up, unsigned untold);
+
+/*
  * A packet, within the window, of a side that has probes to answer. VERDICT_NONE, or that it ends here: then it is
  * nothing but the answer, and says nothing to the other side.
  */

@@ -141,6 +141,77 @@ static void test_handshake(void **state)
 	}
 }
 
+static const uint8_t first_backend_mac[6] = {2, 0, 0, 0, 3, 1};
+
+static void put_backend(bool v6, enum neighbour_state state)
+{
+	dataplane_neighbour_update(rig.dp, RIG_LAN, &rig.backends[v6][SET_TCP][0].addr, state, first_backend_mac);
+}
+
+/* There is no way to the backend: the client hears at once, the backend when there is, with the number it expects. */
+static void told_later(bool v6, enum flow_state state)
+{
+	struct talk t;
+	struct sent s;
+
+	start((struct rig_config){.n_backends = 1});
+	t = state == FLOW_ESTABLISHED ? establish(v6, 3) : begin(PROTO_TCP, v6, 3);
+	if (state == FLOW_SYN_RECV)
+		exchange(RIG_LAN, from_backend(&t, TCP_SYN | TCP_ACK, PEER, ISN + 1));
+	put_backend(v6, NEIGHBOUR_GONE);
+	dataplane_reap(rig.dp, slot_of(v6, PROTO_TCP, 0), &now_all);
+	walk();
+	take_right(&s);
+	check_rst(&s, RIG_WAN, TCP_RST | TCP_ACK, state == FLOW_SYN_SENT ? 0 : PEER + 1, ISN + 1);
+	/* The order stands, and ends it but once. */
+	pass_ms(3000);
+	take_none();
+	assert_int_equal(only_state(v6), FLOW_RESETTING);
+	assert_int_equal(did(ACTION_drain_rst), 1);
+	put_backend(v6, NEIGHBOUR_USABLE);
+	pass_ms(1200);
+	take_right(&s);
+	check_rst(&s, RIG_LAN, TCP_RST | TCP_ACK, ISN + 1, state == FLOW_SYN_SENT ? 0 : PEER + 1);
+	pass_ms(5500);
+	take_none();
+	assert_int_equal(n_flows(), 0);
+	assert_int_equal(did(ACTION_drain_rst), 1);
+	assert_int_equal(did(ACTION_rst_untold), 0);
+	assert_int_equal(rig.worker->ledger.made[MADE_rst_drain], 1);
+	assert_int_equal(rig.worker->ledger.made[MADE_rst_later], 1);
+	stop();
+}
+
+static void test_told_later(void **state)
+{
+	for (int v6 = 0; v6 < 2; v6++) {
+		told_later(v6, FLOW_SYN_SENT);
+		told_later(v6, FLOW_SYN_RECV);
+		told_later(v6, FLOW_ESTABLISHED);
+	}
+}
+
+/* It never comes back: the slot is free all the same, and that somebody was not told is counted. */
+static void test_untold(void **state)
+{
+	struct sent s;
+
+	start((struct rig_config){.n_backends = 1});
+	establish(false, 3);
+	put_backend(false, NEIGHBOUR_GONE);
+	dataplane_reap_all(rig.dp, &(struct reap_order){.cause = REAP_STOP});
+	walk();
+	take_right(&s);
+	assert_int_equal(s.port, RIG_WAN);
+	pass_ms(11500);
+	take_none();
+	assert_int_equal(n_flows(), 0);
+	assert_true(dataplane_backend_unused(rig.dp, slot_of(false, PROTO_TCP, 0)));
+	assert_int_equal(did(ACTION_rst_stop), 1);
+	assert_int_equal(did(ACTION_rst_untold), 1);
+	stop();
+}
+
 /* UDP has no RST, and who closed or was reset knows already. */
 static void test_silent(void **state)
 {
@@ -604,6 +675,8 @@ int main(void)
 		cmocka_unit_test(test_busy),
 		cmocka_unit_test(test_handshake),
 		cmocka_unit_test(test_silent),
+		cmocka_unit_test(test_told_later),
+		cmocka_unit_test(test_untold),
 		cmocka_unit_test(test_one_slot_only),
 		cmocka_unit_test(test_cancel),
 		cmocka_unit_test(test_slot_reuse),
