@@ -152,10 +152,21 @@ struct silence_pace {
 struct hearing {
 	bool wanted;        /* by someone who would take silence for evidence */
 	bool behind;        /* within a turn: some ring was not read to its end */
-	uint64_t others_ns; /* within a turn: what came to others until then is in our rings */
-	uint64_t heard_ns;  /* what came until then, to whichever worker, was read */
-	uint64_t lost;      /* frames that devices and rings had lost when they were asked last */
-	uint64_t lost_at_ns, lost_looked_ns;
+	unsigned turns;     /* since the rings' ends were marked */
+	uint64_t marked_ns; /* when that was */
+	uint64_t
+		others_ns; /* what came to others until then was in our rings when they were marked; 0: not looked at */
+	uint64_t heard_ns; /* what came until then, to whichever worker, was read */
+};
+
+/* Frames that were lost on their way in, by the port that they came to: hearing.c. */
+struct losses {
+	_Atomic uint64_t asked_ns; /* when devices were asked last */
+	_Atomic bool asking;       /* some worker does, and has what is not atomic */
+	struct port_losses {
+		_Atomic uint64_t noticed_ns; /* when more had been lost than before; 0: never */
+		uint64_t lost;
+	} ports[DATAPLANE_MAX_PORTS];
 };
 
 struct flow_command; /* observe.c */
@@ -212,11 +223,12 @@ struct worker {
 	struct reaper reaper;
 	struct want_memory wants[WANT_MEMORY];
 	struct path_memory path;
-	uint64_t wants_denied;   /* wishes beyond dp->want_rate */
-	struct rte_ring *orders; /* from decide: order.c */
-	uint64_t orders_done;    /* read by decide */
-	struct rte_ring *notes;  /* to decide: note.c */
-	bool notes_added;        /* and decide was not told yet */
+	uint64_t handover_lost[DATAPLANE_MAX_PORTS]; /* established traffic that found a full ring; others read it */
+	uint64_t wants_denied;                       /* wishes beyond dp->want_rate */
+	struct rte_ring *orders;                     /* from decide: order.c */
+	uint64_t orders_done;                        /* read by decide */
+	struct rte_ring *notes;                      /* to decide: note.c */
+	bool notes_added;                            /* and decide was not told yet */
 	uint64_t notes_lost;
 
 	/* read by others */
@@ -253,6 +265,7 @@ struct dataplane {
 	 */
 	struct rte_ring *rings[RX_CLASSES][DATAPLANE_MAX_WORKERS][DATAPLANE_MAX_WORKERS];
 	struct cells cells;                    /* changed by workers and decide, as each says */
+	struct losses losses;                  /* changed by workers, as hearing.c says */
 	struct client_table clients, prefixes; /* changed by workers, as client.h says */
 	struct mtu_table mtus;                 /* written by decide, read by workers */
 	struct gcra wants;                     /* of all workers: what decide is asked to resolve */

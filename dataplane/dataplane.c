@@ -6,6 +6,7 @@
 #include "observe_worker.h"
 #include "outcome_worker.h"
 #include "reap.h"
+#include "steer.h"
 #include "worker.h"
 
 #include <errno.h>
@@ -17,8 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define HANDOVER_RING 1024
-#define PATH_MTUS     65536 /* learned, in all; a power of two */
+#define PATH_MTUS 65536 /* learned, in all; a power of two */
 
 #ifdef GRACE_TSAN
 char grace_anchor;

@@ -144,6 +144,7 @@ struct flow_track {
 	uint8_t marks;       /* FLOW_MARK_* */
 	uint8_t look;        /* enum flow_look */
 	uint8_t scale[DIRS]; /* log2 of the unit of that sender's windows (RFC 7323 2) */
+	uint8_t doubts;      /* how often in a row its silence was none to go by: wall.c, then silence.c */
 	uint16_t modes;      /* of the cures, at its birth: cure_pack() */
 	uint32_t service_slot;
 	uint32_t backend_slot;

@@ -45,6 +45,7 @@ struct port {
 	const struct port_ops *ops;
 	struct port_config config;
 	int index;
+	uint32_t depth; /* frames of a class that may wait in a queue */
 	struct port_queue *queues[DATAPLANE_MAX_QUEUES];
 	/* Written by decide, read by workers; relaxed. */
 	uint64_t *heartbeat[DATAPLANE_MAX_QUEUES];

@@ -187,14 +187,16 @@ static struct rte_eth_conf conf_of(const struct rte_eth_dev_info *info, unsigned
 	return conf;
 }
 
-static int configure(uint16_t eth, const struct rte_eth_dev_info *info, unsigned n_queues, struct rte_mempool *pool)
+static int configure(struct port *port, uint16_t eth, const struct rte_eth_dev_info *info, struct rte_mempool *pool)
 {
+	unsigned n_queues = port->config.n_queues;
 	struct rte_eth_conf conf = conf_of(info, n_queues);
 	uint16_t n_rx = RX_RING, n_tx = TX_RING;
 	int rc = rte_eth_dev_configure(eth, n_queues, n_queues, &conf);
 
 	if (!rc)
 		rc = rte_eth_dev_adjust_nb_rx_tx_desc(eth, &n_rx, &n_tx);
+	port->depth = n_rx;
 	for (unsigned i = 0; i < n_queues && !rc; i++) {
 		rc = rte_eth_rx_queue_setup(eth, i, n_rx, SOCKET_ID_ANY, NULL, pool);
 		if (!rc)
@@ -231,7 +233,7 @@ static int start(struct port *port, uint16_t eth, struct rte_mempool *pool, char
 		return -EINVAL;
 	}
 	if (!rc)
-		rc = configure(eth, &info, n_queues, pool);
+		rc = configure(port, eth, &info, pool);
 	if (rc) {
 		snprintf(err, err_len, "%s: DPDK cannot start the device: %s", port->config.device, strerror(-rc));
 		return rc;

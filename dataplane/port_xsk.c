@@ -617,6 +617,7 @@ struct port *port_xsk_open(const struct port_config *config, struct rte_mempool 
 	setrlimit(RLIMIT_MEMLOCK, &unlimited);
 	port->ops = &xsk_ops;
 	port->config = *config;
+	port->depth = RX_RING;
 	rc = check_mtu(config, frame_room(pool), err, err_len);
 	if (!rc)
 		rc = queues_open(port, pool, err, err_len);

@@ -341,6 +341,7 @@ static void begin_probing(struct worker *w, flow_ref up, struct flow_track *trac
 		return;
 	flow_half(&w->flows, up | DIR_UP)->probes = 0;
 	flow_half(&w->flows, up | DIR_DOWN)->probes = 0;
+	track->doubts = 0;
 	track->asked_ms = w->run_ms;
 	/* Where it is asked more often than every ten seconds, answers are looked for sooner, and silence is not. */
 	if (ask(w, up | DIR_UP) && ask(w, up | DIR_DOWN))
@@ -367,7 +368,7 @@ static void ask_again(struct worker *w, flow_ref up, struct flow_track *track)
 	if (!may_probe(w, up, track))
 		return;
 	/* From now on, what gets lost counts. */
-	(void)hearing_lost_lately(w, 0);
+	hearing_ask(w);
 	for (enum flow_dir dir = DIR_UP; dir < DIRS; dir++) {
 		flow_ref side = up | dir, other = flow_ref_other(side);
 		struct flow_half *half = flow_half(&w->flows, side);
@@ -390,16 +391,36 @@ static unsigned owing(const struct worker *w, flow_ref up, uint8_t n)
 	       (flow_half(&w->flows, up | DIR_DOWN)->probes >= n) << DIR_DOWN;
 }
 
-/* Every question is answered with silence. But frames were lost meanwhile, an answer perhaps: then the last one again.
+/*
+ * The silence of that sender may not be its own: frames were lost meanwhile at the port that its answer comes by. For a
+ * while.
  */
+static bool is_doubtful(struct worker *w, flow_ref side, const struct flow_track *track, uint32_t waited_ms)
+{
+	flow_ref to = flow_ref_other(side);
+	struct fib_hop hop;
+
+	return track->doubts < HEARING_DOUBTS &&
+	       route_flow(w, &w->burst, to, flow_half(&w->flows, to), flow_cold(&w->flows, to)->hash[flow_ref_dir(to)],
+			  &hop) == VERDICT_NONE &&
+	       hearing_lost_lately(w, hop.port, waited_ms);
+}
+
+/* Every question is answered with silence. If that may have another reason than its death: the last one again. */
 static void settle(struct worker *w, flow_ref up, struct flow_track *track, unsigned dead, uint32_t waited_ms)
 {
+	unsigned certain = dead;
+
 	if (!is_proven(w, track, track->look_ms))
 		return;
-	if (!hearing_lost_lately(w, waited_ms)) {
-		peer_dead(w, up, track, dead);
+	for (enum flow_dir dir = DIR_UP; dir < DIRS; dir++)
+		if (dead >> dir & 1 && is_doubtful(w, up | dir, track, waited_ms))
+			certain &= ~(1u << dir);
+	if (certain) {
+		peer_dead(w, up, track, certain);
 		return;
 	}
+	track->doubts++;
 	for (enum flow_dir dir = DIR_UP; dir < DIRS; dir++)
 		if (dead >> dir & 1)
 			flow_half(&w->flows, up | dir)->probes--;

@@ -56,6 +56,8 @@ void steer_burst(struct worker *w, struct burst *b)
 			continue;
 		if (rte_ring_sp_enqueue(w->dp->rings[b->class][w->index][to], it->m)) {
 			it->verdict = VERDICT_drop_handover_full;
+			if (b->class == RX_KNOWN)
+				count_add(&w->handover_lost[it->m->port], 1);
 			it->ref = FLOW_REF_NONE; /* a candidate that nobody looked at */
 			continue;
 		}

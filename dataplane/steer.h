@@ -9,6 +9,8 @@
 
 #include <rte_ring.h>
 
+#define HANDOVER_RING 1024 /* packets of a class from one worker to another */
+
 /* Decides owners, and hands over what is not ours; such items end with VERDICT_handed_over or its failure. */
 void steer_burst(struct worker *w, struct burst *b);
 

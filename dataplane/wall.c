@@ -105,6 +105,7 @@ void wall_watch(struct worker *w, flow_ref up)
 	struct flow_track *track = flow_track(&w->flows, up);
 
 	track->wall |= WALL_WATCHED;
+	track->doubts = 0;
 	track->syn_ms = CLOCK_MS(w->now_ns);
 	track->timeout_ms = wall_syn_timeout_ms(&w->backends[track->backend_slot]);
 	if (!(track->wall & WALL_SPENT))
@@ -241,17 +242,24 @@ enum syn_silence {
 	SILENCE_UNKNOWN,  /* the gateway may have missed the answer, or never sent the SYN */
 };
 
+/* The answer would come by the port that its SYN left by. A port that loses frames all the time proves nothing. */
+static bool is_doubtful(struct worker *w, struct flow_track *track, unsigned port, uint32_t age_ms)
+{
+	if (track->doubts == HEARING_DOUBTS || !hearing_lost_lately(w, port, age_ms))
+		return false;
+	track->doubts++;
+	return true;
+}
+
 static enum syn_silence judge_silence(struct worker *w, flow_ref up)
 {
-	const struct flow_track *track = flow_track(&w->flows, up);
+	struct flow_track *track = flow_track(&w->flows, up);
 	const struct flow_cold *cold = flow_cold(&w->flows, up);
 	struct flow_half *half = flow_half(&w->flows, up);
 	uint32_t age_ms = CLOCK_MS(w->now_ns) - track->syn_ms;
 	uint64_t word = __atomic_load_n(&w->cells->backends[track->backend_slot].breaker, __ATOMIC_RELAXED);
 	struct fib_hop hop;
 
-	if (hearing_lost_lately(w, age_ms))
-		return SILENCE_UNKNOWN;
 	if (streak_read(word).side_down)
 		return SILENCE_OF_SIDE;
 	switch (route_flow(w, &w->burst, up, half, cold->hash[DIR_UP], &hop)) {
@@ -262,7 +270,7 @@ static enum syn_silence judge_silence(struct worker *w, flow_ref up)
 	default:
 		return SILENCE_OF_SIDE;
 	}
-	if (!half->packets && !cold->packets[DIR_UP])
+	if ((!half->packets && !cold->packets[DIR_UP]) || is_doubtful(w, track, hop.port, age_ms))
 		return SILENCE_UNKNOWN;
 	return heard_since(w, track->backend_slot, age_ms) ? SILENCE_OVERLOAD : SILENCE_OF_BACKEND;
 }

@@ -27,7 +27,6 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#define KNOWN_BURSTS   4        /* per queue and loop, before new flows get their turn */
 #define IDLE_LOOPS     256      /* empty loops before sleeping */
 #define SLEEP_MAX_MS   100      /* the heartbeat's limit is 3 s */
 #define STALL_NS       50000000 /* a longer gap between two loops: the worker did not run */

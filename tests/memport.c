@@ -20,7 +20,7 @@ struct port_queue {
 	struct port *port;
 	struct fifo in[RX_CLASSES];
 	struct fifo out;
-	uint64_t rx_packets, rx_bytes, tx_packets, tx_bytes, tx_full, lost;
+	uint64_t rx_packets, rx_bytes, tx_packets, tx_bytes, tx_full, lost[RX_CLASSES], lost_no_buffer;
 };
 
 static uint16_t fifo_put(struct fifo *f, struct rte_mbuf *const *m, uint16_t n)
@@ -91,7 +91,9 @@ static void memport_report(const struct port_queue *q, struct port_report *out)
 	out->tx_packets = q->tx_packets;
 	out->tx_bytes = q->tx_bytes;
 	out->tx_full = q->tx_full;
-	out->lost_known_ring = q->lost;
+	out->lost_known_ring = q->lost[RX_KNOWN];
+	out->lost_new_ring = q->lost[RX_NEW];
+	out->lost_no_buffer = q->lost_no_buffer;
 }
 
 static void fifo_free(struct fifo *f)
@@ -136,6 +138,7 @@ static struct port *memport_open(const char *name, unsigned n_queues)
 		return NULL;
 	port->ops = &memport_ops;
 	port->config.n_queues = n_queues;
+	port->depth = MEMPORT_ROOM;
 	snprintf(port->config.name, sizeof(port->config.name), "%s", name);
 	for (unsigned i = 0; i < n_queues; i++) {
 		port->queues[i] = calloc(1, sizeof(struct port_queue));
@@ -169,9 +172,14 @@ uint16_t memport_feed(struct port *port, unsigned queue, enum rx_class class, st
 	return fifo_put(&port->queues[queue]->in[class], m, n);
 }
 
-void memport_lose(struct port *port, unsigned queue, unsigned n)
+void memport_lose(struct port *port, unsigned queue, enum rx_class class, unsigned n)
 {
-	port->queues[queue]->lost += n;
+	port->queues[queue]->lost[class] += n;
+}
+
+void memport_lose_buffers(struct port *port, unsigned queue, unsigned n)
+{
+	port->queues[queue]->lost_no_buffer += n;
 }
 
 uint16_t memport_take(struct port *port, unsigned queue, struct rte_mbuf **m, uint16_t n)

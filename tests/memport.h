@@ -17,7 +17,9 @@ struct port *memport_add(struct dataplane *dp, const char *name, const uint8_t m
 
 /* Frames for the next rx; the accepted ones belong to the port. */
 uint16_t memport_feed(struct port *port, unsigned queue, enum rx_class class, struct rte_mbuf *const *m, uint16_t n);
-/* As if the device had had no room for `n` frames. */
-void memport_lose(struct port *port, unsigned queue, unsigned n);
+/* As if the device had had no room for `n` frames in the ring of their class, */
+void memport_lose(struct port *port, unsigned queue, enum rx_class class, unsigned n);
+/* or no buffers. */
+void memport_lose_buffers(struct port *port, unsigned queue, unsigned n);
 /* Frames that were sent; they are the caller's now. */
 uint16_t memport_take(struct port *port, unsigned queue, struct rte_mbuf **m, uint16_t n);

@@ -371,17 +371,68 @@ static void test_overload_seen_by_another_worker(void **state)
 		overload_seen_by_another_worker(uptimes_ns[i]);
 }
 
-/* An answer may have been among what the ring had no room for: nobody is blamed, and the client tries again. */
-static void test_lost_frames(void **state)
+static void lose(enum rig_port port, bool buffers, enum rx_class class)
+{
+	if (buffers)
+		memport_lose_buffers(rig.ports[port], 0, 1);
+	else
+		memport_lose(rig.ports[port], 0, class, 1);
+}
+
+/* An answer may have been among what there was no room for: nobody is blamed, and the client tries again. */
+static void lost_answer(bool buffers)
 {
 	struct syn_silence q = begin_silence();
 
-	memport_lose(rig.ports[RIG_LAN], 0, 1);
+	lose(RIG_LAN, buffers, RX_KNOWN);
 	pass_ms(900);
 	assert_int_equal(take_all(), 0);
 	assert_int_equal(*word_of(false, &q.backend), 0);
 	/* Once more, and long enough for both ends to have sent again. */
 	pass_ms(600);
+	assert_int_equal(take_all(), 8);
+	assert_int_equal(streak_of(false, &q.backend).state, BREAKER_OPEN);
+	stop();
+}
+
+/* No answer is among what comes by another port, nor among SYNs: however much of that is lost. */
+static void lost_otherwise(enum rig_port port, bool buffers, enum rx_class class)
+{
+	struct syn_silence q = begin_silence();
+
+	for (int ms = 0; ms < 400; ms += 40) {
+		lose(port, buffers, class);
+		pass_ms(40);
+	}
+	assert_int_equal(take_all(), 8);
+	assert_int_equal(streak_of(false, &q.backend).state, BREAKER_OPEN);
+	stop();
+}
+
+static void test_lost_frames(void **state)
+{
+	lost_answer(false);
+	lost_answer(true);
+	lost_otherwise(RIG_LAN, false, RX_NEW);
+	lost_otherwise(RIG_WAN, false, RX_NEW);
+	lost_otherwise(RIG_WAN, false, RX_KNOWN);
+	lost_otherwise(RIG_WAN, true, RX_KNOWN);
+}
+
+/* Who loses frames all the time has no excuse: three times a second more, and the dead one is found. */
+static void test_lost_frames_all_the_time(void **state)
+{
+	struct syn_silence q = begin_silence();
+
+	for (int ms = 0; ms < 3100; ms += 100) {
+		lose(RIG_LAN, false, RX_KNOWN);
+		pass_ms(100);
+	}
+	assert_int_equal(take_all(), 0);
+	for (int ms = 0; ms < 500; ms += 100) {
+		lose(RIG_LAN, false, RX_KNOWN);
+		pass_ms(100);
+	}
 	assert_int_equal(take_all(), 8);
 	assert_int_equal(streak_of(false, &q.backend).state, BREAKER_OPEN);
 	stop();
@@ -774,6 +825,7 @@ int main(void)
 		cmocka_unit_test(test_overload_seen_ahead),
 		cmocka_unit_test(test_overload_seen_by_another_worker),
 		cmocka_unit_test(test_lost_frames),
+		cmocka_unit_test(test_lost_frames_all_the_time),
 		cmocka_unit_test(test_stalled),
 		cmocka_unit_test(test_link_down),
 		cmocka_unit_test(test_side_down),
