@@ -13,6 +13,7 @@
 #define PROBES_PER_S   20000 /* of the whole gateway */
 #define RESETTING_MS   5000
 #define RESETS_AGAIN   3     /* per side */
+#define SIDE_DOUBTS    30    /* rounds of probes in which a whole side may be silent: five minutes */
 #define SUSPECT_MS     60000 /* how soon a backend has to speak up for its path to be blamed */
 #define STUCK_MS       60000 /* without a word from a sender whose data is not acknowledged */
 #define NO_WAY_MS      1000  /* until what has no way out is tried again */
@@ -391,15 +392,23 @@ static unsigned owing(const struct worker *w, flow_ref up, uint8_t n)
 	       (flow_half(&w->flows, up | DIR_DOWN)->probes >= n) << DIR_DOWN;
 }
 
+static bool is_side_down(const struct worker *w, const struct flow_track *track)
+{
+	return streak_read(__atomic_load_n(&w->cells->backends[track->backend_slot].breaker, __ATOMIC_RELAXED))
+		.side_down;
+}
+
 /*
- * The silence of that sender may not be its own: frames were lost meanwhile at the port that its answer comes by. For a
- * while.
+ * The silence of that sender may not be its own: frames were lost meanwhile at the port that its answer comes by, or
+ * all of its side is silent. For a while.
  */
 static bool is_doubtful(struct worker *w, flow_ref side, const struct flow_track *track, uint32_t waited_ms)
 {
 	flow_ref to = flow_ref_other(side);
 	struct fib_hop hop;
 
+	if (flow_ref_dir(side) == DIR_DOWN && track->doubts < SIDE_DOUBTS && is_side_down(w, track))
+		return true;
 	return track->doubts < HEARING_DOUBTS &&
 	       route_flow(w, &w->burst, to, flow_half(&w->flows, to), flow_cold(&w->flows, to)->hash[flow_ref_dir(to)],
 			  &hop) == VERDICT_NONE &&

@@ -4,6 +4,7 @@
 
 #include "hearing.h"
 #include "silence.h"
+#include "streak.h"
 
 #include <netinet/in.h>
 
@@ -235,6 +236,39 @@ static void test_lossy_ports(void **state)
 	lossy(DIR_UP, RIG_LAN, RX_KNOWN, 0);
 }
 
+/* The backend's whole side is silent: its own silence says nothing for five minutes more, the client's does. */
+static void test_side_down(void **state)
+{
+	struct sent s;
+
+	for (enum flow_dir dead = DIR_UP; dead < DIRS; dead++) {
+		unsigned asked = 0;
+
+		until_silent(dead);
+		rig.dp->cells.backends[0].breaker = streak_word(&(struct streak){.side_down = true});
+		for (int ms = 0; dead == DIR_DOWN && ms < 31 * PROBE_EVERY_MS - 1000; ms += 40) {
+			pass_ms(40);
+			while (take(&s)) {
+				assert_int_equal(s.p.tcp_flags, TCP_ACK);
+				asked++;
+			}
+		}
+		assert_int_equal(asked, dead == DIR_DOWN ? 30 : 0);
+		await_made(PROBE_EVERY_MS + 300);
+		check_resets();
+		stop();
+	}
+	/* It is back in time. */
+	until_silent(DIR_DOWN);
+	rig.dp->cells.backends[0].breaker = streak_word(&(struct streak){.side_down = true});
+	await_one_probe(DIR_UP);
+	answer_probe(DIR_DOWN);
+	pass_ms(PROBE_MS / 2);
+	take_none();
+	assert_int_equal(only_state(false), FLOW_ESTABLISHED);
+	stop();
+}
+
 /* --- other workers --- */
 
 static struct worker *owner(void)
@@ -366,6 +400,7 @@ int main(void)
 		cmocka_unit_test(test_answer_in_a_flood),
 		cmocka_unit_test(test_devices_are_asked_rarely),
 		cmocka_unit_test(test_lossy_ports),
+		cmocka_unit_test(test_side_down),
 		cmocka_unit_test(test_other_worker_hangs),
 		cmocka_unit_test(test_answer_lost_between_workers),
 		cmocka_unit_test(test_no_way),
