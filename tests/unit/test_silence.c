@@ -456,40 +456,72 @@ static void test_begins_anew_while_resetting(void **state)
 
 /* --- modes --- */
 
+/* Frames that left, one behind the other. */
+struct wire {
+	size_t len;
+	uint8_t bytes[64 * 1024];
+};
+
+static void record(struct wire *wire, struct sent s)
+{
+	assert_true(wire->len + s.len <= sizeof(wire->bytes));
+	memcpy(&wire->bytes[wire->len], s.frame, s.len);
+	wire->len += s.len;
+}
+
+/* What an answer to a probe looks like, an older acknowledgement, and a RST and data that are out of any window. */
+static void say_odd_things(struct wire *wire, enum flow_dir dir)
+{
+	uint32_t next = ends[dir].next, other = ends[!dir].next;
+
+	record(wire, say(dir, TCP_ACK, 0));
+	feed_numbers(dir, TCP_ACK, next - 1, other, 0);
+	record(wire, passes(dir));
+	feed_numbers(dir, TCP_ACK, next, other - 1, 0);
+	record(wire, passes(dir));
+	feed_numbers(dir, TCP_RST, next + (64 << 20), 0, 0);
+	record(wire, passes(dir));
+	feed_numbers(dir, TCP_RST | TCP_ACK, next - (64 << 20), other, 0);
+	record(wire, passes(dir));
+	feed_numbers(dir, TCP_ACK | TCP_PSH, next + (64 << 20), other, 10);
+	record(wire, passes(dir));
+}
+
 /* The same words in each mode leave the same bytes; what enforce makes beside them is all the difference. */
 static void check_shadow_and_off(bool v6)
 {
-	static uint8_t bytes[2][64 * 1024];
-	size_t len[2] = {0};
+	static struct wire wires[2];
 
 	for (int shadow = 0; shadow < 2; shadow++) {
 		begin_rig((struct rig_config){0});
 		rig.service.timeouts.established_ms = 5 * PROBE_MS;
 		set_mode(shadow ? CURE_SHADOW : CURE_OFF);
+		wires[shadow].len = 0;
 		handshake(v6, ISN, PEER, true);
 		for (int i = 0; i < 40; i++) {
-			struct sent s = say(i % 2, TCP_ACK | TCP_PSH, 100 + i);
-
-			memcpy(&bytes[shadow][len[shadow]], s.frame, s.len);
-			len[shadow] += s.len;
+			record(&wires[shadow], say(i % 2, TCP_ACK | TCP_PSH, 100 + i));
 			if (i % 10 == 9) {
-				say(!(i % 2), TCP_ACK, 0);
+				record(&wires[shadow], say(!(i % 2), TCP_ACK, 0));
 				pass_ms(LATE_MS);
 				take_none();
+				say_odd_things(&wires[shadow], DIR_UP);
+				say_odd_things(&wires[shadow], DIR_DOWN);
 			}
 		}
 		assert_int_equal(would(ACTION_keepalive), shadow ? 8 : 0);
+		assert_int_equal(would(ACTION_refuse_rst), shadow ? 16 : 0);
+		assert_int_equal(did(ACTION_refuse_rst), 0);
 		assert_int_equal(verdicts(VERDICT_absorb_probe_answer), 0);
 		/* Its plain idle time ends it, without a word. */
-		pass_ms(5 * PROBE_MS - LATE_MS + 300);
+		pass_ms(5 * PROBE_MS + 300);
 		take_none();
 		assert_int_equal(n_flows(), 0);
 		assert_int_equal(would(ACTION_rst_idle), shadow);
 		assert_int_equal(did(ACTION_keepalive) + did(ACTION_rst_idle) + did(ACTION_rst_peer_dead), 0);
 		stop();
 	}
-	assert_int_equal(len[0], len[1]);
-	assert_memory_equal(bytes[0], bytes[1], len[0]);
+	assert_int_equal(wires[0].len, wires[1].len);
+	assert_memory_equal(wires[0].bytes, wires[1].bytes, wires[0].len);
 }
 
 static void test_shadow_and_off_change_no_byte(void **state)
