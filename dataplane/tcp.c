@@ -256,7 +256,7 @@ static void on_syn(struct worker *w, const struct item *it, const struct policy 
 			wheel_move(&w->wheel, &w->flows, it->ref, w->run_ms);
 		}
 	}
-	if (flow_ref_dir(it->ref) == DIR_UP && flow_half(&w->flows, it->ref)->state == FLOW_SYN_SENT) {
+	if (flow_half(&w->flows, it->ref)->state == FLOW_SYN_SENT) {
 		wall_again(w, it);
 		tcp_begin(w, it);
 	}
@@ -329,10 +329,15 @@ static bool is_over(const struct flow_half *half, const struct flow_half *back)
 	return half->ack == back->end && back->ack == half->end;
 }
 
-static void track_syn(struct worker *w, const struct item *it, const struct segment *s, const struct policy *policy)
+static void track_syn(struct worker *w, struct item *it, const struct segment *s, const struct policy *policy)
 {
 	struct flow_half *half = flow_half(&w->flows, it->ref);
 
+	/* Upstreams do not open towards the gateway: not at the same time either (RFC 9293 3.5). */
+	if (flow_ref_dir(it->ref) == DIR_DOWN && !(s->flags & TCP_ACK)) {
+		it->verdict = VERDICT_drop_snat_syn;
+		return;
+	}
 	/* Beyond the handshake it is out of any window: whoever forges one shall not keep the flow alive. */
 	if (half->state == FLOW_SYN_SENT)
 		wall_keep_deadline(w, it->ref);
