@@ -285,21 +285,53 @@ static void note_options(struct worker *w, const struct item *it)
 	down->tsval = backend.tsval;
 }
 
-static void on_syn_ack(struct worker *w, const struct item *it, const struct segment *s, const struct policy *policy)
+/* What the backend's SYN-ACK says, the first one or another: the last one that it sent is what it goes by. */
+static void take_syn_ack(struct worker *w, const struct item *it, const struct segment *s)
 {
 	struct flow_half *down = flow_half(&w->flows, it->ref);
 
-	if (flow_ref_dir(it->ref) != DIR_DOWN || down->state != FLOW_SYN_SENT || !in_syn(w, it->ref, s->ack))
-		return;
 	down->end = s->end;
 	down->ack = s->ack;
 	flow_half(&w->flows, flow_ref_other(it->ref))->ack = s->seq;
 	flow_cold(&w->flows, it->ref)->peer_isn = s->seq;
 	note_options(w, it);
+}
+
+static void on_syn_ack(struct worker *w, const struct item *it, const struct segment *s, const struct policy *policy)
+{
+	struct flow_half *down = flow_half(&w->flows, it->ref);
+	enum flow_state state = down->state;
+
+	if (flow_ref_dir(it->ref) != DIR_DOWN || (state != FLOW_SYN_SENT && state != FLOW_SYN_RECV) ||
+	    !in_syn(w, it->ref, s->ack))
+		return;
+	if (state == FLOW_SYN_RECV) {
+		/* SYN cookies of another minute, or a firewall in its place: the first one may not have arrived. */
+		if (s->seq != flow_cold(&w->flows, it->ref)->peer_isn)
+			take_syn_ack(w, it, s);
+		return;
+	}
+	take_syn_ack(w, it, s);
 	silence_backend_lives(w, flow_track(&w->flows, it->ref)->backend_slot);
 	count_add(&w->backends[flow_track(&w->flows, it->ref)->backend_slot].connects, 1);
 	wall_answered(w, flow_ref_other(it->ref));
 	flow_set_state(w, it->ref, FLOW_SYN_RECV, policy);
+}
+
+/*
+ * The client took a SYN-ACK that is not the last one: its first acknowledgement says which. Its number is the one that
+ * they all acknowledged, so who forges this has to know it.
+ */
+static void choose_syn_ack(struct worker *w, const struct item *it, const struct segment *s)
+{
+	struct flow_half *up = flow_half(&w->flows, it->ref), *down = flow_half(&w->flows, flow_ref_other(it->ref));
+	uint32_t first = flow_cold(&w->flows, it->ref)->peer_isn + 1;
+
+	if (s->seq != down->ack || s->ack - first <= down->end - first)
+		return;
+	flow_cold(&w->flows, it->ref)->peer_isn = s->ack - 1;
+	down->end = s->ack;
+	up->ack = s->ack;
 }
 
 /* The client's side of the handshake. */
@@ -356,6 +388,8 @@ static void track_stream(struct worker *w, struct item *it, const struct segment
 	/* Left over from an earlier connection of these ports: it says nothing about this one. */
 	if (half->state == FLOW_SYN_SENT)
 		return;
+	if (half->state == FLOW_SYN_RECV && flow_ref_dir(it->ref) == DIR_UP)
+		choose_syn_ack(w, it, s);
 	if (half->probes && in_window(half, s))
 		it->verdict = silence_hear(w, it);
 	if (!note_segment(w, half, it, s))

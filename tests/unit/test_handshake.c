@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Handshakes in which something comes twice, or otherwise the second time: each end's choice is what counts. */
+#include "ends.h"
+
+#include <netinet/in.h>
+
+#define OTHER_PEER 0x90000000u
+
+static uint64_t connects(void)
+{
+	return backend().connects;
+}
+
+/* An open connection, and the numbers that both ends went by. */
+static void goes_on(uint32_t isn, uint32_t peer)
+{
+	ends[DIR_UP].next = isn + 1;
+	ends[DIR_DOWN].next = peer + 1;
+	assert_int_equal(only_state(talk.v6), FLOW_ESTABLISHED);
+	for (int i = 0; i < 50; i++) {
+		pass_ms(2000);
+		converse();
+	}
+	assert_int_equal(rig.worker->out_of_window, 0);
+	assert_int_equal(connects(), 1);
+	/* An open one is asked, with its own numbers. */
+	await_probes();
+}
+
+static void begin_open(bool v6)
+{
+	static const uint8_t scale[] = {1, 3, 3, SCALE};
+	struct sent s;
+
+	begin_rig((struct rig_config){0});
+	talk = (struct talk){.v6 = v6, .proto = PROTO_TCP, .client = 5};
+	ends[DIR_UP] = (struct end){.next = ISN + 1, .window = 501};
+	ends[DIR_DOWN] = (struct end){.next = PEER + 1, .window = 227};
+	timestamps = false;
+	feed_options(DIR_UP, from_client(&talk, TCP_SYN, ISN, 0), scale, sizeof(scale));
+	s = passes(DIR_UP);
+	learn(&talk, &s);
+}
+
+static void syn_ack(uint32_t peer, uint32_t acked)
+{
+	static const uint8_t scale[] = {1, 3, 3, SCALE};
+
+	feed_options(DIR_DOWN, from_backend(&talk, TCP_SYN | TCP_ACK, peer, acked), scale, sizeof(scale));
+	passes(DIR_DOWN);
+}
+
+/* --- a second SYN-ACK --- */
+
+/* The first one is lost behind the gateway, and the SYN brings another: cookies of another minute, a SYN proxy. */
+static void test_second_syn_ack(void **state)
+{
+	for (int v6 = 0; v6 < 2; v6++) {
+		begin_open(v6);
+		syn_ack(PEER, ISN + 1);
+		pass_ms(1000);
+		exchange(RIG_WAN, from_client(&talk, TCP_SYN, ISN, 0));
+		syn_ack(OTHER_PEER, ISN + 1);
+		assert_int_equal(only_state(v6), FLOW_SYN_RECV);
+		exchange(RIG_WAN, from_client(&talk, TCP_ACK, ISN + 1, OTHER_PEER + 1));
+		goes_on(ISN, OTHER_PEER);
+		stop();
+	}
+}
+
+/* Both arrive, and the client went by the first one: its acknowledgement came here after the second. */
+static void test_first_of_two_syn_acks(void **state)
+{
+	for (int v6 = 0; v6 < 2; v6++) {
+		begin_open(v6);
+		syn_ack(PEER, ISN + 1);
+		syn_ack(OTHER_PEER, ISN + 1);
+		exchange(RIG_WAN, from_client(&talk, TCP_ACK, ISN + 1, PEER + 1));
+		goes_on(ISN, PEER);
+		stop();
+	}
+}
+
+/* What acknowledges another number, or comes when the handshake is done, is not learned. */
+static void test_forged_syn_ack(void **state)
+{
+	begin_open(false);
+	syn_ack(PEER, ISN + 1);
+	syn_ack(OTHER_PEER, ISN + 2);
+	exchange(RIG_WAN, from_client(&talk, TCP_ACK, ISN + 5, OTHER_PEER + 1));
+	assert_int_equal(only_state(false), FLOW_SYN_RECV);
+	exchange(RIG_WAN, from_client(&talk, TCP_ACK, ISN + 1, PEER + 1));
+	syn_ack(OTHER_PEER, ISN + 1);
+	rig.worker->out_of_window = 0;
+	goes_on(ISN, PEER);
+	stop();
+}
+
+/* The same once more, behind data that the backend has sent since (RFC 7413), takes nothing back. */
+static void test_syn_ack_again(void **state)
+{
+	begin_open(false);
+	syn_ack(PEER, ISN + 1);
+	feed_numbers(DIR_DOWN, TCP_ACK | TCP_PSH, PEER + 1, ISN + 1, 400);
+	passes(DIR_DOWN);
+	syn_ack(PEER, ISN + 1);
+	exchange(RIG_WAN, from_client(&talk, TCP_ACK, ISN + 1, PEER + 401));
+	goes_on(ISN, PEER + 400);
+	stop();
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_second_syn_ack),
+		cmocka_unit_test(test_first_of_two_syn_acks),
+		cmocka_unit_test(test_forged_syn_ack),
+		cmocka_unit_test(test_syn_ack_again),
+	};
+
+	if (rig_eal(256, false, 0))
+		return 1;
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
