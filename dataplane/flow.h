@@ -158,7 +158,7 @@ struct flow_track {
 /* What birth and end need; no established packet reads it. */
 struct flow_cold {
 	uint64_t hash[DIRS];
-	uint32_t isn;      /* of the client, host order */
+	uint32_t isn;      /* of the client's SYN that was answered, or came last; host order */
 	uint32_t peer_isn; /* of the backend, host order; once it answered */
 	uint32_t born_ms;
 	uint64_t packets[DIRS], bytes[DIRS]; /* until the last roll-up; added to the backend's counters too */
@@ -170,6 +170,16 @@ struct flow_cold {
  */
 #define TCP_OPTIONS_MAX 40
 
+/* What of a SYN its connection goes by. */
+struct syn_facts {
+	uint32_t isn; /* host order */
+	uint16_t payload_len;
+	uint16_t window_be;
+	uint8_t scale : 4;
+	bool scaling : 1;
+	bool timestamps : 1;
+} __attribute__((packed, aligned(2)));
+
 struct syn_kept {
 	uint8_t options[TCP_OPTIONS_MAX]; /* without fast open, and so without its data (RFC 7413 4.1.3) */
 	uint8_t options_len;
@@ -177,10 +187,12 @@ struct syn_kept {
 	uint8_t tos;       /* or traffic class */
 	uint8_t ttl;       /* as it came */
 	uint16_t window_be;
-	uint16_t unused;
-	uint32_t flow_label; /* IPv6, host order */
-	uint32_t isn;        /* host order */
+	struct syn_facts first; /* of a flow: the SYN that it began with, where this is a later one */
+	uint32_t flow_label;    /* IPv6, host order */
+	uint32_t isn;           /* host order */
 } __attribute__((aligned(64)));
+
+static_assert(sizeof(struct syn_kept) == 64, "one line");
 
 struct flow4 {
 	struct flow_half4 half[DIRS];

@@ -4,6 +4,7 @@
 #include "path.h"
 #include "route.h"
 #include "stray.h"
+#include "tcp.h"
 #include "wall.h"
 
 #include <limits.h>
@@ -87,7 +88,7 @@ static bool sequence_plausible(const struct worker *w, flow_ref replies, const s
 	if (q->proto != PROTO_TCP)
 		return true;
 	if (back->state == FLOW_SYN_SENT)
-		return flow_ref_dir(replies) == DIR_DOWN && seq == flow_cold(&w->flows, replies)->isn;
+		return flow_ref_dir(replies) == DIR_DOWN && tcp_is_syn(w, replies, seq);
 	/* Negative: an acknowledgement of what was never sent was forged, and must not open the window. */
 	return (int32_t)under_way > 0 && seq - una < under_way;
 }

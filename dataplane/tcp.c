@@ -142,13 +142,88 @@ static inline bool note_segment(struct worker *w, struct flow_half *half, const 
 	return true;
 }
 
-void tcp_begin(struct worker *w, const struct item *it)
+/* --- the client's SYNs: the one that the flow began with, and the last one with another number --- */
+
+static struct syn_facts read_syn(const struct item *it)
+{
+	const struct rte_tcp_hdr *tcp = tcp_of(it);
+	struct tcp_options options = tcp_options_read((const uint8_t *)(tcp + 1), tcp_options_len(tcp));
+
+	return (struct syn_facts){
+		.isn = ntohl(tcp->sent_seq),
+		.payload_len = it->p.payload_len,
+		.window_be = tcp->rx_win,
+		.scale = options.scale,
+		.scaling = options.scaling,
+		.timestamps = options.timestamps,
+	};
+}
+
+/* RFC 7413: any part of its data may be acknowledged. */
+static bool is_of_syn(const struct syn_facts *syn, uint32_t seq)
+{
+	return seq - (syn->isn + 1) <= syn->payload_len;
+}
+
+/* The one that was kept. */
+static struct syn_facts last_syn(const struct worker *w, flow_ref ref)
+{
+	const struct syn_kept *kept = flow_syn(&w->flows, ref);
+	struct tcp_options options = tcp_options_read(kept->options, kept->options_len);
+	bool is_last = flow_cold(&w->flows, ref)->isn == kept->isn;
+
+	return (struct syn_facts){
+		.isn = kept->isn,
+		.payload_len = is_last ? flow_half(&w->flows, ref & ~UINT32_C(1))->end - kept->isn - 1 : 0,
+		.window_be = kept->window_be,
+		.scale = options.scale,
+		.scaling = options.scaling,
+		.timestamps = options.timestamps,
+	};
+}
+
+static void keep_syn(struct worker *w, const struct item *it)
+{
+	struct syn_kept *kept = flow_syn(&w->flows, it->ref);
+	struct syn_facts first = kept->first;
+
+	syn_keep(kept, it);
+	kept->first = first;
+}
+
+static void begin_syn(struct worker *w, const struct item *it)
 {
 	struct segment s = read_segment(it);
 
 	flow_cold(&w->flows, it->ref)->isn = s.seq;
-	syn_keep(flow_syn(&w->flows, it->ref), it);
 	flow_half(&w->flows, it->ref & ~UINT32_C(1))->end = s.end;
+	keep_syn(w, it);
+}
+
+void tcp_begin(struct worker *w, const struct item *it)
+{
+	begin_syn(w, it);
+	flow_syn(&w->flows, it->ref)->first = read_syn(it);
+}
+
+/* One of them came again, perhaps without the data that it had: what was sent once may be acknowledged. */
+static void repeat_syn(struct worker *w, const struct item *it, const struct segment *s)
+{
+	struct syn_facts *first = &flow_syn(&w->flows, it->ref)->first;
+	struct flow_half *up = flow_half(&w->flows, it->ref);
+
+	if (s->seq == first->isn)
+		first->payload_len = RTE_MAX(first->payload_len, it->p.payload_len);
+	if (s->seq != flow_cold(&w->flows, it->ref)->isn)
+		return;
+	if ((int32_t)(s->end - up->end) > 0)
+		up->end = s->end;
+	keep_syn(w, it);
+}
+
+bool tcp_is_syn(const struct worker *w, flow_ref ref, uint32_t isn)
+{
+	return isn == flow_cold(&w->flows, ref)->isn || isn == flow_syn(&w->flows, ref)->first.isn;
 }
 
 bool tcp_is_reborn(const struct worker *w, const struct item *it)
@@ -167,12 +242,14 @@ bool tcp_is_reborn(const struct worker *w, const struct item *it)
 	return s.seq != flow_cold(&w->flows, it->ref)->isn;
 }
 
-/* From ISN + 1 to behind the data of the SYN (RFC 7413: any part of it may be acknowledged). */
+/* What follows one of the client's SYNs, or any part of its data. */
 static bool in_syn(const struct worker *w, flow_ref ref, uint32_t seq)
 {
-	uint32_t first = flow_cold(&w->flows, ref)->isn + 1;
+	const struct syn_kept *kept = flow_syn(&w->flows, ref);
+	uint32_t next = flow_cold(&w->flows, ref)->isn + 1;
 
-	return seq - first <= flow_half(&w->flows, ref & ~UINT32_C(1))->end - first;
+	return seq - next <= flow_half(&w->flows, ref & ~UINT32_C(1))->end - next || is_of_syn(&kept->first, seq) ||
+	       seq == kept->isn + 1;
 }
 
 /*
@@ -241,60 +318,77 @@ static void on_rst(struct worker *w, struct item *it, const struct segment *s, c
 	flow_set_state(w, it->ref, FLOW_CLOSED, policy);
 }
 
-/*
- * A client's SYN while nothing answered: one with another number takes the first one's place. A SYN that reopens a flow
- * whose end came in the same burst finds it still in its old life: it begins the new one in place.
- */
-static void on_syn(struct worker *w, const struct item *it, const struct policy *policy)
+/* A SYN that reopens a flow whose end came in the same burst finds it still in its old life. */
+static void begin_anew(struct worker *w, const struct item *it, const struct policy *policy)
 {
-	if (tcp_is_reborn(w, it)) {
-		flow_track(&w->flows, it->ref)->fin_seen = 0;
-		flow_half(&w->flows, it->ref)->last_ms = w->run_ms;
-		flow_set_state(w, it->ref, FLOW_SYN_SENT, policy);
-		if (flow_mode(flow_track(&w->flows, it->ref), CURE_WALL) != CURE_OFF) {
-			wall_begin(w, it);
-			wheel_move(&w->wheel, &w->flows, it->ref, w->run_ms);
-		}
+	flow_track(&w->flows, it->ref)->fin_seen = 0;
+	flow_half(&w->flows, it->ref)->last_ms = w->run_ms;
+	flow_set_state(w, it->ref, FLOW_SYN_SENT, policy);
+	if (flow_mode(flow_track(&w->flows, it->ref), CURE_WALL) != CURE_OFF) {
+		wall_begin(w, it);
+		wheel_move(&w->wheel, &w->flows, it->ref, w->run_ms);
 	}
-	if (flow_half(&w->flows, it->ref)->state == FLOW_SYN_SENT) {
-		wall_again(w, it);
-		tcp_begin(w, it);
+	tcp_begin(w, it);
+}
+
+/*
+ * A client's SYN while nothing answered. With another number it may be of a client that began anew, or of who would
+ * take its place: the backend's answer says which of them counts, so no third party gets to see either.
+ */
+static void on_syn_again(struct worker *w, const struct item *it, const struct segment *s)
+{
+	wall_again(w, it);
+	if (tcp_is_syn(w, it->ref, s->seq)) {
+		repeat_syn(w, it, s);
+		return;
 	}
+	wall_stay(w, it->ref);
+	begin_syn(w, it);
+}
+
+static void on_syn(struct worker *w, const struct item *it, const struct segment *s, const struct policy *policy)
+{
+	if (tcp_is_reborn(w, it))
+		begin_anew(w, it, policy);
+	else if (flow_half(&w->flows, it->ref)->state == FLOW_SYN_SENT)
+		on_syn_again(w, it, s);
 }
 
 /* What both said in their SYNs: an option of one alone is none (RFC 7323 1.3, 3.2). */
-static void note_options(struct worker *w, const struct item *it)
+static void note_options(struct worker *w, const struct item *it, const struct syn_facts *client)
 {
-	const struct syn_kept *syn = flow_syn(&w->flows, it->ref);
-	struct tcp_options client = tcp_options_read(syn->options, syn->options_len);
 	struct tcp_options backend = tcp_options_read((const uint8_t *)(tcp_of(it) + 1), tcp_options_len(tcp_of(it)));
 	struct flow_half *down = flow_half(&w->flows, it->ref), *up = flow_half(&w->flows, flow_ref_other(it->ref));
 	struct flow_track *track = flow_track(&w->flows, it->ref);
-	bool scaling = client.scaling && backend.scaling;
+	bool scaling = client->scaling && backend.scaling;
 
-	track->scale[DIR_UP] = scaling ? client.scale : 0;
+	track->scale[DIR_UP] = scaling ? client->scale : 0;
 	track->scale[DIR_DOWN] = scaling ? backend.scale : 0;
 	up->reach = down->reach = RTE_MAX(RTE_MAX(track->scale[DIR_UP], track->scale[DIR_DOWN]), 1);
 	up->probes = down->probes = 0;
-	up->window_be = syn->window_be;
+	up->window_be = client->window_be;
 	down->window_be = tcp_of(it)->rx_win;
 	/* Read for what is sent in their names. */
 	up->timestamps = down->timestamps =
-		client.timestamps && backend.timestamps && flow_mode(track, CURE_SILENCE) == CURE_ENFORCE;
-	up->tsval = client.tsval;
+		client->timestamps && backend.timestamps && flow_mode(track, CURE_SILENCE) == CURE_ENFORCE;
 	down->tsval = backend.tsval;
 }
 
 /* What the backend's SYN-ACK says, the first one or another: the last one that it sent is what it goes by. */
 static void take_syn_ack(struct worker *w, const struct item *it, const struct segment *s)
 {
-	struct flow_half *down = flow_half(&w->flows, it->ref);
+	struct flow_half *down = flow_half(&w->flows, it->ref), *up = flow_half(&w->flows, flow_ref_other(it->ref));
+	struct syn_facts syn = last_syn(w, it->ref);
 
+	if (!is_of_syn(&syn, s->ack) && is_of_syn(&flow_syn(&w->flows, it->ref)->first, s->ack))
+		syn = flow_syn(&w->flows, it->ref)->first;
+	flow_cold(&w->flows, it->ref)->isn = syn.isn;
+	up->end = syn.isn + 1 + syn.payload_len;
+	up->ack = s->seq;
 	down->end = s->end;
 	down->ack = s->ack;
-	flow_half(&w->flows, flow_ref_other(it->ref))->ack = s->seq;
 	flow_cold(&w->flows, it->ref)->peer_isn = s->seq;
-	note_options(w, it);
+	note_options(w, it, &syn);
 }
 
 static void on_syn_ack(struct worker *w, const struct item *it, const struct segment *s, const struct policy *policy)
@@ -337,6 +431,11 @@ static void choose_syn_ack(struct worker *w, const struct item *it, const struct
 /* The client's side of the handshake. */
 static void on_connected(struct worker *w, const struct item *it, const struct policy *policy)
 {
+	struct flow_half *up = flow_half(&w->flows, it->ref);
+
+	/* From here on, only newer ones count. */
+	if (up->timestamps)
+		(void)tcp_timestamp(tcp_of(it), &up->tsval);
 	outcome_flow(w, it->ref, OUTCOME_ATTEMPT(ATTEMPT_connected));
 	flow_set_state(w, it->ref, FLOW_ESTABLISHED, policy);
 }
@@ -378,7 +477,7 @@ static void track_syn(struct worker *w, struct item *it, const struct segment *s
 	if (s->flags & TCP_ACK)
 		on_syn_ack(w, it, s, policy);
 	else
-		on_syn(w, it, policy);
+		on_syn(w, it, s, policy);
 }
 
 static void track_stream(struct worker *w, struct item *it, const struct segment *s, const struct policy *policy)

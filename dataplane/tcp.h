@@ -15,6 +15,8 @@
 void tcp_track(struct worker *w, struct item *it, const struct policy *policy);
 /* Notes the sequence numbers of the client's SYN that made the flow. */
 void tcp_begin(struct worker *w, const struct item *it);
+/* True if the client's SYN of that number was sent to the backend, as far as that is remembered: the first and last. */
+bool tcp_is_syn(const struct worker *w, flow_ref ref, uint32_t isn);
 /* True if this packet is a SYN that begins a new life of a four-tuple whose old flow is over. */
 bool tcp_is_reborn(const struct worker *w, const struct item *it);
 

@@ -5,6 +5,7 @@
 #include <netinet/in.h>
 
 #define OTHER_PEER 0x90000000u
+#define OTHER_ISN  0x60000000u
 
 static uint64_t connects(void)
 {
@@ -48,6 +49,119 @@ static void syn_ack(uint32_t peer, uint32_t acked)
 
 	feed_options(DIR_DOWN, from_backend(&talk, TCP_SYN | TCP_ACK, peer, acked), scale, sizeof(scale));
 	passes(DIR_DOWN);
+}
+
+/* --- a second SYN --- */
+
+/* Fast open: sent again without its data, and the first one is answered (RFC 7413 4.1.3). */
+static void test_fast_open_again(void **state)
+{
+	for (int v6 = 0; v6 < 2; v6++)
+		for (uint32_t acked = 0; acked <= 100; acked += 50) {
+			struct sent s;
+
+			begin_rig((struct rig_config){0});
+			talk = (struct talk){.v6 = v6, .proto = PROTO_TCP, .client = 5};
+			ends[DIR_UP].window = ends[DIR_DOWN].window = 5000;
+			timestamps = false;
+			s = exchange(RIG_WAN, with_payload(from_client(&talk, TCP_SYN, ISN, 0), 100));
+			learn(&talk, &s);
+			pass_ms(500);
+			exchange(RIG_WAN, from_client(&talk, TCP_SYN, ISN, 0));
+			exchange(RIG_LAN, from_backend(&talk, TCP_SYN | TCP_ACK, PEER, ISN + 1 + acked));
+			exchange(RIG_WAN, from_client(&talk, TCP_ACK, ISN + 1 + acked, PEER + 1));
+			goes_on(ISN + acked, PEER);
+			stop();
+		}
+}
+
+static const uint8_t plain[] = {1, 1, 1, 1};
+
+/* Someone else's SYN comes between the client's and its answer, or the client began anew: the backend says which. */
+static void two_syns(bool v6, bool first)
+{
+	begin_open(v6);
+	feed_options(DIR_UP, from_client(&talk, TCP_SYN, OTHER_ISN, 0), plain, sizeof(plain));
+	passes(DIR_UP);
+	/* The first one again is no news. */
+	feed_options(DIR_UP, from_client(&talk, TCP_SYN, ISN, 0), plain, sizeof(plain));
+	passes(DIR_UP);
+	syn_ack(PEER, (first ? ISN : OTHER_ISN) + 1);
+	assert_int_equal(only_state(v6), FLOW_SYN_RECV);
+	ends[DIR_UP].next = (first ? ISN : OTHER_ISN) + 1;
+	say(DIR_UP, TCP_ACK, 0);
+	assert_int_equal(only_state(v6), FLOW_ESTABLISHED);
+	/* Windows are those of the SYN that was answered. */
+	feed(RIG_LAN, from_backend(&talk, TCP_RST, PEER + 1 + 501 + 1, 0));
+	turn();
+	assert_int_equal(verdicts(VERDICT_drop_rst_window), !first);
+	if (first)
+		take_right(&(struct sent){0});
+	goes_on((first ? ISN : OTHER_ISN), PEER);
+	stop();
+}
+
+static void test_two_syns(void **state)
+{
+	for (int v6 = 0; v6 < 2; v6++) {
+		two_syns(v6, true);
+		two_syns(v6, false);
+	}
+}
+
+/* The second SYN-ACK is for the other SYN: its backend gave the first attempt up meanwhile. */
+static void test_each_answered(void **state)
+{
+	begin_open(false);
+	exchange(RIG_WAN, from_client(&talk, TCP_SYN, OTHER_ISN, 0));
+	syn_ack(PEER, ISN + 1);
+	syn_ack(OTHER_PEER, OTHER_ISN + 1);
+	exchange(RIG_WAN, from_client(&talk, TCP_ACK, OTHER_ISN + 1, OTHER_PEER + 1));
+	goes_on(OTHER_ISN, OTHER_PEER);
+	stop();
+}
+
+/* Its backend has both of them, and may answer at any time: no other one gets either. */
+static void test_two_syns_stay(void **state)
+{
+	for (int answered = 0; answered < 2; answered++) {
+		struct sent s;
+
+		begin_rig((struct rig_config){.n_backends = 3});
+		rig.policy.modes.of[CURE_WALL] = CURE_ENFORCE;
+		talk = begin(PROTO_TCP, false, 5);
+		exchange(RIG_WAN, from_client(&talk, TCP_SYN, OTHER_ISN, 0));
+		if (answered)
+			exchange(RIG_LAN, from_backend(&talk, TCP_SYN | TCP_ACK, PEER, ISN + 1));
+		pass_ms(3000);
+		take_none();
+		if (answered)
+			s = exchange(RIG_WAN, from_client(&talk, TCP_ACK, ISN + 1, PEER + 1));
+		else
+			s = exchange(RIG_LAN, from_backend(&talk, TCP_RST | TCP_ACK, 0, ISN + 1));
+		assert_int_equal(s.port, answered ? RIG_LAN : RIG_WAN);
+		assert_int_equal(did(ACTION_resteer), 0);
+		stop();
+	}
+}
+
+/* An error about either of them is about a SYN that was sent. */
+static void test_error_about_first_syn(void **state)
+{
+	struct frame_spec syn;
+	uint8_t frame[FRAME_MAX];
+	struct sent s, error;
+
+	begin_rig((struct rig_config){0});
+	talk = (struct talk){.proto = PROTO_TCP, .client = 5};
+	syn = from_client(&talk, TCP_SYN, ISN, 0);
+	s = exchange(RIG_WAN, syn);
+	exchange(RIG_WAN, from_client(&talk, TCP_SYN, OTHER_ISN, 0));
+	feed_raw(RIG_LAN, 0, frame, make_error(frame, s.frame, packet_dst(s.frame, &s.p), 3, 1, 0));
+	turn();
+	take_right(&error);
+	check_error(&error, RIG_WAN, &syn);
+	stop();
 }
 
 /* --- a second SYN-ACK --- */
@@ -112,6 +226,11 @@ static void test_syn_ack_again(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_fast_open_again),
+		cmocka_unit_test(test_two_syns),
+		cmocka_unit_test(test_each_answered),
+		cmocka_unit_test(test_two_syns_stay),
+		cmocka_unit_test(test_error_about_first_syn),
 		cmocka_unit_test(test_second_syn_ack),
 		cmocka_unit_test(test_first_of_two_syn_acks),
 		cmocka_unit_test(test_forged_syn_ack),

@@ -669,7 +669,7 @@ static void test_other_isn(void **state)
 	start((struct rig_config){.n_backends = 1});
 	t = begin(PROTO_TCP, false, 3);
 	exchange(RIG_WAN, from_client(&t, TCP_SYN, 3000000000u, 0));
-	exchange(RIG_LAN, from_backend(&t, TCP_SYN | TCP_ACK, PEER, ISN + 1));
+	exchange(RIG_LAN, from_backend(&t, TCP_SYN | TCP_ACK, PEER, ISN + 2));
 	assert_int_equal(only_state(false), FLOW_SYN_SENT);
 	exchange(RIG_LAN, from_backend(&t, TCP_SYN | TCP_ACK, PEER, 3000000001u));
 	assert_int_equal(only_state(false), FLOW_SYN_RECV);
