@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "tcp.h"
+#include "admit.h"
 #include "outcome_worker.h"
 #include "silence.h"
 #include "stray.h"
@@ -318,9 +319,30 @@ static void on_rst(struct worker *w, struct item *it, const struct segment *s, c
 	flow_set_state(w, it->ref, FLOW_CLOSED, policy);
 }
 
-/* A SYN that reopens a flow whose end came in the same burst finds it still in its old life. */
-static void begin_anew(struct worker *w, const struct item *it, const struct policy *policy)
+/* A SYN, or the answer to one, that belongs to the handshake; the deadline of the SYN stays. */
+static void refresh_handshake(struct worker *w, flow_ref ref)
 {
+	struct flow_half *half = flow_half(&w->flows, ref);
+
+	if (half->state == FLOW_SYN_SENT)
+		wall_keep_deadline(w, ref);
+	half->last_ms = w->run_ms;
+}
+
+/* Another attempt, that has a flow already. False: it is refused, and not of that flow. */
+static bool is_admitted(struct worker *w, struct item *it, const struct policy *policy)
+{
+	it->verdict = admit_again(w, policy, it);
+	if (it->verdict != VERDICT_NONE)
+		it->ref = FLOW_REF_NONE;
+	return it->verdict == VERDICT_NONE;
+}
+
+/* A SYN that reopens a flow whose end came in the same burst finds it still in its old life. */
+static void begin_anew(struct worker *w, struct item *it, const struct policy *policy)
+{
+	if (!is_admitted(w, it, policy))
+		return;
 	flow_track(&w->flows, it->ref)->fin_seen = 0;
 	flow_half(&w->flows, it->ref)->last_ms = w->run_ms;
 	flow_set_state(w, it->ref, FLOW_SYN_SENT, policy);
@@ -335,10 +357,15 @@ static void begin_anew(struct worker *w, const struct item *it, const struct pol
  * A client's SYN while nothing answered. With another number it may be of a client that began anew, or of who would
  * take its place: the backend's answer says which of them counts, so no third party gets to see either.
  */
-static void on_syn_again(struct worker *w, const struct item *it, const struct segment *s)
+static void on_syn_again(struct worker *w, struct item *it, const struct segment *s, const struct policy *policy)
 {
+	bool known = tcp_is_syn(w, it->ref, s->seq);
+
+	if (!known && !is_admitted(w, it, policy))
+		return;
+	refresh_handshake(w, it->ref);
 	wall_again(w, it);
-	if (tcp_is_syn(w, it->ref, s->seq)) {
+	if (known) {
 		repeat_syn(w, it, s);
 		return;
 	}
@@ -346,12 +373,16 @@ static void on_syn_again(struct worker *w, const struct item *it, const struct s
 	begin_syn(w, it);
 }
 
-static void on_syn(struct worker *w, const struct item *it, const struct segment *s, const struct policy *policy)
+static void on_syn(struct worker *w, struct item *it, const struct segment *s, const struct policy *policy)
 {
+	enum flow_state state = flow_half(&w->flows, it->ref)->state;
+
 	if (tcp_is_reborn(w, it))
 		begin_anew(w, it, policy);
-	else if (flow_half(&w->flows, it->ref)->state == FLOW_SYN_SENT)
-		on_syn_again(w, it, s);
+	else if (state == FLOW_SYN_SENT)
+		on_syn_again(w, it, s, policy);
+	else if (state == FLOW_SYN_RECV && tcp_is_syn(w, it->ref, s->seq))
+		refresh_handshake(w, it->ref);
 }
 
 /* What both said in their SYNs: an option of one alone is none (RFC 7323 1.3, 3.2). */
@@ -399,6 +430,7 @@ static void on_syn_ack(struct worker *w, const struct item *it, const struct seg
 	if (flow_ref_dir(it->ref) != DIR_DOWN || (state != FLOW_SYN_SENT && state != FLOW_SYN_RECV) ||
 	    !in_syn(w, it->ref, s->ack))
 		return;
+	refresh_handshake(w, it->ref);
 	if (state == FLOW_SYN_RECV) {
 		/* SYN cookies of another minute, or a firewall in its place: the first one may not have arrived. */
 		if (s->seq != flow_cold(&w->flows, it->ref)->peer_isn)
@@ -460,20 +492,14 @@ static bool is_over(const struct flow_half *half, const struct flow_half *back)
 	return half->ack == back->end && back->ack == half->end;
 }
 
+/* Beyond the handshake it is out of any window: whoever forges one shall not keep the flow alive. */
 static void track_syn(struct worker *w, struct item *it, const struct segment *s, const struct policy *policy)
 {
-	struct flow_half *half = flow_half(&w->flows, it->ref);
-
 	/* Upstreams do not open towards the gateway: not at the same time either (RFC 9293 3.5). */
 	if (flow_ref_dir(it->ref) == DIR_DOWN && !(s->flags & TCP_ACK)) {
 		it->verdict = VERDICT_drop_snat_syn;
 		return;
 	}
-	/* Beyond the handshake it is out of any window: whoever forges one shall not keep the flow alive. */
-	if (half->state == FLOW_SYN_SENT)
-		wall_keep_deadline(w, it->ref);
-	if (half->state == FLOW_SYN_SENT || half->state == FLOW_SYN_RECV)
-		half->last_ms = w->run_ms;
 	if (s->flags & TCP_ACK)
 		on_syn_ack(w, it, s, policy);
 	else
