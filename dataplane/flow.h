@@ -132,12 +132,15 @@ enum flow_look {
 
 #define FLOW_MARK_WOULD_END   1            /* counted as one that an order would have ended */
 #define FLOW_MARK_UNTOLD(dir) (2 << (dir)) /* FLOW_RESETTING: the receiver did not hear of it yet */
+#define FLOW_MARK_RESET(dir)  (8 << (dir)) /* FLOW_CLOSED: its sender sent RST, to a connection */
+#define FLOW_MARK_RESETS      (FLOW_MARK_RESET(DIR_UP) | FLOW_MARK_RESET(DIR_DOWN))
 
 /* What both directions share; no established packet reads it. */
 struct flow_track {
 	uint32_t timeout_ms;
 	uint32_t look_ms;                /* of the running clock; without meaning in LOOK_IDLE */
-	uint32_t asked_ms;               /* when the probes of LOOK_ANSWERS left; LOOK_RESETTING: when it ended */
+	uint32_t asked_ms;               /* when the probes of LOOK_ANSWERS left; LOOK_RESETTING: when it ended;
+	                                    FLOW_CLOSED: when the RST came */
 	uint32_t wheel_next, wheel_prev; /* entry references without direction, FLOW_REF_NONE at the ends */
 	uint16_t wheel_slot;
 	uint8_t fin_seen;    /* bit per direction */

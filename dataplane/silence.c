@@ -96,10 +96,7 @@ static void rearm(struct worker *w, flow_ref up, struct flow_track *track, const
 
 static bool has_unacknowledged(const struct worker *w, flow_ref sender)
 {
-	const struct flow_half *half = flow_half(&w->flows, sender),
-			       *back = flow_half(&w->flows, flow_ref_other(sender));
-
-	return (int32_t)(half->end - back->ack) > 0;
+	return tcp_end(w, sender) != flow_half(&w->flows, flow_ref_other(sender))->ack;
 }
 
 static bool is_unacknowledged(const struct worker *w, flow_ref up)
@@ -174,10 +171,9 @@ void silence_backend_lives(struct worker *w, uint32_t backend_slot)
  */
 static bool tell(struct worker *w, flow_ref to, enum made kind)
 {
-	const struct flow_half *half = flow_half(&w->flows, to), *back = flow_half(&w->flows, flow_ref_other(to));
 	struct segment_made rst = {
-		.seq = has_unacknowledged(w, to) ? half->end : back->ack,
-		.ack = back->end,
+		.seq = tcp_end(w, to),
+		.ack = tcp_end(w, flow_ref_other(to)),
 		.flags = TCP_RST | TCP_ACK,
 	};
 
@@ -288,6 +284,14 @@ static void peer_dead(struct worker *w, flow_ref up, struct flow_track *track, u
 
 /* --- probing --- */
 
+/* What the sender of `side` is sure to have had: what it acknowledged, unless that was forged and never sent. */
+static uint32_t seen_by(const struct worker *w, flow_ref side)
+{
+	uint32_t acked = flow_half(&w->flows, side)->ack, sent = flow_half(&w->flows, flow_ref_other(side))->end;
+
+	return (int32_t)(sent - acked) < 0 ? sent : acked;
+}
+
 /* `side`: the direction whose sender is asked, in the name of the other one. False: there was no buffer for it. */
 static bool ask(struct worker *w, flow_ref side)
 {
@@ -295,7 +299,7 @@ static bool ask(struct worker *w, flow_ref side)
 	struct flow_half *asked = flow_half(&w->flows, side);
 	const struct flow_half *name = flow_half(&w->flows, to);
 	struct segment_made probe = {
-		.seq = name->end - 1,
+		.seq = seen_by(w, side) - 1,
 		.ack = name->ack,
 		.flags = TCP_ACK,
 		.window_be = name->window_be,
@@ -500,10 +504,9 @@ enum verdict silence_hear(struct worker *w, const struct item *it)
 {
 	const struct rte_tcp_hdr *tcp = (const void *)(it->frame + it->p.l4_off);
 	struct flow_half *half = flow_half(&w->flows, it->ref);
-	const struct flow_half *back = flow_half(&w->flows, flow_ref_other(it->ref));
-	bool says_nothing = it->p.tcp_flags == TCP_ACK && it->p.payload_len == 0 && ntohl(tcp->sent_seq) == half->end &&
-			    ntohl(tcp->recv_ack) == half->ack && half->ack == back->end &&
-			    tcp->rx_win == half->window_be;
+	bool says_nothing = it->p.tcp_flags == TCP_ACK && it->p.payload_len == 0 &&
+			    ntohl(tcp->sent_seq) == tcp_end(w, it->ref) && ntohl(tcp->recv_ack) == half->ack &&
+			    half->ack == tcp_end(w, flow_ref_other(it->ref)) && tcp->rx_win == half->window_be;
 
 	half->probes = 0;
 	if (flow_ref_dir(it->ref) == DIR_DOWN)

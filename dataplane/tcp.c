@@ -10,6 +10,8 @@
 
 #include <rte_tcp.h>
 
+#define RESET_TAKEN_MS 1000 /* until what was under way when a RST came has arrived */
+
 const struct policy_timeouts policy_timeouts_default = {
 	.syn_sent_ms = 15000,
 	.syn_recv_ms = 60000,
@@ -114,6 +116,27 @@ static inline bool in_window(const struct flow_half *half, const struct segment 
 	uint32_t reach = flow_reach(half);
 
 	return s->end - half->end + reach <= 2 * reach && s->ack - half->ack + reach <= 2 * reach;
+}
+
+/* How much its receiver will take behind what it acknowledged, as it said last. */
+static uint32_t receiver_window(const struct worker *w, flow_ref ref)
+{
+	uint8_t scale = flow_track(&w->flows, ref)->scale[!flow_ref_dir(ref)];
+
+	return (uint32_t)ntohs(flow_half(&w->flows, flow_ref_other(ref))->window_be) << scale;
+}
+
+/* The same, and what rounding may have taken from it: one unit (RFC 7323 2.4), or a byte that only asks. */
+static uint32_t receiver_reach(const struct worker *w, flow_ref ref)
+{
+	return receiver_window(w, ref) + (1 << flow_track(&w->flows, ref)->scale[!flow_ref_dir(ref)]);
+}
+
+uint32_t tcp_end(const struct worker *w, flow_ref ref)
+{
+	uint32_t end = flow_half(&w->flows, ref)->end, acked = flow_half(&w->flows, flow_ref_other(ref))->ack;
+
+	return end - acked <= receiver_reach(w, ref) ? end : acked;
 }
 
 static inline void note_timestamp(struct flow_half *half, const struct item *it)
@@ -264,7 +287,9 @@ static bool rst_is_valid(const struct worker *w, flow_ref ref, const struct segm
 
 	if (half->state == FLOW_SYN_SENT)
 		return in_syn(w, ref, dir == DIR_UP ? s->seq : s->ack) && (dir == DIR_UP || s->flags & TCP_ACK);
-	return s->seq == back->ack || s->seq == half->end;
+	/* An acknowledgement of what was never sent was forged, and so was data beyond the window. */
+	return s->seq == half->end ? s->seq - back->ack <= receiver_reach(w, ref)
+				   : s->seq == back->ack && (int32_t)(half->end - back->ack) > 0;
 }
 
 /* The backend refused the SYN. True: another one has it now, and the client is not to know. */
@@ -290,22 +315,34 @@ static bool on_refusal(struct worker *w, struct item *it)
 static bool rst_is_outside(const struct worker *w, flow_ref ref, const struct segment *s)
 {
 	const struct flow_half *back = flow_half(&w->flows, flow_ref_other(ref));
-	const struct flow_track *track = flow_track(&w->flows, ref);
-	enum flow_dir dir = flow_ref_dir(ref);
 
 	if (back->state == FLOW_SYN_SENT)
-		return dir == DIR_DOWN;
-	return s->seq - back->ack > (uint32_t)ntohs(back->window_be) << track->scale[!dir];
+		return flow_ref_dir(ref) == DIR_DOWN;
+	return s->seq - back->ack > receiver_window(w, ref);
+}
+
+/* Of a connection, not of an attempt. */
+static void note_reset(struct worker *w, flow_ref ref)
+{
+	struct flow_track *track = flow_track(&w->flows, ref);
+
+	if (flow_half(&w->flows, ref)->state < FLOW_ESTABLISHED)
+		return;
+	track->marks |= FLOW_MARK_RESET(flow_ref_dir(ref));
+	track->asked_ms = w->run_ms;
 }
 
 static void on_rst(struct worker *w, struct item *it, const struct segment *s, const struct policy *policy)
 {
 	struct flow_half *half = flow_half(&w->flows, it->ref);
 
-	if (half->state == FLOW_CLOSED)
-		return;
 	if (half->state == FLOW_RESETTING) {
 		it->verdict = VERDICT_drop_stray_rst;
+		return;
+	}
+	if (half->state == FLOW_CLOSED) {
+		if (rst_is_valid(w, it->ref, s))
+			flow_track(&w->flows, it->ref)->marks |= FLOW_MARK_RESET(flow_ref_dir(it->ref));
 		return;
 	}
 	if (!rst_is_valid(w, it->ref, s)) {
@@ -316,7 +353,32 @@ static void on_rst(struct worker *w, struct item *it, const struct segment *s, c
 	if (half->state == FLOW_SYN_SENT && flow_ref_dir(it->ref) == DIR_DOWN && on_refusal(w, it))
 		return;
 	half->last_ms = w->run_ms;
+	note_reset(w, it->ref);
 	flow_set_state(w, it->ref, FLOW_CLOSED, policy);
+}
+
+/*
+ * The RST was forged, or was not quite what its receiver expected: that goes on sending, long after what had been under
+ * way to the sender of the RST.
+ */
+static bool outlives_reset(const struct worker *w, flow_ref ref)
+{
+	const struct flow_track *track = flow_track(&w->flows, ref);
+	enum flow_dir dir = flow_ref_dir(ref);
+
+	return (track->marks & FLOW_MARK_RESETS) == FLOW_MARK_RESET(!dir) &&
+	       (uint32_t)w->run_ms - track->asked_ms >= RESET_TAKEN_MS;
+}
+
+static void reopen(struct worker *w, flow_ref ref, const struct policy *policy)
+{
+	struct flow_track *track = flow_track(&w->flows, ref);
+
+	track->marks &= ~FLOW_MARK_RESETS;
+	if (track->fin_seen)
+		flow_set_state(w, ref, track->fin_seen == 3 ? FLOW_LAST_ACK : FLOW_FIN_WAIT, policy);
+	else
+		flow_set_state(w, ref, FLOW_ESTABLISHED, policy);
 }
 
 /* A SYN, or the answer to one, that belongs to the handshake; the deadline of the SYN stays. */
@@ -344,6 +406,7 @@ static void begin_anew(struct worker *w, struct item *it, const struct policy *p
 	if (!is_admitted(w, it, policy))
 		return;
 	flow_track(&w->flows, it->ref)->fin_seen = 0;
+	flow_track(&w->flows, it->ref)->marks = 0;
 	flow_half(&w->flows, it->ref)->last_ms = w->run_ms;
 	flow_set_state(w, it->ref, FLOW_SYN_SENT, policy);
 	if (flow_mode(flow_track(&w->flows, it->ref), CURE_WALL) != CURE_OFF) {
@@ -486,6 +549,14 @@ static void on_fin(struct worker *w, const struct item *it, const struct policy 
 	flow_set_state(w, it->ref, track->fin_seen == 3 ? FLOW_LAST_ACK : FLOW_FIN_WAIT, policy);
 }
 
+/* False: its receiver will not take it, or acknowledged what follows it. */
+static bool fin_is_valid(const struct worker *w, flow_ref ref, const struct segment *s)
+{
+	uint32_t acked = flow_half(&w->flows, flow_ref_other(ref))->ack;
+
+	return (int32_t)(s->end - acked) >= 0 && (int32_t)(s->seq - acked) <= (int32_t)receiver_reach(w, ref);
+}
+
 /* Both sides sent FIN, and each has acknowledged all that the other one sent. */
 static bool is_over(const struct flow_half *half, const struct flow_half *back)
 {
@@ -519,9 +590,11 @@ static void track_stream(struct worker *w, struct item *it, const struct segment
 		it->verdict = silence_hear(w, it);
 	if (!note_segment(w, half, it, s))
 		return;
+	if (half->state == FLOW_CLOSED && outlives_reset(w, it->ref))
+		reopen(w, it->ref, policy);
 	if (half->state == FLOW_SYN_RECV && flow_ref_dir(it->ref) == DIR_UP)
 		on_connected(w, it, policy);
-	if (s->flags & TCP_FIN)
+	if (s->flags & TCP_FIN && fin_is_valid(w, it->ref, s))
 		on_fin(w, it, policy);
 	else if (half->state == FLOW_LAST_ACK && is_over(half, flow_half(&w->flows, flow_ref_other(it->ref))))
 		flow_set_state(w, it->ref, FLOW_TIME_WAIT, policy);
