@@ -156,11 +156,13 @@ static inline bool note_segment(struct worker *w, struct flow_half *half, const 
 		return false;
 	}
 	half->last_ms = w->run_ms;
-	half->window_be = tcp_of(it)->rx_win;
 	if ((int32_t)(s->end - half->end) > 0)
 		half->end = s->end;
-	if ((int32_t)(s->ack - half->ack) > 0)
+	/* A window counts from the acknowledgement that it came with: that of an older one is too small. */
+	if ((int32_t)(s->ack - half->ack) >= 0) {
 		half->ack = s->ack;
+		half->window_be = tcp_of(it)->rx_win;
+	}
 	if (half->timestamps)
 		note_timestamp(half, it);
 	return true;

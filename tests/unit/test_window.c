@@ -49,6 +49,22 @@ static void test_rst_window(void **state)
 	stop();
 }
 
+/* What an older acknowledgement said of it, overtaken on the way, closes no window. */
+static void test_old_window(void **state)
+{
+	begin_rig((struct rig_config){0});
+	handshake(false, ISN, PEER, true);
+	converse();
+	ends[DIR_UP].window = 1;
+	feed_numbers(DIR_UP, TCP_ACK, ends[DIR_UP].next, ends[DIR_DOWN].next - 100, 0);
+	passes(DIR_UP);
+	feed(RIG_LAN, spec_of(DIR_DOWN, TCP_RST, ends[DIR_DOWN].next + 1000, 0));
+	passes(DIR_DOWN);
+	say(DIR_UP, TCP_ACK, 0);
+	refused(RIG_LAN, spec_of(DIR_DOWN, TCP_RST, ends[DIR_DOWN].next + 1000, 0), VERDICT_drop_rst_window);
+	stop();
+}
+
 /* --- what no window holds --- */
 
 /* It goes on as it is, keeps nobody alive, and moves no number. */
@@ -303,6 +319,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_rst_window),
+		cmocka_unit_test(test_old_window),
 		cmocka_unit_test(test_out_of_window),
 		cmocka_unit_test(test_in_window),
 		cmocka_unit_test(test_forged_train),
