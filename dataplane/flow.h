@@ -133,6 +133,7 @@ enum flow_look {
 #define FLOW_MARK_WOULD_END   1            /* counted as one that an order would have ended */
 #define FLOW_MARK_UNTOLD(dir) (2 << (dir)) /* FLOW_RESETTING: the receiver did not hear of it yet */
 #define FLOW_MARK_RESET(dir)  (8 << (dir)) /* FLOW_CLOSED: its sender sent RST, to a connection */
+#define FLOW_MARK_LAST_ASK    32           /* of LOOK_ANSWERS: its data was not acknowledged for too long */
 #define FLOW_MARK_RESETS      (FLOW_MARK_RESET(DIR_UP) | FLOW_MARK_RESET(DIR_DOWN))
 
 /* What both directions share; no established packet reads it. */
