@@ -149,6 +149,7 @@ struct worker_report {
 	uint64_t policy_regress; /* bursts that saw an older number than the one before: must stay 0 */
 	uint64_t expired;        /* flows ended by the timing wheel */
 	uint64_t out_of_window;  /* TCP packets that no window holds: forwarded, and otherwise ignored */
+	uint64_t damaged;        /* SYN, FIN and RST with a wrong TCP checksum: forwarded so, and otherwise ignored */
 	uint64_t wants_denied;   /* neighbours that were not asked for, because too many were */
 	uint32_t flows_v4, flows_v4_max;
 	uint32_t flows_v6, flows_v6_max;

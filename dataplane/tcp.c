@@ -252,12 +252,18 @@ bool tcp_is_syn(const struct worker *w, flow_ref ref, uint32_t isn)
 	return isn == flow_cold(&w->flows, ref)->isn || isn == flow_syn(&w->flows, ref)->first.isn;
 }
 
+/* What changes states is rare enough for a look at its checksum: an end will not go by it if that is wrong. */
+static bool is_damaged(const struct item *it)
+{
+	return it->p.tcp_flags & (TCP_RST | TCP_SYN | TCP_FIN) && !packet_tcp_is_right(it->frame, &it->p);
+}
+
 bool tcp_is_reborn(const struct worker *w, const struct item *it)
 {
 	enum flow_state state = flow_half(&w->flows, it->ref)->state;
 	struct segment s;
 
-	if ((it->p.tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN || flow_ref_dir(it->ref) != DIR_UP)
+	if ((it->p.tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN || flow_ref_dir(it->ref) != DIR_UP || is_damaged(it))
 		return false;
 	/* Refused or reset: also one that tries again with the number it had, as Windows does. */
 	if (state == FLOW_CLOSED || state == FLOW_RESETTING)
@@ -338,10 +344,6 @@ static void on_rst(struct worker *w, struct item *it, const struct segment *s, c
 {
 	struct flow_half *half = flow_half(&w->flows, it->ref);
 
-	if (half->state == FLOW_RESETTING) {
-		it->verdict = VERDICT_drop_stray_rst;
-		return;
-	}
 	if (half->state == FLOW_CLOSED) {
 		if (rst_is_valid(w, it->ref, s))
 			flow_track(&w->flows, it->ref)->marks |= FLOW_MARK_RESET(flow_ref_dir(it->ref));
@@ -607,10 +609,12 @@ static __rte_noinline void track_change(struct worker *w, struct item *it, const
 {
 	struct segment s = read_segment(it);
 
-	if (s.flags & TCP_RST)
+	if (flow_half(&w->flows, it->ref)->state == FLOW_RESETTING)
+		it->verdict = s.flags & TCP_RST ? VERDICT_drop_stray_rst : silence_tell_again(w, it);
+	else if (is_damaged(it))
+		w->damaged++;
+	else if (s.flags & TCP_RST)
 		on_rst(w, it, &s, policy);
-	else if (flow_half(&w->flows, it->ref)->state == FLOW_RESETTING)
-		it->verdict = silence_tell_again(w, it);
 	else if (s.flags & TCP_SYN)
 		track_syn(w, it, &s, policy);
 	else

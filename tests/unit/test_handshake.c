@@ -223,6 +223,64 @@ static void test_syn_ack_again(void **state)
 	stop();
 }
 
+/* --- wrong checksums --- */
+
+/* It goes on as it came. */
+static void feed_damaged(enum flow_dir dir, uint8_t flags, uint32_t sequence, uint32_t acked)
+{
+	struct frame_spec spec = spec_of(dir, flags, sequence, acked);
+	uint64_t before = rig.worker->damaged;
+	uint8_t frame[FRAME_MAX];
+	size_t len = frame_make(&spec, frame);
+	struct sent s;
+
+	frame[ETH + (talk.v6 ? 40 : 20) + 17] ^= 0x20;
+	feed_raw(port_of[dir], 0, frame, len);
+	turn();
+	assert_true(take(&s));
+	assert_int_equal(s.port, port_of[!dir]);
+	assert_non_null(frame_checksum_error(s.frame));
+	assert_int_equal(rig.worker->damaged, before + 1);
+	take_none();
+}
+
+/* Who receives it throws it away, and so it changes nothing here: in the handshake, */
+static void test_damaged_handshake(void **state)
+{
+	for (int v6 = 0; v6 < 2; v6++) {
+		begin_open(v6);
+		feed_damaged(DIR_UP, TCP_SYN, OTHER_ISN, 0);
+		feed_damaged(DIR_DOWN, TCP_SYN | TCP_ACK, OTHER_PEER, ISN + 1);
+		feed_damaged(DIR_DOWN, TCP_RST | TCP_ACK, 0, ISN + 1);
+		feed_damaged(DIR_UP, TCP_RST, ISN + 1, 0);
+		assert_int_equal(only_state(v6), FLOW_SYN_SENT);
+		assert_int_equal(backend().new_flows, 1);
+		syn_ack(PEER, ISN + 1);
+		exchange(RIG_WAN, from_client(&talk, TCP_ACK, ISN + 1, PEER + 1));
+		goes_on(ISN, PEER);
+		stop();
+	}
+}
+
+/* and in a connection, until its end and behind it. */
+static void test_damaged_end(void **state)
+{
+	for (int v6 = 0; v6 < 2; v6++)
+		for (enum flow_dir dir = DIR_UP; dir < DIRS; dir++) {
+			begin_rig((struct rig_config){0});
+			handshake(v6, ISN, PEER, false);
+			feed_damaged(dir, TCP_RST, ends[dir].next, 0);
+			feed_damaged(dir, TCP_FIN | TCP_ACK, ends[dir].next, ends[!dir].next);
+			assert_int_equal(only_state(v6), FLOW_ESTABLISHED);
+			feed(port_of[dir], spec_of(dir, TCP_RST, ends[dir].next, 0));
+			passes(dir);
+			assert_int_equal(only_state(v6), FLOW_CLOSED);
+			feed_damaged(DIR_UP, TCP_SYN, OTHER_ISN, 0);
+			assert_int_equal(only_state(v6), FLOW_CLOSED);
+			stop();
+		}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -235,6 +293,8 @@ int main(void)
 		cmocka_unit_test(test_first_of_two_syn_acks),
 		cmocka_unit_test(test_forged_syn_ack),
 		cmocka_unit_test(test_syn_ack_again),
+		cmocka_unit_test(test_damaged_handshake),
+		cmocka_unit_test(test_damaged_end),
 	};
 
 	if (rig_eal(256, false, 0))
