@@ -141,7 +141,7 @@ struct flow_track {
 	uint32_t timeout_ms;
 	uint32_t look_ms;                /* of the running clock; without meaning in LOOK_IDLE */
 	uint32_t asked_ms;               /* when the probes of LOOK_ANSWERS left; LOOK_RESETTING: when it ended;
-	                                    FLOW_CLOSED: when the RST came */
+					    FLOW_CLOSED: when the RST came */
 	uint32_t wheel_next, wheel_prev; /* entry references without direction, FLOW_REF_NONE at the ends */
 	uint16_t wheel_slot;
 	uint8_t fin_seen;    /* bit per direction */
@@ -157,6 +157,7 @@ struct flow_track {
 	uint8_t wall;                        /* enum wall_flag */
 	uint32_t syn_ms;                     /* CLOCK_MS of the SYN */
 	flow_ref waiting_next, waiting_prev; /* DIR_DOWN of others that wait for the same backend; 0: none */
+	uint32_t challenged_ms;              /* when the client was last asked about a SYN; 0: never */
 } __attribute__((aligned(64)));
 
 /* What birth and end need; no established packet reads it. */

@@ -420,8 +420,7 @@ static void hear_out(struct worker *w, flow_ref up, struct flow_track *track, co
 		look_in(w, track, LOOK_ANSWERS, PROBE_EVERY_MS - waited_ms);
 	else if (dead)
 		settle(w, up, track, dead, waited_ms);
-	else if (is_unacknowledged(w, up) && !is_last_ask(track) &&
-		 flow_idle_ms(&w->flows, up, w->run_ms) >= STUCK_MS)
+	else if (is_unacknowledged(w, up) && !is_last_ask(track) && flow_idle_ms(&w->flows, up, w->run_ms) >= STUCK_MS)
 		rearm(w, up, track, t);
 	else
 		ask_again(w, up, track);

@@ -2,6 +2,7 @@
 #include "tcp.h"
 #include "admit.h"
 #include "outcome_worker.h"
+#include "segment.h"
 #include "silence.h"
 #include "stray.h"
 #include "syn.h"
@@ -10,7 +11,8 @@
 
 #include <rte_tcp.h>
 
-#define RESET_TAKEN_MS 1000 /* until what was under way when a RST came has arrived */
+#define CHALLENGE_EVERY_MS 500
+#define RESET_TAKEN_MS     1000 /* until what was under way when a RST came has arrived */
 
 const struct policy_timeouts policy_timeouts_default = {
 	.syn_sent_ms = 15000,
@@ -252,6 +254,12 @@ bool tcp_is_syn(const struct worker *w, flow_ref ref, uint32_t isn)
 	return isn == flow_cold(&w->flows, ref)->isn || isn == flow_syn(&w->flows, ref)->first.isn;
 }
 
+/* Both sides sent FIN, and each has acknowledged all that the other one sent. */
+static bool is_over(const struct flow_half *half, const struct flow_half *back)
+{
+	return half->ack == back->end && back->ack == half->end;
+}
+
 /* What changes states is rare enough for a look at its checksum: an end will not go by it if that is wrong. */
 static bool is_damaged(const struct item *it)
 {
@@ -268,7 +276,10 @@ bool tcp_is_reborn(const struct worker *w, const struct item *it)
 	/* Refused or reset: also one that tries again with the number it had, as Windows does. */
 	if (state == FLOW_CLOSED || state == FLOW_RESETTING)
 		return true;
-	if (state != FLOW_TIME_WAIT && state != FLOW_LAST_ACK)
+	/* While something is not acknowledged, the old life has something to lose. */
+	if (state != FLOW_TIME_WAIT &&
+	    !(state == FLOW_LAST_ACK &&
+	      is_over(flow_half(&w->flows, it->ref), flow_half(&w->flows, flow_ref_other(it->ref)))))
 		return false;
 	s = read_segment(it);
 	return s.seq != flow_cold(&w->flows, it->ref)->isn;
@@ -440,6 +451,41 @@ static void on_syn_again(struct worker *w, struct item *it, const struct segment
 	begin_syn(w, it);
 }
 
+static bool may_challenge(const struct worker *w, struct flow_track *track)
+{
+	uint32_t now_ms = (uint32_t)w->run_ms;
+
+	if (track->challenged_ms && now_ms - track->challenged_ms < CHALLENGE_EVERY_MS)
+		return false;
+	track->challenged_ms = now_ms ? now_ms : 1;
+	return true;
+}
+
+/*
+ * RFC 5961 4.2, in the backend's name: a client that lives ignores the ACK; one that has begun anew answers with a RST
+ * that its backend will take, and then its next SYN is a new attempt. Forged, it has done nothing.
+ */
+static void challenge(struct worker *w, struct item *it)
+{
+	flow_ref down = flow_ref_other(it->ref);
+	const struct flow_half *up_half = flow_half(&w->flows, it->ref), *down_half = flow_half(&w->flows, down);
+	struct segment_made ask = {
+		.seq = tcp_end(w, down),
+		.ack = tcp_end(w, it->ref),
+		.flags = TCP_ACK,
+		.window_be = down_half->window_be,
+		.timestamps = down_half->timestamps,
+		.tsval = down_half->tsval,
+		.tsecr = up_half->tsval,
+	};
+
+	if (!outcome_action_due(w, it->ref, ACTION_challenge))
+		return;
+	it->verdict = VERDICT_absorb_syn;
+	if (may_challenge(w, flow_track(&w->flows, it->ref)))
+		segment_send_made(w, &w->burst, down, &ask, MADE_challenge);
+}
+
 static void on_syn(struct worker *w, struct item *it, const struct segment *s, const struct policy *policy)
 {
 	enum flow_state state = flow_half(&w->flows, it->ref)->state;
@@ -450,6 +496,8 @@ static void on_syn(struct worker *w, struct item *it, const struct segment *s, c
 		on_syn_again(w, it, s, policy);
 	else if (state == FLOW_SYN_RECV && tcp_is_syn(w, it->ref, s->seq))
 		refresh_handshake(w, it->ref);
+	else if (state != FLOW_TIME_WAIT && state != FLOW_CLOSED)
+		challenge(w, it);
 }
 
 /* What both said in their SYNs: an option of one alone is none (RFC 7323 1.3, 3.2). */
@@ -559,12 +607,6 @@ static bool fin_is_valid(const struct worker *w, flow_ref ref, const struct segm
 	uint32_t acked = flow_half(&w->flows, flow_ref_other(ref))->ack;
 
 	return (int32_t)(s->end - acked) >= 0 && (int32_t)(s->seq - acked) <= (int32_t)receiver_reach(w, ref);
-}
-
-/* Both sides sent FIN, and each has acknowledged all that the other one sent. */
-static bool is_over(const struct flow_half *half, const struct flow_half *back)
-{
-	return half->ack == back->end && back->ack == half->end;
 }
 
 /* Beyond the handshake it is out of any window: whoever forges one shall not keep the flow alive. */

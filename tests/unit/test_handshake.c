@@ -223,6 +223,114 @@ static void test_syn_ack_again(void **state)
 	stop();
 }
 
+/* --- a SYN in the middle of a connection --- */
+
+static void check_challenge(const struct sent *s)
+{
+	assert_int_equal(s->port, RIG_WAN);
+	assert_int_equal(s->p.tcp_flags, TCP_ACK);
+	assert_int_equal(s->p.payload_len, 0);
+	assert_int_equal(seq(s), ends[DIR_DOWN].next);
+	assert_int_equal(ack(s), ends[DIR_UP].next);
+	assert_int_equal(ntohs(tcp(s)->rx_win), ends[DIR_DOWN].window);
+	assert_int_equal(tcp(s)->data_off >> 4, timestamps ? 8 : 5);
+}
+
+/* A client that lost its memory is asked, twice a second at the most; its RST ends the old connection everywhere. */
+static void test_client_begins_anew(void **state)
+{
+	for (int v6 = 0; v6 < 2; v6++)
+		for (int under_way = 0; under_way < 2; under_way++) {
+			struct talk again;
+			struct sent s;
+
+			begin_rig((struct rig_config){0});
+			handshake(v6, ISN, PEER, under_way);
+			converse();
+			if (under_way) {
+				say(DIR_UP, TCP_ACK | TCP_PSH, 300);
+				say(DIR_DOWN, TCP_ACK | TCP_PSH, 400);
+			}
+			s = exchange(RIG_WAN, from_client(&talk, TCP_SYN, OTHER_ISN, 0));
+			check_challenge(&s);
+			pass_ms(480);
+			refused(RIG_WAN, from_client(&talk, TCP_SYN, OTHER_ISN, 0), VERDICT_absorb_syn);
+			pass_ms(40);
+			s = exchange(RIG_WAN, from_client(&talk, TCP_SYN, ISN, 0));
+			check_challenge(&s);
+			assert_int_equal(only_state(v6), FLOW_ESTABLISHED);
+			s = exchange(RIG_WAN, from_client(&talk, TCP_RST, ack(&s), 0));
+			assert_int_equal(s.port, RIG_LAN);
+			assert_int_equal(only_state(v6), FLOW_CLOSED);
+			again = talk;
+			s = exchange(RIG_WAN, from_client(&talk, TCP_SYN, OTHER_ISN, 0));
+			learn(&again, &s);
+			assert_int_not_equal(again.snat_port_be, talk.snat_port_be);
+			assert_int_equal(did(ACTION_challenge), 3);
+			assert_int_equal(rig.worker->ledger.made[MADE_challenge], 2);
+			stop();
+		}
+}
+
+/* Forged between the last data and its acknowledgement, it takes nothing of either with it. */
+static void test_syn_before_the_last_acknowledgement(void **state)
+{
+	for (int v6 = 0; v6 < 2; v6++) {
+		struct talk again;
+		struct sent s;
+
+		begin_rig((struct rig_config){0});
+		handshake(v6, ISN, PEER, true);
+		say(DIR_UP, TCP_ACK | TCP_FIN, 0);
+		say(DIR_DOWN, TCP_ACK | TCP_PSH | TCP_FIN, 1000);
+		assert_int_equal(only_state(v6), FLOW_LAST_ACK);
+		s = exchange(RIG_WAN, from_client(&talk, TCP_SYN, OTHER_ISN, 0));
+		check_challenge(&s);
+		/* The end was lost behind us, and comes again. */
+		feed_numbers(DIR_DOWN, TCP_ACK | TCP_PSH | TCP_FIN, ends[DIR_DOWN].next - 1001, ends[DIR_UP].next,
+			     1000);
+		passes(DIR_DOWN);
+		say(DIR_UP, TCP_ACK, 0);
+		assert_int_equal(only_state(v6), FLOW_TIME_WAIT);
+		again = talk;
+		s = exchange(RIG_WAN, from_client(&talk, TCP_SYN, OTHER_ISN, 0));
+		learn(&again, &s);
+		assert_int_not_equal(again.snat_port_be, talk.snat_port_be);
+		stop();
+	}
+}
+
+/* With the handshake half done, too. */
+static void test_syn_after_syn_ack(void **state)
+{
+	struct sent s;
+
+	begin_open(false);
+	syn_ack(PEER, ISN + 1);
+	s = exchange(RIG_WAN, from_client(&talk, TCP_SYN, OTHER_ISN, 0));
+	check_challenge(&s);
+	exchange(RIG_WAN, from_client(&talk, TCP_RST, ack(&s), 0));
+	assert_int_equal(only_state(false), FLOW_CLOSED);
+	stop();
+}
+
+/* Off and in shadow it is the backend that asks. */
+static void test_challenge_modes(void **state)
+{
+	for (enum cure_mode mode = CURE_OFF; mode < CURE_ENFORCE; mode++) {
+		struct sent s;
+
+		begin_rig((struct rig_config){0});
+		set_mode(mode);
+		handshake(false, ISN, PEER, true);
+		s = exchange(RIG_WAN, from_client(&talk, TCP_SYN, OTHER_ISN, 0));
+		assert_int_equal(s.port, RIG_LAN);
+		assert_int_equal(only_state(false), FLOW_ESTABLISHED);
+		assert_int_equal(would(ACTION_challenge), mode == CURE_SHADOW);
+		stop();
+	}
+}
+
 /* --- wrong checksums --- */
 
 /* It goes on as it came. */
@@ -293,6 +401,10 @@ int main(void)
 		cmocka_unit_test(test_first_of_two_syn_acks),
 		cmocka_unit_test(test_forged_syn_ack),
 		cmocka_unit_test(test_syn_ack_again),
+		cmocka_unit_test(test_client_begins_anew),
+		cmocka_unit_test(test_syn_before_the_last_acknowledgement),
+		cmocka_unit_test(test_syn_after_syn_ack),
+		cmocka_unit_test(test_challenge_modes),
 		cmocka_unit_test(test_damaged_handshake),
 		cmocka_unit_test(test_damaged_end),
 	};

@@ -306,7 +306,8 @@ static void test_acknowledgement_is_no_answer(void **state)
 
 /* --- data under way --- */
 
-/* Asked from what they know to have had, 300 s after the last word: who sent asks itself, until it must have given up. */
+/* Asked from what they know to have had, 300 s after the last word: who sent asks itself, until it must have given up.
+ */
 static void until_last_ask(bool v6, enum flow_dir sender)
 {
 	begin_rig((struct rig_config){0});
