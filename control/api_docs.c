@@ -102,7 +102,8 @@ static const struct json_field worker_fields[] = {
 	JSON_FIELD(worker_report, flows_v4_max),  JSON_FIELD(worker_report, flows_v6),
 	JSON_FIELD(worker_report, flows_v6_max),  JSON_FIELD(worker_report, stalled_ns),
 	JSON_FIELD(worker_report, tuples),        JSON_FIELD(worker_report, tuples_cut),
-	JSON_FIELD(worker_report, out_of_window), JSON_FIELD(worker_report, wants_denied),
+	JSON_FIELD(worker_report, out_of_window), JSON_FIELD(worker_report, damaged),
+	JSON_FIELD(worker_report, wants_denied),
 };
 
 static json_t *status_workers(const struct api_source *src)

@@ -109,6 +109,29 @@ static enum verdict first_packet(struct worker *w, const struct policy *policy, 
 	return verdict == VERDICT_NONE ? admit_serve(w, policy, svc, it, &caps) : verdict;
 }
 
+enum verdict admit_again(struct worker *w, const struct policy *policy, struct item *it)
+{
+	struct ipaddr dst = packet_dst(it->frame, &it->p);
+	const struct policy_listener *listener = listener_lookup(policy->listeners, &dst, it->p.dport_be, PROTO_TCP);
+	const struct policy_service *svc;
+	struct storm_caps caps;
+	enum verdict verdict;
+
+	if (!listener)
+		return VERDICT_drop_not_ours;
+	if (it->p.ttl <= 1)
+		return VERDICT_answer_ttl_exceeded;
+	svc = policy->services[listener->service_slot];
+	count_add(&w->services[svc->ref.slot].attempts, 1);
+	verdict = storm_admit(w, policy, svc, it, &caps);
+	if (verdict != VERDICT_NONE)
+		return verdict;
+	storm_take(w, &caps);
+	count_add(&w->services[svc->ref.slot].new_flows, 1);
+	count_add(&w->backends[flow_track(&w->flows, it->ref)->backend_slot].new_flows, 1);
+	return VERDICT_NONE;
+}
+
 static enum verdict admit(struct worker *w, const struct policy *policy, struct item *it)
 {
 	struct ipaddr src = packet_src(it->frame, &it->p), dst = packet_dst(it->frame, &it->p);

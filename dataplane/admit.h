@@ -18,3 +18,9 @@ enum verdict admit_serve(struct worker *w, const struct policy *policy, const st
 /* An attempt cannot be served, and that is counted. Its client hears it as often as the limits on answers allow. */
 enum verdict admit_refuse(struct worker *w, uint32_t service_slot, const struct item *it, enum verdict for_tcp,
 			  enum verdict for_udp);
+
+/*
+ * A client's SYN with another number, or after the end, whose flow is there: an attempt as any other, but that it is
+ * not held, and has its place. VERDICT_NONE: it has been charged for.
+ */
+enum verdict admit_again(struct worker *w, const struct policy *policy, struct item *it);

@@ -216,7 +216,7 @@ struct worker {
 
 	/* own counters; published at the end of a loop */
 	struct ledger ledger;
-	uint64_t loops, bursts, sleeps, wakeups, expired, out_of_window;
+	uint64_t loops, bursts, sleeps, wakeups, expired, out_of_window, damaged;
 	uint64_t policy_number, policy_regress;
 	uint64_t published_at_ns;
 

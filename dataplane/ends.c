@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "ends.h"
 #include "segment.h"
+#include "tcp.h"
 
 #define UNDER_WAY_MS 1000 /* what was sent longer ago and not acknowledged was lost behind us */
 
@@ -9,22 +10,24 @@ static bool is_handshake(enum flow_state state)
 	return state == FLOW_SYN_SENT || state == FLOW_SYN_RECV;
 }
 
-static bool is_unacknowledged(const struct flow_half *sender, const struct flow_half *receiver)
+static bool is_unacknowledged(const struct worker *w, flow_ref sender)
 {
-	return (int32_t)(sender->end - receiver->ack) > 0;
+	return tcp_end(w, sender) != flow_half(&w->flows, flow_ref_other(sender))->ack;
 }
 
 /*
  * What the receiver acknowledged last, unless something is on its way that will be there before the RST: then what
  * follows that.
  */
-static uint32_t expected_seq(const struct worker *w, const struct flow_half *sender, const struct flow_half *receiver)
+static uint32_t expected_seq(const struct worker *w, flow_ref ref)
 {
+	const struct flow_half *sender = flow_half(&w->flows, ref);
+
 	if (is_handshake(sender->state))
 		return sender->end;
-	if (is_unacknowledged(sender, receiver) && (uint32_t)w->run_ms - sender->last_ms < UNDER_WAY_MS)
-		return sender->end;
-	return receiver->ack;
+	if ((uint32_t)w->run_ms - sender->last_ms < UNDER_WAY_MS)
+		return tcp_end(w, ref);
+	return flow_half(&w->flows, flow_ref_other(ref))->ack;
 }
 
 unsigned ends_tell(struct worker *w, flow_ref up, enum made kind)
@@ -32,11 +35,9 @@ unsigned ends_tell(struct worker *w, flow_ref up, enum made kind)
 	unsigned untold = 0;
 
 	for (enum flow_dir dir = DIR_UP; dir < DIRS; dir++) {
-		const struct flow_half *sender = flow_half(&w->flows, up | dir);
-		const struct flow_half *receiver = flow_half(&w->flows, up | !dir);
+		uint32_t ack = flow_half(&w->flows, up | !dir)->end;
 
-		if (!segment_send(w, &w->burst, up | dir, expected_seq(w, sender, receiver), receiver->end,
-				  TCP_RST | TCP_ACK, kind))
+		if (!segment_send(w, &w->burst, up | dir, expected_seq(w, up | dir), ack, TCP_RST | TCP_ACK, kind))
 			untold |= 1 << dir;
 	}
 	return untold;
@@ -44,10 +45,10 @@ unsigned ends_tell(struct worker *w, flow_ref up, enum made kind)
 
 bool ends_are_idle(const struct worker *w, flow_ref up)
 {
-	const struct flow_half *client = flow_half(&w->flows, up), *backend = flow_half(&w->flows, flow_ref_other(up));
+	const struct flow_half *client = flow_half(&w->flows, up);
 
 	if (client->proto != PROTO_TCP)
 		return true;
-	return !is_handshake(client->state) && !is_unacknowledged(client, backend) &&
-	       !is_unacknowledged(backend, client);
+	return !is_handshake(client->state) && !is_unacknowledged(w, up | DIR_UP) &&
+	       !is_unacknowledged(w, up | DIR_DOWN);
 }

@@ -132,12 +132,16 @@ enum flow_look {
 
 #define FLOW_MARK_WOULD_END   1            /* counted as one that an order would have ended */
 #define FLOW_MARK_UNTOLD(dir) (2 << (dir)) /* FLOW_RESETTING: the receiver did not hear of it yet */
+#define FLOW_MARK_RESET(dir)  (8 << (dir)) /* FLOW_CLOSED: its sender sent RST, to a connection */
+#define FLOW_MARK_LAST_ASK    32           /* of LOOK_ANSWERS: its data was not acknowledged for too long */
+#define FLOW_MARK_RESETS      (FLOW_MARK_RESET(DIR_UP) | FLOW_MARK_RESET(DIR_DOWN))
 
 /* What both directions share; no established packet reads it. */
 struct flow_track {
 	uint32_t timeout_ms;
 	uint32_t look_ms;                /* of the running clock; without meaning in LOOK_IDLE */
-	uint32_t asked_ms;               /* when the probes of LOOK_ANSWERS left; LOOK_RESETTING: when it ended */
+	uint32_t asked_ms;               /* when the probes of LOOK_ANSWERS left; LOOK_RESETTING: when it ended;
+					    FLOW_CLOSED: when the RST came */
 	uint32_t wheel_next, wheel_prev; /* entry references without direction, FLOW_REF_NONE at the ends */
 	uint16_t wheel_slot;
 	uint8_t fin_seen;    /* bit per direction */
@@ -154,14 +158,15 @@ struct flow_track {
 	uint8_t wall;                        /* enum wall_flag */
 	uint32_t syn_ms;                     /* CLOCK_MS of the SYN */
 	flow_ref waiting_next, waiting_prev; /* DIR_DOWN of others that wait for the same backend; 0: none */
+	uint32_t challenged_ms;              /* when the client was last asked about a SYN; 0: never */
 } __attribute__((aligned(64)));
 
 /* What birth and end need; no established packet reads it. */
 struct flow_cold {
 	uint64_t hash[DIRS];
-	uint32_t isn;                        /* of the client, host order */
-	uint32_t peer_isn;                   /* of the backend, host order; once it answered */
-	uint64_t born_ms;                    /* of the dataplane's clock, unlike the halves' times */
+	uint32_t isn;      /* of the client's SYN that was answered, or came last; host order */
+	uint32_t peer_isn; /* of the backend, host order; once it answered */
+	uint64_t born_ms;  /* of the dataplane's clock, unlike the halves' times */
 	uint64_t packets[DIRS], bytes[DIRS]; /* until the last roll-up; added to the backend's counters too */
 } __attribute__((aligned(64)));
 
@@ -171,6 +176,16 @@ struct flow_cold {
  */
 #define TCP_OPTIONS_MAX 40
 
+/* What of a SYN its connection goes by. */
+struct syn_facts {
+	uint32_t isn; /* host order */
+	uint16_t payload_len;
+	uint16_t window_be;
+	uint8_t scale : 4;
+	bool scaling : 1;
+	bool timestamps : 1;
+} __attribute__((packed, aligned(2)));
+
 struct syn_kept {
 	uint8_t options[TCP_OPTIONS_MAX]; /* without fast open, and so without its data (RFC 7413 4.1.3) */
 	uint8_t options_len;
@@ -178,10 +193,12 @@ struct syn_kept {
 	uint8_t tos;       /* or traffic class */
 	uint8_t ttl;       /* as it came */
 	uint16_t window_be;
-	uint16_t unused;
-	uint32_t flow_label; /* IPv6, host order */
-	uint32_t isn;        /* host order */
+	struct syn_facts first; /* of a flow: the SYN that it began with, where this is a later one */
+	uint32_t flow_label;    /* IPv6, host order */
+	uint32_t isn;           /* host order */
 } __attribute__((aligned(64)));
+
+static_assert(sizeof(struct syn_kept) == 64, "one line");
 
 struct flow4 {
 	struct flow_half4 half[DIRS];

@@ -4,6 +4,7 @@
 #include "path.h"
 #include "route.h"
 #include "stray.h"
+#include "tcp.h"
 #include "wall.h"
 
 #include <limits.h>
@@ -81,15 +82,14 @@ static flow_ref find_replies(const struct worker *w, const struct icmp_quote *q)
 static bool sequence_plausible(const struct worker *w, flow_ref replies, const struct icmp_quote *q)
 {
 	const struct flow_half *back = flow_half(&w->flows, replies);
-	const struct flow_half *quoted = flow_half(&w->flows, flow_ref_other(replies));
-	uint32_t una = back->ack, seq = ntohl(q->seq_be), under_way = quoted->end - una;
+	uint32_t una = back->ack, seq = ntohl(q->seq_be), under_way;
 
 	if (q->proto != PROTO_TCP)
 		return true;
 	if (back->state == FLOW_SYN_SENT)
-		return flow_ref_dir(replies) == DIR_DOWN && seq == flow_cold(&w->flows, replies)->isn;
-	/* Negative: an acknowledgement of what was never sent was forged, and must not open the window. */
-	return (int32_t)under_way > 0 && seq - una < under_way;
+		return flow_ref_dir(replies) == DIR_DOWN && tcp_is_syn(w, replies, seq);
+	under_way = tcp_end(w, flow_ref_other(replies)) - una;
+	return seq - una < under_way;
 }
 
 /* What the endpoint sent, and to which of our addresses, before it was translated. */

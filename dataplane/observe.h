@@ -21,6 +21,7 @@ struct dataplane;
 	M(rst_drain, "RST to an endpoint of a flow whose removed backend had drained long enough")                     \
 	M(rst_stop, "RST to an endpoint of a flow that the gateway's stop ended")                                      \
 	M(keepalive, "probe of an endpoint of an idle flow")                                                           \
+	M(challenge, "ACK to a client whose SYN came in the middle of its connection")                                 \
 	M(rst_peer_dead, "RST to an endpoint of a flow whose peer, or itself, answered no probe")                      \
 	M(rst_later, "RST to an endpoint that there was no way to when its flow ended")                                \
 	M(syn_resteer, "a client's SYN, for another backend than the one that it went to first")                       \
@@ -52,6 +53,7 @@ extern const char *const made_name[MADE_COUNT];
 	A(rst_peer_dead, SILENCE, "ended a connection with a silent end, with RST to both sides")                      \
 	A(put_off, SILENCE, "put off a probe or an end: more than the gateway may send per second")                    \
 	A(refuse_rst, SILENCE, "dropped a RST that its receiver would not take either")                                \
+	A(challenge, SILENCE, "kept a SYN in the middle of a connection from its backend, and asked its client")       \
 	A(rst_stop, SILENCE, "ended a flow as the gateway stops: TCP with RST to both sides")                          \
 	A(drain_rst, NAMES, "ended a flow of a removed backend at its drain deadline: TCP with RST to both sides")     \
 	A(follow, NAMES, "sent a new flow where DNS points now, not where it pointed first (counted in shadow alone)") \
@@ -149,6 +151,7 @@ struct worker_report {
 	uint64_t policy_regress; /* bursts that saw an older number than the one before: must stay 0 */
 	uint64_t expired;        /* flows ended by the timing wheel */
 	uint64_t out_of_window;  /* TCP packets that no window holds: forwarded, and otherwise ignored */
+	uint64_t damaged;        /* SYN, FIN and RST with a wrong TCP checksum: forwarded so, and otherwise ignored */
 	uint64_t wants_denied;   /* neighbours that were not asked for, because too many were */
 	uint32_t flows_v4, flows_v4_max;
 	uint32_t flows_v6, flows_v6_max;

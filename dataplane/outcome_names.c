@@ -71,6 +71,7 @@ static enum outcome_class class_of_action(enum action a)
 	case ACTION_put_off:
 	case ACTION_rst_untold:
 	case ACTION_refuse_rst:
+	case ACTION_challenge:
 	case ACTION_follow:
 	case ACTION_clamp:
 	case ACTION_hold_ptb:

@@ -437,3 +437,17 @@ enum verdict parse(const uint8_t *frame, uint32_t len, struct packet *p)
 		return parse_tagged(frame, len, p);
 	return parse_l3(frame, len, RTE_ETHER_HDR_LEN, type_be, p);
 }
+
+bool packet_tcp_is_right(const uint8_t *frame, const struct packet *p)
+{
+	const uint8_t *ip = frame + p->l3_off;
+	uint16_t len = p->ip_len - (p->l4_off - p->l3_off);
+	bool v4 = p->family == 4;
+	const uint8_t *addrs =
+		ip + (v4 ? offsetof(struct rte_ipv4_hdr, src_addr) : offsetof(struct rte_ipv6_hdr, src_addr));
+	uint32_t sum = rte_raw_cksum(addrs, v4 ? 8 : 32) + rte_raw_cksum(frame + p->l4_off, len) + htons(IPPROTO_TCP) +
+		       htons(len);
+
+	sum = (sum & 0xffff) + (sum >> 16);
+	return (sum & 0xffff) + (sum >> 16) == 0xffff;
+}

@@ -70,6 +70,12 @@ struct packet {
  */
 enum verdict parse(const uint8_t *frame, uint32_t len, struct packet *p);
 
+/*
+ * Of a TCP packet that was parsed. False: its checksum is wrong. Then it may be translated, and stays wrong, so that
+ * its receiver throws it away; but nothing is to be concluded from it, nor made of it, for what is made is right.
+ */
+bool packet_tcp_is_right(const uint8_t *frame, const struct packet *p);
+
 static inline const struct rte_ipv4_hdr *packet_ip4(const uint8_t *frame, const struct packet *p)
 {
 	return (const void *)(frame + p->l3_off);

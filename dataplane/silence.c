@@ -89,6 +89,7 @@ static void rearm(struct worker *w, flow_ref up, struct flow_track *track, const
 	flow_half(&w->flows, up | DIR_UP)->probes = 0;
 	flow_half(&w->flows, up | DIR_DOWN)->probes = 0;
 	track->look = LOOK_IDLE;
+	track->marks &= ~FLOW_MARK_LAST_ASK;
 	track->timeout_ms = silence_timeout_ms(w, up, state, t, flow_state_timeout_ms(t, state));
 }
 
@@ -96,15 +97,17 @@ static void rearm(struct worker *w, flow_ref up, struct flow_track *track, const
 
 static bool has_unacknowledged(const struct worker *w, flow_ref sender)
 {
-	const struct flow_half *half = flow_half(&w->flows, sender),
-			       *back = flow_half(&w->flows, flow_ref_other(sender));
-
-	return (int32_t)(half->end - back->ack) > 0;
+	return tcp_end(w, sender) != flow_half(&w->flows, flow_ref_other(sender))->ack;
 }
 
 static bool is_unacknowledged(const struct worker *w, flow_ref up)
 {
 	return has_unacknowledged(w, up | DIR_UP) || has_unacknowledged(w, up | DIR_DOWN);
+}
+
+static bool is_last_ask(const struct flow_track *track)
+{
+	return track->marks & FLOW_MARK_LAST_ASK;
 }
 
 static bool has_way(struct worker *w, flow_ref ref)
@@ -174,10 +177,9 @@ void silence_backend_lives(struct worker *w, uint32_t backend_slot)
  */
 static bool tell(struct worker *w, flow_ref to, enum made kind)
 {
-	const struct flow_half *half = flow_half(&w->flows, to), *back = flow_half(&w->flows, flow_ref_other(to));
 	struct segment_made rst = {
-		.seq = has_unacknowledged(w, to) ? half->end : back->ack,
-		.ack = back->end,
+		.seq = tcp_end(w, to),
+		.ack = tcp_end(w, flow_ref_other(to)),
 		.flags = TCP_RST | TCP_ACK,
 	};
 
@@ -291,12 +293,20 @@ static void peer_dead(struct worker *w, flow_ref up, struct flow_track *track, u
 	for (enum flow_dir dir = DIR_UP; dir < DIRS; dir++)
 		if (silent >> dir & 1)
 			count_add(&cell->dead[dir], 1);
-	if (silent == 1 << DIR_DOWN && track->look == LOOK_ANSWERS)
+	if (silent == 1 << DIR_DOWN && !is_last_ask(track))
 		suspect_path(w, cell, track->timeout_ms);
 	end(w, up, track, MADE_rst_peer_dead);
 }
 
 /* --- probing --- */
+
+/* What the sender of `side` is sure to have had: what it acknowledged, unless that was forged and never sent. */
+static uint32_t seen_by(const struct worker *w, flow_ref side)
+{
+	uint32_t acked = flow_half(&w->flows, side)->ack, sent = flow_half(&w->flows, flow_ref_other(side))->end;
+
+	return (int32_t)(sent - acked) < 0 ? sent : acked;
+}
 
 /* `side`: the direction whose sender is asked, in the name of the other one. False: there was no buffer for it. */
 static bool ask(struct worker *w, flow_ref side)
@@ -305,7 +315,7 @@ static bool ask(struct worker *w, flow_ref side)
 	struct flow_half *asked = flow_half(&w->flows, side);
 	const struct flow_half *name = flow_half(&w->flows, to);
 	struct segment_made probe = {
-		.seq = name->end - 1,
+		.seq = seen_by(w, side) - 1,
 		.ack = name->ack,
 		.flags = TCP_ACK,
 		.window_be = name->window_be,
@@ -376,7 +386,7 @@ static void ask_again(struct worker *w, flow_ref up, struct flow_track *track)
 
 		if (!half->probes)
 			continue;
-		if (has_unacknowledged(w, other))
+		if (has_unacknowledged(w, other) && !is_last_ask(track))
 			half->probes += spoke(w, other, track);
 		else if (has_way(w, other))
 			ask(w, side);
@@ -449,29 +459,32 @@ static void hear_out(struct worker *w, flow_ref up, struct flow_track *track, co
 		look_in(w, track, LOOK_ANSWERS, PROBE_EVERY_MS - waited_ms);
 	else if (dead)
 		settle(w, up, track, dead, waited_ms);
-	else if (is_unacknowledged(w, up) && flow_idle_ms(&w->flows, up, w->run_ms) >= STUCK_MS)
+	else if (is_unacknowledged(w, up) && !is_last_ask(track) && flow_idle_ms(&w->flows, up, w->run_ms) >= STUCK_MS)
 		rearm(w, up, track, t);
 	else
 		ask_again(w, up, track);
 }
 
-/* The one that was not heard of for longest: nobody sends data and then waits for ever, unless for the dead. */
-static unsigned longest_silent(const struct worker *w, flow_ref up)
-{
-	uint32_t up_ms = (uint32_t)w->run_ms - flow_half(&w->flows, up | DIR_UP)->last_ms;
-	uint32_t down_ms = (uint32_t)w->run_ms - flow_half(&w->flows, up | DIR_DOWN)->last_ms;
-
-	return 1 << (up_ms > down_ms ? DIR_UP : DIR_DOWN);
-}
-
-/* Its sender's own timer is the probe; until that must have given up. */
+/*
+ * Its sender's own timer is the probe, until that must have given up. Then both are asked after all: data that was
+ * forged or damaged on its way is never acknowledged, and its connection may be well. What each answers says where it
+ * is: silence_hear().
+ */
 static void wait_for_sender(struct worker *w, flow_ref up, struct flow_track *track, uint32_t idle_ms,
 			    uint32_t unacked_ms)
 {
-	if (idle_ms < unacked_ms)
+	if (idle_ms < unacked_ms) {
 		look_in(w, track, LOOK_LATER, unacked_ms - idle_ms);
-	else if (is_proven(w, track, (uint32_t)w->run_ms - (idle_ms - unacked_ms)))
-		peer_dead(w, up, track, longest_silent(w, up));
+		return;
+	}
+	track->marks |= FLOW_MARK_LAST_ASK;
+	begin_probing(w, up, track);
+}
+
+static void probe(struct worker *w, flow_ref up, struct flow_track *track)
+{
+	track->marks &= ~FLOW_MARK_LAST_ASK;
+	begin_probing(w, up, track);
 }
 
 static void enforce(struct worker *w, flow_ref up, struct flow_track *track, const struct policy_timeouts *t)
@@ -485,7 +498,20 @@ static void enforce(struct worker *w, flow_ref up, struct flow_track *track, con
 	else if (is_unacknowledged(w, up))
 		wait_for_sender(w, up, track, idle_ms, t->unacked_ms);
 	else
-		begin_probing(w, up, track);
+		probe(w, up, track);
+}
+
+/* `ago_ms`: since the last ask would have begun. Nobody answers: data is not acknowledged for so long by the dead. */
+static void would_ask_last(struct worker *w, flow_ref up, struct flow_track *track, uint32_t ago_ms, uint32_t left_ms)
+{
+	if (ago_ms >= PROBES * PROBE_EVERY_MS) {
+		outcome_action_due(w, up, ACTION_rst_peer_dead);
+		look_in(w, track, LOOK_LATER, left_ms);
+		return;
+	}
+	outcome_action_due(w, up, ACTION_keepalive);
+	outcome_action_due(w, up, ACTION_keepalive);
+	look_in(w, track, LOOK_LATER, least(PROBE_EVERY_MS - ago_ms % PROBE_EVERY_MS, left_ms));
 }
 
 /*
@@ -512,8 +538,7 @@ static bool shadow(struct worker *w, flow_ref up, struct flow_track *track, cons
 	} else if (idle_ms < t->unacked_ms) {
 		look_in(w, track, LOOK_LATER, least(t->unacked_ms, plain_ms) - idle_ms);
 	} else {
-		outcome_action_due(w, up, ACTION_rst_peer_dead);
-		look_in(w, track, LOOK_LATER, plain_ms - idle_ms);
+		would_ask_last(w, up, track, idle_ms - t->unacked_ms, plain_ms - idle_ms);
 	}
 	return false;
 }
@@ -535,19 +560,41 @@ bool silence_is_over(struct worker *w, flow_ref up)
 
 /* --- what comes back --- */
 
+/*
+ * Nothing has been under way for minutes, so that the answer's own number is the next that its sender will use: what
+ * came from beyond it was none of its data.
+ */
+static void take_back_end(struct worker *w, const struct item *it, uint32_t seq)
+{
+	struct flow_half *half = flow_half(&w->flows, it->ref);
+	uint32_t acked = flow_half(&w->flows, flow_ref_other(it->ref))->ack;
+
+	if (it->p.tcp_flags == TCP_ACK && it->p.payload_len == 0 && seq - acked < half->end - acked)
+		half->end = seq;
+}
+
+/* Of a side that was asked: nothing that the other one does not know. */
+static bool says_nothing(const struct worker *w, const struct item *it)
+{
+	const struct rte_tcp_hdr *tcp = (const void *)(it->frame + it->p.l4_off);
+	const struct flow_half *half = flow_half(&w->flows, it->ref);
+
+	return it->p.tcp_flags == TCP_ACK && it->p.payload_len == 0 && ntohl(tcp->sent_seq) == tcp_end(w, it->ref) &&
+	       ntohl(tcp->recv_ack) == half->ack && half->ack == tcp_end(w, flow_ref_other(it->ref)) &&
+	       tcp->rx_win == half->window_be;
+}
+
 enum verdict silence_hear(struct worker *w, const struct item *it)
 {
 	const struct rte_tcp_hdr *tcp = (const void *)(it->frame + it->p.l4_off);
 	struct flow_half *half = flow_half(&w->flows, it->ref);
-	const struct flow_half *back = flow_half(&w->flows, flow_ref_other(it->ref));
-	bool says_nothing = it->p.tcp_flags == TCP_ACK && it->p.payload_len == 0 && ntohl(tcp->sent_seq) == half->end &&
-			    ntohl(tcp->recv_ack) == half->ack && half->ack == back->end &&
-			    tcp->rx_win == half->window_be;
 
+	if (is_last_ask(flow_track(&w->flows, it->ref)))
+		take_back_end(w, it, ntohl(tcp->sent_seq));
 	half->probes = 0;
 	if (flow_ref_dir(it->ref) == DIR_DOWN)
 		silence_backend_lives(w, flow_track(&w->flows, it->ref)->backend_slot);
-	return says_nothing ? VERDICT_absorb_probe_answer : VERDICT_NONE;
+	return says_nothing(w, it) ? VERDICT_absorb_probe_answer : VERDICT_NONE;
 }
 
 enum verdict silence_tell_again(struct worker *w, const struct item *it)

@@ -152,8 +152,9 @@ static bool may_hold(const struct worker *w, const struct policy *policy, const 
 {
 	const struct policy_set *set = &svc->sets[it->p.family == 6][SET_TCP];
 
-	return it->p.proto == PROTO_TCP && svc->storm.hold_ns && set->n_backends && has_room(w, svc, hopeless) &&
-	       syn_is_right(it) && !wall_is_shut(w, policy, set, it->hash);
+	return it->p.proto == PROTO_TCP && it->ref == FLOW_REF_NONE && svc->storm.hold_ns && set->n_backends &&
+	       has_room(w, svc, hopeless) && packet_tcp_is_right(it->frame, &it->p) &&
+	       !wall_is_shut(w, policy, set, it->hash);
 }
 
 /* A place in the line of the cap that it waits for, or the one that it has; `*wait` becomes that place's. */
@@ -254,7 +255,7 @@ bool storm_absorb_syn(struct worker *w, const struct item *it)
 
 	if (!h)
 		return false;
-	if (syn_is_right(it)) {
+	if (packet_tcp_is_right(it->frame, &it->p)) {
 		syn_keep(&h->syn, it);
 		h->payload_len = it->p.payload_len;
 	}

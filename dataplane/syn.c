@@ -21,20 +21,6 @@ enum {
 #define TTL_ENOUGH 16  /* hops between the gateway and any backend */
 #define MSS_ENOUGH 536 /* RFC 9293 3.7.1; less is dropped where small segments are feared */
 
-bool syn_is_right(const struct item *it)
-{
-	const uint8_t *ip = it->frame + it->p.l3_off;
-	uint16_t len = it->p.ip_len - (it->p.l4_off - it->p.l3_off);
-	bool v4 = it->p.family == 4;
-	const uint8_t *addrs =
-		ip + (v4 ? offsetof(struct rte_ipv4_hdr, src_addr) : offsetof(struct rte_ipv6_hdr, src_addr));
-	uint32_t sum = rte_raw_cksum(addrs, v4 ? 8 : 32) + rte_raw_cksum(it->frame + it->p.l4_off, len) +
-		       htons(PROTO_TCP) + htons(len);
-
-	sum = (sum & 0xffff) + (sum >> 16);
-	return (sum & 0xffff) + (sum >> 16) == 0xffff;
-}
-
 static bool is_common_option(uint8_t option)
 {
 	return option == OPTION_MSS || option == OPTION_WINDOW_SCALE || option == OPTION_SACK_PERMITTED ||
@@ -79,7 +65,7 @@ bool syn_is_ordinary(const struct item *it)
 
 	return it->p.ttl > TTL_ENOUGH && !(it->p.flags & PACKET_OPTIONS) && are_flags_common(it->p.tcp_flags) &&
 	       are_options_common(options, it->p.payload_off - it->p.l4_off - sizeof(struct rte_tcp_hdr), &fast_open) &&
-	       (fast_open || !it->p.payload_len) && syn_is_right(it);
+	       (fast_open || !it->p.payload_len) && packet_tcp_is_right(it->frame, &it->p);
 }
 
 /* --- keeping --- */

@@ -15,12 +15,6 @@ struct syn {
 };
 
 /*
- * False if the TCP checksum of `it` is wrong: then it may be translated, and stays wrong, but not be made again, for
- * what is made is right.
- */
-bool syn_is_right(const struct item *it);
-
-/*
  * True if any backend that takes connections at all answers such a SYN: then its silence says something, and so does
  * making the SYN again. Not one that its sender, or who forges it, made so that hosts or routers pass it over: a wrong
  * checksum, IP options, a TTL that may not last, other flags than a SYN has, a tiny MSS, data without fast open, TCP

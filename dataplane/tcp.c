@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "tcp.h"
+#include "admit.h"
 #include "outcome_worker.h"
+#include "segment.h"
 #include "silence.h"
 #include "stray.h"
 #include "syn.h"
@@ -8,6 +10,9 @@
 #include "wall.h"
 
 #include <rte_tcp.h>
+
+#define CHALLENGE_EVERY_MS 500
+#define RESET_TAKEN_MS     1000 /* until what was under way when a RST came has arrived */
 
 const struct policy_timeouts policy_timeouts_default = {
 	.syn_sent_ms = 15000,
@@ -115,6 +120,27 @@ static inline bool in_window(const struct flow_half *half, const struct segment 
 	return s->end - half->end + reach <= 2 * reach && s->ack - half->ack + reach <= 2 * reach;
 }
 
+/* How much its receiver will take behind what it acknowledged, as it said last. */
+static uint32_t receiver_window(const struct worker *w, flow_ref ref)
+{
+	uint8_t scale = flow_track(&w->flows, ref)->scale[!flow_ref_dir(ref)];
+
+	return (uint32_t)ntohs(flow_half(&w->flows, flow_ref_other(ref))->window_be) << scale;
+}
+
+/* The same, and what rounding may have taken from it: one unit (RFC 7323 2.4), or a byte that only asks. */
+static uint32_t receiver_reach(const struct worker *w, flow_ref ref)
+{
+	return receiver_window(w, ref) + (1 << flow_track(&w->flows, ref)->scale[!flow_ref_dir(ref)]);
+}
+
+uint32_t tcp_end(const struct worker *w, flow_ref ref)
+{
+	uint32_t end = flow_half(&w->flows, ref)->end, acked = flow_half(&w->flows, flow_ref_other(ref))->ack;
+
+	return end - acked <= receiver_reach(w, ref) ? end : acked;
+}
+
 static inline void note_timestamp(struct flow_half *half, const struct item *it)
 {
 	uint32_t tsval;
@@ -132,23 +158,112 @@ static inline bool note_segment(struct worker *w, struct flow_half *half, const 
 		return false;
 	}
 	half->last_ms = w->run_ms;
-	half->window_be = tcp_of(it)->rx_win;
 	if ((int32_t)(s->end - half->end) > 0)
 		half->end = s->end;
-	if ((int32_t)(s->ack - half->ack) > 0)
+	/* A window counts from the acknowledgement that it came with: that of an older one is too small. */
+	if ((int32_t)(s->ack - half->ack) >= 0) {
 		half->ack = s->ack;
+		half->window_be = tcp_of(it)->rx_win;
+	}
 	if (half->timestamps)
 		note_timestamp(half, it);
 	return true;
 }
 
-void tcp_begin(struct worker *w, const struct item *it)
+/* --- the client's SYNs: the one that the flow began with, and the last one with another number --- */
+
+static struct syn_facts read_syn(const struct item *it)
+{
+	const struct rte_tcp_hdr *tcp = tcp_of(it);
+	struct tcp_options options = tcp_options_read((const uint8_t *)(tcp + 1), tcp_options_len(tcp));
+
+	return (struct syn_facts){
+		.isn = ntohl(tcp->sent_seq),
+		.payload_len = it->p.payload_len,
+		.window_be = tcp->rx_win,
+		.scale = options.scale,
+		.scaling = options.scaling,
+		.timestamps = options.timestamps,
+	};
+}
+
+/* RFC 7413: any part of its data may be acknowledged. */
+static bool is_of_syn(const struct syn_facts *syn, uint32_t seq)
+{
+	return seq - (syn->isn + 1) <= syn->payload_len;
+}
+
+/* The one that was kept. */
+static struct syn_facts last_syn(const struct worker *w, flow_ref ref)
+{
+	const struct syn_kept *kept = flow_syn(&w->flows, ref);
+	struct tcp_options options = tcp_options_read(kept->options, kept->options_len);
+	bool is_last = flow_cold(&w->flows, ref)->isn == kept->isn;
+
+	return (struct syn_facts){
+		.isn = kept->isn,
+		.payload_len = is_last ? flow_half(&w->flows, ref & ~UINT32_C(1))->end - kept->isn - 1 : 0,
+		.window_be = kept->window_be,
+		.scale = options.scale,
+		.scaling = options.scaling,
+		.timestamps = options.timestamps,
+	};
+}
+
+static void keep_syn(struct worker *w, const struct item *it)
+{
+	struct syn_kept *kept = flow_syn(&w->flows, it->ref);
+	struct syn_facts first = kept->first;
+
+	syn_keep(kept, it);
+	kept->first = first;
+}
+
+static void begin_syn(struct worker *w, const struct item *it)
 {
 	struct segment s = read_segment(it);
 
 	flow_cold(&w->flows, it->ref)->isn = s.seq;
-	syn_keep(flow_syn(&w->flows, it->ref), it);
 	flow_half(&w->flows, it->ref & ~UINT32_C(1))->end = s.end;
+	keep_syn(w, it);
+}
+
+void tcp_begin(struct worker *w, const struct item *it)
+{
+	begin_syn(w, it);
+	flow_syn(&w->flows, it->ref)->first = read_syn(it);
+}
+
+/* One of them came again, perhaps without the data that it had: what was sent once may be acknowledged. */
+static void repeat_syn(struct worker *w, const struct item *it, const struct segment *s)
+{
+	struct syn_facts *first = &flow_syn(&w->flows, it->ref)->first;
+	struct flow_half *up = flow_half(&w->flows, it->ref);
+
+	if (s->seq == first->isn)
+		first->payload_len = RTE_MAX(first->payload_len, it->p.payload_len);
+	if (s->seq != flow_cold(&w->flows, it->ref)->isn)
+		return;
+	if ((int32_t)(s->end - up->end) > 0)
+		up->end = s->end;
+	keep_syn(w, it);
+}
+
+bool tcp_is_syn(const struct worker *w, flow_ref ref, uint32_t isn)
+{
+	return isn == flow_cold(&w->flows, ref)->isn || isn == flow_syn(&w->flows, ref)->first.isn;
+}
+
+/* Both sides sent FIN, and each has acknowledged all that the other one sent. */
+static bool is_over(const struct flow_half *half, const struct flow_half *back)
+{
+	return half->ack == back->end && back->ack == half->end;
+}
+
+/* What changes states is rare enough for a look at its checksum: an end will not go by it if that is wrong. */
+static bool is_damaged(const struct item *it)
+{
+	return it->p.tcp_flags & (TCP_RST | TCP_SYN | TCP_FIN) && !packet_tcp_is_right(it->frame, &it->p);
 }
 
 bool tcp_is_reborn(const struct worker *w, const struct item *it)
@@ -156,23 +271,28 @@ bool tcp_is_reborn(const struct worker *w, const struct item *it)
 	enum flow_state state = flow_half(&w->flows, it->ref)->state;
 	struct segment s;
 
-	if ((it->p.tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN || flow_ref_dir(it->ref) != DIR_UP)
+	if ((it->p.tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN || flow_ref_dir(it->ref) != DIR_UP || is_damaged(it))
 		return false;
 	/* Refused or reset: also one that tries again with the number it had, as Windows does. */
 	if (state == FLOW_CLOSED || state == FLOW_RESETTING)
 		return true;
-	if (state != FLOW_TIME_WAIT && state != FLOW_LAST_ACK)
+	/* While something is not acknowledged, the old life has something to lose. */
+	if (state != FLOW_TIME_WAIT &&
+	    !(state == FLOW_LAST_ACK &&
+	      is_over(flow_half(&w->flows, it->ref), flow_half(&w->flows, flow_ref_other(it->ref)))))
 		return false;
 	s = read_segment(it);
 	return s.seq != flow_cold(&w->flows, it->ref)->isn;
 }
 
-/* From ISN + 1 to behind the data of the SYN (RFC 7413: any part of it may be acknowledged). */
+/* What follows one of the client's SYNs, or any part of its data. */
 static bool in_syn(const struct worker *w, flow_ref ref, uint32_t seq)
 {
-	uint32_t first = flow_cold(&w->flows, ref)->isn + 1;
+	const struct syn_kept *kept = flow_syn(&w->flows, ref);
+	uint32_t next = flow_cold(&w->flows, ref)->isn + 1;
 
-	return seq - first <= flow_half(&w->flows, ref & ~UINT32_C(1))->end - first;
+	return seq - next <= flow_half(&w->flows, ref & ~UINT32_C(1))->end - next || is_of_syn(&kept->first, seq) ||
+	       seq == kept->isn + 1;
 }
 
 /*
@@ -186,7 +306,9 @@ static bool rst_is_valid(const struct worker *w, flow_ref ref, const struct segm
 
 	if (half->state == FLOW_SYN_SENT)
 		return in_syn(w, ref, dir == DIR_UP ? s->seq : s->ack) && (dir == DIR_UP || s->flags & TCP_ACK);
-	return s->seq == back->ack || s->seq == half->end;
+	/* An acknowledgement of what was never sent was forged, and so was data beyond the window. */
+	return s->seq == half->end ? s->seq - back->ack <= receiver_reach(w, ref)
+				   : s->seq == back->ack && (int32_t)(half->end - back->ack) > 0;
 }
 
 /* The backend refused the SYN. True: another one has it now, and the client is not to know. */
@@ -211,22 +333,30 @@ static bool on_refusal(struct worker *w, struct item *it)
 static bool rst_is_outside(const struct worker *w, flow_ref ref, const struct segment *s)
 {
 	const struct flow_half *back = flow_half(&w->flows, flow_ref_other(ref));
-	const struct flow_track *track = flow_track(&w->flows, ref);
-	enum flow_dir dir = flow_ref_dir(ref);
 
 	if (back->state == FLOW_SYN_SENT)
-		return dir == DIR_DOWN;
-	return s->seq - back->ack > (uint32_t)ntohs(back->window_be) << track->scale[!dir];
+		return flow_ref_dir(ref) == DIR_DOWN;
+	return s->seq - back->ack > receiver_window(w, ref);
+}
+
+/* Of a connection, not of an attempt. */
+static void note_reset(struct worker *w, flow_ref ref)
+{
+	struct flow_track *track = flow_track(&w->flows, ref);
+
+	if (flow_half(&w->flows, ref)->state < FLOW_ESTABLISHED)
+		return;
+	track->marks |= FLOW_MARK_RESET(flow_ref_dir(ref));
+	track->asked_ms = w->run_ms;
 }
 
 static void on_rst(struct worker *w, struct item *it, const struct segment *s, const struct policy *policy)
 {
 	struct flow_half *half = flow_half(&w->flows, it->ref);
 
-	if (half->state == FLOW_CLOSED)
-		return;
-	if (half->state == FLOW_RESETTING) {
-		it->verdict = VERDICT_drop_stray_rst;
+	if (half->state == FLOW_CLOSED) {
+		if (rst_is_valid(w, it->ref, s))
+			flow_track(&w->flows, it->ref)->marks |= FLOW_MARK_RESET(flow_ref_dir(it->ref));
 		return;
 	}
 	if (!rst_is_valid(w, it->ref, s)) {
@@ -237,73 +367,221 @@ static void on_rst(struct worker *w, struct item *it, const struct segment *s, c
 	if (half->state == FLOW_SYN_SENT && flow_ref_dir(it->ref) == DIR_DOWN && on_refusal(w, it))
 		return;
 	half->last_ms = w->run_ms;
+	note_reset(w, it->ref);
 	flow_set_state(w, it->ref, FLOW_CLOSED, policy);
 }
 
 /*
- * A client's SYN while nothing answered: one with another number takes the first one's place. A SYN that reopens a flow
- * whose end came in the same burst finds it still in its old life: it begins the new one in place.
+ * The RST was forged, or was not quite what its receiver expected: that goes on sending, long after what had been under
+ * way to the sender of the RST.
  */
-static void on_syn(struct worker *w, const struct item *it, const struct policy *policy)
+static bool outlives_reset(const struct worker *w, flow_ref ref)
 {
-	if (tcp_is_reborn(w, it)) {
-		flow_track(&w->flows, it->ref)->fin_seen = 0;
-		flow_half(&w->flows, it->ref)->last_ms = w->run_ms;
-		flow_set_state(w, it->ref, FLOW_SYN_SENT, policy);
-		if (flow_mode(flow_track(&w->flows, it->ref), CURE_WALL) != CURE_OFF) {
-			wall_begin(w, it);
-			wheel_move(&w->wheel, &w->flows, it->ref, w->run_ms);
-		}
+	const struct flow_track *track = flow_track(&w->flows, ref);
+	enum flow_dir dir = flow_ref_dir(ref);
+
+	return (track->marks & FLOW_MARK_RESETS) == FLOW_MARK_RESET(!dir) &&
+	       (uint32_t)w->run_ms - track->asked_ms >= RESET_TAKEN_MS;
+}
+
+static void reopen(struct worker *w, flow_ref ref, const struct policy *policy)
+{
+	struct flow_track *track = flow_track(&w->flows, ref);
+
+	track->marks &= ~FLOW_MARK_RESETS;
+	if (track->fin_seen)
+		flow_set_state(w, ref, track->fin_seen == 3 ? FLOW_LAST_ACK : FLOW_FIN_WAIT, policy);
+	else
+		flow_set_state(w, ref, FLOW_ESTABLISHED, policy);
+}
+
+/* A SYN, or the answer to one, that belongs to the handshake; the deadline of the SYN stays. */
+static void refresh_handshake(struct worker *w, flow_ref ref)
+{
+	struct flow_half *half = flow_half(&w->flows, ref);
+
+	if (half->state == FLOW_SYN_SENT)
+		wall_keep_deadline(w, ref);
+	half->last_ms = w->run_ms;
+}
+
+/* Another attempt, that has a flow already. False: it is refused, and not of that flow. */
+static bool is_admitted(struct worker *w, struct item *it, const struct policy *policy)
+{
+	it->verdict = admit_again(w, policy, it);
+	if (it->verdict != VERDICT_NONE)
+		it->ref = FLOW_REF_NONE;
+	return it->verdict == VERDICT_NONE;
+}
+
+/* A SYN that reopens a flow whose end came in the same burst finds it still in its old life. */
+static void begin_anew(struct worker *w, struct item *it, const struct policy *policy)
+{
+	if (!is_admitted(w, it, policy))
+		return;
+	flow_track(&w->flows, it->ref)->fin_seen = 0;
+	flow_track(&w->flows, it->ref)->marks = 0;
+	flow_half(&w->flows, it->ref)->last_ms = w->run_ms;
+	flow_set_state(w, it->ref, FLOW_SYN_SENT, policy);
+	if (flow_mode(flow_track(&w->flows, it->ref), CURE_WALL) != CURE_OFF) {
+		wall_begin(w, it);
+		wheel_move(&w->wheel, &w->flows, it->ref, w->run_ms);
 	}
-	if (flow_ref_dir(it->ref) == DIR_UP && flow_half(&w->flows, it->ref)->state == FLOW_SYN_SENT) {
-		wall_again(w, it);
-		tcp_begin(w, it);
+	tcp_begin(w, it);
+}
+
+/*
+ * A client's SYN while nothing answered. With another number it may be of a client that began anew, or of who would
+ * take its place: the backend's answer says which of them counts, so no third party gets to see either.
+ */
+static void on_syn_again(struct worker *w, struct item *it, const struct segment *s, const struct policy *policy)
+{
+	bool known = tcp_is_syn(w, it->ref, s->seq);
+
+	if (!known && !is_admitted(w, it, policy))
+		return;
+	refresh_handshake(w, it->ref);
+	wall_again(w, it);
+	if (known) {
+		repeat_syn(w, it, s);
+		return;
 	}
+	wall_stay(w, it->ref);
+	begin_syn(w, it);
+}
+
+static bool may_challenge(const struct worker *w, struct flow_track *track)
+{
+	uint32_t now_ms = (uint32_t)w->run_ms;
+
+	if (track->challenged_ms && now_ms - track->challenged_ms < CHALLENGE_EVERY_MS)
+		return false;
+	track->challenged_ms = now_ms ? now_ms : 1;
+	return true;
+}
+
+/*
+ * RFC 5961 4.2, in the backend's name: a client that lives ignores the ACK; one that has begun anew answers with a RST
+ * that its backend will take, and then its next SYN is a new attempt. Forged, it has done nothing.
+ */
+static void challenge(struct worker *w, struct item *it)
+{
+	flow_ref down = flow_ref_other(it->ref);
+	const struct flow_half *up_half = flow_half(&w->flows, it->ref), *down_half = flow_half(&w->flows, down);
+	struct segment_made ask = {
+		.seq = tcp_end(w, down),
+		.ack = tcp_end(w, it->ref),
+		.flags = TCP_ACK,
+		.window_be = down_half->window_be,
+		.timestamps = down_half->timestamps,
+		.tsval = down_half->tsval,
+		.tsecr = up_half->tsval,
+	};
+
+	if (!outcome_action_due(w, it->ref, ACTION_challenge))
+		return;
+	it->verdict = VERDICT_absorb_syn;
+	if (may_challenge(w, flow_track(&w->flows, it->ref)))
+		segment_send_made(w, &w->burst, down, &ask, MADE_challenge);
+}
+
+static void on_syn(struct worker *w, struct item *it, const struct segment *s, const struct policy *policy)
+{
+	enum flow_state state = flow_half(&w->flows, it->ref)->state;
+
+	if (tcp_is_reborn(w, it))
+		begin_anew(w, it, policy);
+	else if (state == FLOW_SYN_SENT)
+		on_syn_again(w, it, s, policy);
+	else if (state == FLOW_SYN_RECV && tcp_is_syn(w, it->ref, s->seq))
+		refresh_handshake(w, it->ref);
+	else if (state != FLOW_TIME_WAIT && state != FLOW_CLOSED)
+		challenge(w, it);
 }
 
 /* What both said in their SYNs: an option of one alone is none (RFC 7323 1.3, 3.2). */
-static void note_options(struct worker *w, const struct item *it)
+static void note_options(struct worker *w, const struct item *it, const struct syn_facts *client)
 {
-	const struct syn_kept *syn = flow_syn(&w->flows, it->ref);
-	struct tcp_options client = tcp_options_read(syn->options, syn->options_len);
 	struct tcp_options backend = tcp_options_read((const uint8_t *)(tcp_of(it) + 1), tcp_options_len(tcp_of(it)));
 	struct flow_half *down = flow_half(&w->flows, it->ref), *up = flow_half(&w->flows, flow_ref_other(it->ref));
 	struct flow_track *track = flow_track(&w->flows, it->ref);
-	bool scaling = client.scaling && backend.scaling;
+	bool scaling = client->scaling && backend.scaling;
 
-	track->scale[DIR_UP] = scaling ? client.scale : 0;
+	track->scale[DIR_UP] = scaling ? client->scale : 0;
 	track->scale[DIR_DOWN] = scaling ? backend.scale : 0;
 	up->reach = down->reach = RTE_MAX(RTE_MAX(track->scale[DIR_UP], track->scale[DIR_DOWN]), 1);
 	up->probes = down->probes = 0;
-	up->window_be = syn->window_be;
+	up->window_be = client->window_be;
 	down->window_be = tcp_of(it)->rx_win;
 	/* Read for what is sent in their names. */
 	up->timestamps = down->timestamps =
-		client.timestamps && backend.timestamps && flow_mode(track, CURE_SILENCE) == CURE_ENFORCE;
-	up->tsval = client.tsval;
+		client->timestamps && backend.timestamps && flow_mode(track, CURE_SILENCE) == CURE_ENFORCE;
 	down->tsval = backend.tsval;
+}
+
+/* What the backend's SYN-ACK says, the first one or another: the last one that it sent is what it goes by. */
+static void take_syn_ack(struct worker *w, const struct item *it, const struct segment *s)
+{
+	struct flow_half *down = flow_half(&w->flows, it->ref), *up = flow_half(&w->flows, flow_ref_other(it->ref));
+	struct syn_facts syn = last_syn(w, it->ref);
+
+	if (!is_of_syn(&syn, s->ack) && is_of_syn(&flow_syn(&w->flows, it->ref)->first, s->ack))
+		syn = flow_syn(&w->flows, it->ref)->first;
+	flow_cold(&w->flows, it->ref)->isn = syn.isn;
+	up->end = syn.isn + 1 + syn.payload_len;
+	up->ack = s->seq;
+	down->end = s->end;
+	down->ack = s->ack;
+	flow_cold(&w->flows, it->ref)->peer_isn = s->seq;
+	note_options(w, it, &syn);
 }
 
 static void on_syn_ack(struct worker *w, const struct item *it, const struct segment *s, const struct policy *policy)
 {
 	struct flow_half *down = flow_half(&w->flows, it->ref);
+	enum flow_state state = down->state;
 
-	if (flow_ref_dir(it->ref) != DIR_DOWN || down->state != FLOW_SYN_SENT || !in_syn(w, it->ref, s->ack))
+	if (flow_ref_dir(it->ref) != DIR_DOWN || (state != FLOW_SYN_SENT && state != FLOW_SYN_RECV) ||
+	    !in_syn(w, it->ref, s->ack))
 		return;
-	down->end = s->end;
-	down->ack = s->ack;
-	flow_half(&w->flows, flow_ref_other(it->ref))->ack = s->seq;
-	flow_cold(&w->flows, it->ref)->peer_isn = s->seq;
-	note_options(w, it);
+	refresh_handshake(w, it->ref);
+	if (state == FLOW_SYN_RECV) {
+		/* SYN cookies of another minute, or a firewall in its place: the first one may not have arrived. */
+		if (s->seq != flow_cold(&w->flows, it->ref)->peer_isn)
+			take_syn_ack(w, it, s);
+		return;
+	}
+	take_syn_ack(w, it, s);
 	silence_backend_lives(w, flow_track(&w->flows, it->ref)->backend_slot);
 	count_add(&w->backends[flow_track(&w->flows, it->ref)->backend_slot].connects, 1);
 	wall_answered(w, flow_ref_other(it->ref));
 	flow_set_state(w, it->ref, FLOW_SYN_RECV, policy);
 }
 
+/*
+ * The client took a SYN-ACK that is not the last one: its first acknowledgement says which. Its number is the one that
+ * they all acknowledged, so who forges this has to know it.
+ */
+static void choose_syn_ack(struct worker *w, const struct item *it, const struct segment *s)
+{
+	struct flow_half *up = flow_half(&w->flows, it->ref), *down = flow_half(&w->flows, flow_ref_other(it->ref));
+	uint32_t first = flow_cold(&w->flows, it->ref)->peer_isn + 1;
+
+	if (s->seq != down->ack || s->ack - first <= down->end - first)
+		return;
+	flow_cold(&w->flows, it->ref)->peer_isn = s->ack - 1;
+	down->end = s->ack;
+	up->ack = s->ack;
+}
+
 /* The client's side of the handshake. */
 static void on_connected(struct worker *w, const struct item *it, const struct policy *policy)
 {
+	struct flow_half *up = flow_half(&w->flows, it->ref);
+
+	/* From here on, only newer ones count. */
+	if (up->timestamps)
+		(void)tcp_timestamp(tcp_of(it), &up->tsval);
 	outcome_flow(w, it->ref, OUTCOME_ATTEMPT(ATTEMPT_connected));
 	flow_set_state(w, it->ref, FLOW_ESTABLISHED, policy);
 }
@@ -322,25 +600,26 @@ static void on_fin(struct worker *w, const struct item *it, const struct policy 
 	flow_set_state(w, it->ref, track->fin_seen == 3 ? FLOW_LAST_ACK : FLOW_FIN_WAIT, policy);
 }
 
-/* Both sides sent FIN, and each has acknowledged all that the other one sent. */
-static bool is_over(const struct flow_half *half, const struct flow_half *back)
+/* False: its receiver will not take it, or acknowledged what follows it. */
+static bool fin_is_valid(const struct worker *w, flow_ref ref, const struct segment *s)
 {
-	return half->ack == back->end && back->ack == half->end;
+	uint32_t acked = flow_half(&w->flows, flow_ref_other(ref))->ack;
+
+	return (int32_t)(s->end - acked) >= 0 && (int32_t)(s->seq - acked) <= (int32_t)receiver_reach(w, ref);
 }
 
-static void track_syn(struct worker *w, const struct item *it, const struct segment *s, const struct policy *policy)
+/* Beyond the handshake it is out of any window: whoever forges one shall not keep the flow alive. */
+static void track_syn(struct worker *w, struct item *it, const struct segment *s, const struct policy *policy)
 {
-	struct flow_half *half = flow_half(&w->flows, it->ref);
-
-	/* Beyond the handshake it is out of any window: whoever forges one shall not keep the flow alive. */
-	if (half->state == FLOW_SYN_SENT)
-		wall_keep_deadline(w, it->ref);
-	if (half->state == FLOW_SYN_SENT || half->state == FLOW_SYN_RECV)
-		half->last_ms = w->run_ms;
+	/* Upstreams do not open towards the gateway: not at the same time either (RFC 9293 3.5). */
+	if (flow_ref_dir(it->ref) == DIR_DOWN && !(s->flags & TCP_ACK)) {
+		it->verdict = VERDICT_drop_snat_syn;
+		return;
+	}
 	if (s->flags & TCP_ACK)
 		on_syn_ack(w, it, s, policy);
 	else
-		on_syn(w, it, policy);
+		on_syn(w, it, s, policy);
 }
 
 static void track_stream(struct worker *w, struct item *it, const struct segment *s, const struct policy *policy)
@@ -350,13 +629,17 @@ static void track_stream(struct worker *w, struct item *it, const struct segment
 	/* Left over from an earlier connection of these ports: it says nothing about this one. */
 	if (half->state == FLOW_SYN_SENT)
 		return;
+	if (half->state == FLOW_SYN_RECV && flow_ref_dir(it->ref) == DIR_UP)
+		choose_syn_ack(w, it, s);
 	if (half->probes && in_window(half, s))
 		it->verdict = silence_hear(w, it);
 	if (!note_segment(w, half, it, s))
 		return;
+	if (half->state == FLOW_CLOSED && outlives_reset(w, it->ref))
+		reopen(w, it->ref, policy);
 	if (half->state == FLOW_SYN_RECV && flow_ref_dir(it->ref) == DIR_UP)
 		on_connected(w, it, policy);
-	if (s->flags & TCP_FIN)
+	if (s->flags & TCP_FIN && fin_is_valid(w, it->ref, s))
 		on_fin(w, it, policy);
 	else if (half->state == FLOW_LAST_ACK && is_over(half, flow_half(&w->flows, flow_ref_other(it->ref))))
 		flow_set_state(w, it->ref, FLOW_TIME_WAIT, policy);
@@ -368,10 +651,12 @@ static __rte_noinline void track_change(struct worker *w, struct item *it, const
 	struct segment s = read_segment(it);
 
 	wall_hear(w, it->ref);
-	if (s.flags & TCP_RST)
+	if (flow_half(&w->flows, it->ref)->state == FLOW_RESETTING)
+		it->verdict = s.flags & TCP_RST ? VERDICT_drop_stray_rst : silence_tell_again(w, it);
+	else if (is_damaged(it))
+		w->damaged++;
+	else if (s.flags & TCP_RST)
 		on_rst(w, it, &s, policy);
-	else if (flow_half(&w->flows, it->ref)->state == FLOW_RESETTING)
-		it->verdict = silence_tell_again(w, it);
 	else if (s.flags & TCP_SYN)
 		track_syn(w, it, &s, policy);
 	else

@@ -15,8 +15,16 @@
 void tcp_track(struct worker *w, struct item *it, const struct policy *policy);
 /* Notes the sequence numbers of the client's SYN that made the flow. */
 void tcp_begin(struct worker *w, const struct item *it);
+/* True if the client's SYN of that number was sent to the backend, as far as that is remembered: the first and last. */
+bool tcp_is_syn(const struct worker *w, flow_ref ref, uint32_t isn);
 /* True if this packet is a SYN that begins a new life of a four-tuple whose old flow is over. */
 bool tcp_is_reborn(const struct worker *w, const struct item *it);
+
+/*
+ * What the sender of that direction has sent, host order: up to the furthest number that came here, unless that is
+ * beyond what its receiver said that it takes, and so was forged or damaged; then what was acknowledged.
+ */
+uint32_t tcp_end(const struct worker *w, flow_ref ref);
 
 /* The timeouts of the flow's service, or the defaults if the slot has another owner by now. */
 const struct policy_timeouts *flow_timeouts(const struct policy *policy, const struct flow_track *track);

@@ -68,6 +68,8 @@ enum cause {
 	V(absorb_unreachable, ABSORBED, WALL, "ICMP error about a SYN that was given to another backend instead")      \
 	V(absorb_probe, ABSORBED, WALL, "RST or ICMP error to the gateway's own SYN")                                  \
 	V(absorb_probe_answer, ABSORBED, SILENCE, "answer to a probe of the gateway's own, and nothing more")          \
+	V(absorb_syn, ABSORBED, SILENCE,                                                                               \
+	  "SYN in the middle of a connection: its client was asked by ACK, then or up to half a second before")        \
 	/* shed: silent refusals */                                                                                    \
 	V(shed_stray_limit, SHED, SILENCE, "mid-flow packet of an unknown flow, over the RST limits")                  \
 	V(shed_reset_again, SHED, SILENCE,                                                                             \

@@ -125,15 +125,24 @@ void wall_begin(struct worker *w, const struct item *syn)
 	track->syn_ms = CLOCK_MS(w->now_ns); /* if it is answered, how long that took is true */
 }
 
+void wall_stay(struct worker *w, flow_ref up)
+{
+	struct flow_track *track = flow_track(&w->flows, up);
+
+	if (track->wall & WALL_WAITING)
+		wall_stop_waiting(w, up);
+	if (flow_mode(track, CURE_WALL) != CURE_OFF)
+		track->wall |= WALL_SPENT;
+}
+
 void wall_again(struct worker *w, const struct item *syn)
 {
 	struct flow_track *track = flow_track(&w->flows, syn->ref);
 
 	if (!track->wall || syn_is_ordinary(syn))
 		return;
-	if (track->wall & WALL_WAITING)
-		wall_stop_waiting(w, syn->ref);
-	track->wall |= WALL_SPENT | WALL_BLAMED;
+	wall_stay(w, syn->ref);
+	track->wall |= WALL_BLAMED;
 }
 
 /* --- what is known of a backend --- */

@@ -45,6 +45,8 @@ bool wall_due(struct worker *w, flow_ref up);
 
 /* Its client sent a SYN once more, perhaps another one. */
 void wall_again(struct worker *w, const struct item *syn);
+/* Its backend has two SYNs of it and may answer either: from now on it is not given to another one. */
+void wall_stay(struct worker *w, flow_ref up);
 
 /* A SYN of it, or an answer, passes: that refreshes the flow, but the first one's deadline stays. */
 static inline void wall_keep_deadline(const struct worker *w, flow_ref ref)

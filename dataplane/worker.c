@@ -164,6 +164,7 @@ static void fill_report(struct worker *w, struct worker_report *r)
 		.policy_regress = w->policy_regress,
 		.expired = w->expired,
 		.out_of_window = w->out_of_window,
+		.damaged = w->damaged,
 		.wants_denied = w->wants_denied,
 		.stalled_ns = w->stalled_ns,
 		.flows_v4 = w->flows.pool4.in_use,

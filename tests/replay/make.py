@@ -384,7 +384,7 @@ def are_resets(frames):
 
 
 def silence_acts(case, family, clients):
-    """One idles, and both ends answer; the backend of another takes no data any more; a third gets a forged RST."""
+    """One idles, and its ends answer; those of another are gone with data under way. A RST and a SYN are forged."""
     idle, stuck = TcpFlow(case, family.of(clients[0]), 40003), TcpFlow(case, family.of(clients[1]), 40004)
     stuck.open()
     stuck.client("PA", 1001, 5001, b"lost")
@@ -393,14 +393,19 @@ def silence_acts(case, family, clients):
     idle.server("PA", 5001, 1005, b"pong")
     idle.client("A", 1005, 5005)
     idle.server("R", 9999999, expect=0)
+    (ack,) = idle.client("S", 99)
+    assert ack.src == WAN and (ack[TCP].flags, ack[TCP].seq, ack[TCP].ack) == ("A", 5005, 1005), ack.summary()
     are_probes(family, case.wait(22.3, expect=2), idle)
     idle.client("A", 1005, 5005, expect=0)
     idle.server("A", 5005, 1005, expect=0)
-    ends = case.wait(22.3, expect=4)
-    are_resets(ends[:2])
-    are_probes(family, ends[2:], idle)
+    are_probes(family, case.wait(9.7, expect=2), stuck)
+    frames = case.wait(12.6, expect=4)
+    for flow in idle, stuck:
+        are_probes(family, [f for f in frames if flow.snat_port == f[TCP].sport or flow.sport == f[TCP].dport], flow)
     idle.client("A", 1005, 5005, expect=0)
     idle.server("PA", 5005, 1005, b"more")
+    are_probes(family, case.wait(7, expect=2), stuck)
+    are_resets(case.wait(10, expect=2))
     stuck.client("R", 1005, expect=0)
     idle.client("R", 1005)
 
@@ -519,7 +524,7 @@ def modes(case, family):
     all_open(case, family.of(client(3)), choices)
     case.finish({
         "resteer": 6, "divert": 1, "last_resort": 1, "refuse_open": 2, "probe": 2,
-        "keepalive": 4, "rst_peer_dead": 1, "refuse_rst": 1, "clamp": 4, "hold_ptb": 1,
+        "keepalive": 10, "rst_peer_dead": 1, "refuse_rst": 1, "challenge": 1, "clamp": 4, "hold_ptb": 1,
         "hold_client": 3, "hold_prefix": 3, "hold_service": 3,
         "refuse_client": 1, "refuse_prefix": 1, "refuse_service": 1,
         "silence_client": 3, "silence_prefix": 1, "silence_service": 1,

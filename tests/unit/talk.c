@@ -53,6 +53,7 @@ static void check_holds(const struct worker *w)
 
 	for (uint32_t i = 0; i < w->dp->config.n_backend_slots; i++) {
 		users += w->backends[i].users;
+		assert_true(w->backends[i].connects <= w->backends[i].new_flows);
 		held += w->backends[i].held;
 	}
 	for (uint32_t i = 0; i < w->snat.n_pairs; i++)

@@ -669,11 +669,29 @@ static void test_other_isn(void **state)
 	start((struct rig_config){.n_backends = 1});
 	t = begin(PROTO_TCP, false, 3);
 	exchange(RIG_WAN, from_client(&t, TCP_SYN, 3000000000u, 0));
-	exchange(RIG_LAN, from_backend(&t, TCP_SYN | TCP_ACK, PEER, ISN + 1));
+	exchange(RIG_LAN, from_backend(&t, TCP_SYN | TCP_ACK, PEER, ISN + 2));
 	assert_int_equal(only_state(false), FLOW_SYN_SENT);
 	exchange(RIG_LAN, from_backend(&t, TCP_SYN | TCP_ACK, PEER, 3000000001u));
 	assert_int_equal(only_state(false), FLOW_SYN_RECV);
 	stop();
+}
+
+/* Both ends open at once: backends do not open towards the gateway, whatever state the connection is in. */
+static void test_simultaneous_open(void **state)
+{
+	for (int v6 = 0; v6 < 2; v6++) {
+		struct talk t;
+
+		start((struct rig_config){.n_backends = 1});
+		t = begin(PROTO_TCP, v6, 3);
+		refused(RIG_LAN, from_backend(&t, TCP_SYN, PEER, 0), VERDICT_drop_snat_syn);
+		assert_int_equal(only_state(v6), FLOW_SYN_SENT);
+		exchange(RIG_LAN, from_backend(&t, TCP_SYN | TCP_ACK, PEER, ISN + 1));
+		exchange(RIG_WAN, from_client(&t, TCP_ACK, ISN + 1, PEER + 1));
+		refused(RIG_LAN, from_backend(&t, TCP_SYN, PEER, 0), VERDICT_drop_snat_syn);
+		assert_int_equal(only_state(v6), FLOW_ESTABLISHED);
+		stop();
+	}
 }
 
 /* --- several packets in a burst --- */
@@ -948,6 +966,7 @@ int main(void)
 		cmocka_unit_test(test_stale_ack),
 		cmocka_unit_test(test_fast_open),
 		cmocka_unit_test(test_other_isn),
+		cmocka_unit_test(test_simultaneous_open),
 		cmocka_unit_test(test_two_syns),
 		cmocka_unit_test(test_reborn_in_burst),
 		cmocka_unit_test(test_end_and_reborn_in_burst),

@@ -306,30 +306,44 @@ static void test_acknowledgement_is_no_answer(void **state)
 
 /* --- data under way --- */
 
+/* Asked from what they know to have had, 300 s after the last word: who sent asks itself, until it must have given up.
+ */
+static void until_last_ask(bool v6, enum flow_dir sender)
+{
+	begin_rig((struct rig_config){0});
+	handshake(v6, ISN, PEER, true);
+	converse();
+	pass_ms(40);
+	say(sender, TCP_ACK | TCP_PSH, 1000);
+	pass_ms(299000);
+	take_none();
+	assert_int_equal(did(ACTION_keepalive), 0);
+	await_made(1500);
+	ends[sender].next -= 1000;
+	check_probes();
+	ends[sender].next += 1000;
+}
+
 /*
- * Nobody is asked: who sent it asks. When that must have given up, both learn it; to the one whose next number is not
- * known the RST comes from behind the data, and it asks back.
+ * Neither answers, and both learn it; to the one whose next number is not known the RST comes from behind the data, and
+ * it asks back.
  */
 static void test_unacknowledged(void **state)
 {
 	for (enum flow_dir sender = DIR_UP; sender < DIRS; sender++) {
 		struct sent s;
 
-		begin_rig((struct rig_config){0});
-		handshake(false, ISN, PEER, true);
-		converse();
-		pass_ms(40);
-		say(sender, TCP_ACK | TCP_PSH, 1000);
-		pass_ms(299000);
-		take_none();
-		await_made(1500);
+		until_last_ask(false, sender);
+		for (int i = 1; i < PROBES; i++)
+			await_made(PROBE_EVERY_MS + 300);
+		await_made(PROBE_EVERY_MS + 300);
 		check_reset(&made[sender], sender, ends[sender].next);
 		/* In the other one's name: what the sender acknowledged last. */
 		check_reset(&made[!sender], !sender, ends[!sender].next);
-		assert_int_equal(did(ACTION_keepalive), 0);
+		assert_int_equal(did(ACTION_keepalive), 2 * PROBES);
 		assert_int_equal(did(ACTION_rst_peer_dead), 1);
-		assert_int_equal(backend().silent_clients, sender == DIR_DOWN);
-		assert_int_equal(backend().silent_backends, sender == DIR_UP);
+		assert_int_equal(backend().silent_clients, 1);
+		assert_int_equal(backend().silent_backends, 1);
 		/* It had only a part of it. */
 		for (int i = 0; i < 3; i++) {
 			feed_numbers(!sender, TCP_ACK, ends[!sender].next, ends[sender].next - 400, 0);
@@ -347,6 +361,62 @@ static void test_unacknowledged(void **state)
 		assert_int_equal(n_flows(), 0);
 		stop();
 	}
+}
+
+/* The sender is still there, its peer is not: that one alone is asked on, and was the silent one. */
+static void test_unacknowledged_by_the_dead(void **state)
+{
+	for (enum flow_dir sender = DIR_UP; sender < DIRS; sender++) {
+		struct sent s;
+
+		until_last_ask(true, sender);
+		answer_probe(sender);
+		for (int i = 1; i < PROBES; i++) {
+			pass_ms(PROBE_EVERY_MS + 200);
+			take_right(&s);
+			take_none();
+			assert_int_equal(s.port, port_of[!sender]);
+			assert_int_equal(seq(&s), ends[sender].next - 1000 - 1);
+		}
+		await_made(PROBE_EVERY_MS + 300);
+		check_resets();
+		assert_int_equal(backend().silent_clients, sender == DIR_DOWN);
+		assert_int_equal(backend().silent_backends, sender == DIR_UP);
+		assert_int_equal(backend().idle_lost_ms, 0);
+		stop();
+	}
+}
+
+/* The data was forged, or damaged on its way: nobody waits for it, and both are well. */
+static void test_unacknowledged_by_nobody(void **state)
+{
+	for (enum flow_dir sender = DIR_UP; sender < DIRS; sender++)
+		for (int v6 = 0; v6 < 2; v6++) {
+			until_last_ask(v6, sender);
+			ends[sender].next -= 1000;
+			answer_probe(sender);
+			answer_probe(!sender);
+			await_probes();
+			answer_probe(DIR_UP);
+			answer_probe(DIR_DOWN);
+			converse();
+			assert_int_equal(only_state(v6), FLOW_ESTABLISHED);
+			assert_int_equal(rig.worker->out_of_window, 0);
+			stop();
+		}
+}
+
+/* The sender hears at last that its peer waits for it, sends it again, and it is acknowledged. */
+static void test_unacknowledged_and_mended(void **state)
+{
+	until_last_ask(false, DIR_UP);
+	ends[DIR_UP].next -= 1000;
+	feed_next(DIR_DOWN, TCP_ACK, 0);
+	passes(DIR_DOWN);
+	say(DIR_UP, TCP_ACK | TCP_PSH, 1000);
+	say(DIR_DOWN, TCP_ACK, 0);
+	await_probes();
+	stop();
 }
 
 /* The client speaks while the backend owes an answer: its data asks, and silence counts on. */
@@ -375,7 +445,7 @@ static void test_data_while_asked(void **state)
 	stop();
 }
 
-/* The client died, too, right after it sent: that takes as long as any data without acknowledgement. */
+/* The client died, too, right after it sent: that takes as long as any data without acknowledgement, and is asked. */
 static void test_data_and_silence_while_asked(void **state)
 {
 	begin_rig((struct rig_config){0});
@@ -386,9 +456,11 @@ static void test_data_and_silence_while_asked(void **state)
 	say(DIR_UP, TCP_ACK | TCP_PSH, 100);
 	pass_ms(295000);
 	take_none();
-	await_made(10000);
+	for (int i = 0; i < PROBES; i++)
+		await_made(10400);
+	await_made(10400);
 	check_resets();
-	assert_int_equal(did(ACTION_keepalive), 2);
+	assert_int_equal(did(ACTION_keepalive), 2 + 2 * PROBES);
 	stop();
 }
 
@@ -530,7 +602,7 @@ static void test_shadow_and_off_change_no_byte(void **state)
 	check_shadow_and_off(true);
 }
 
-/* Whose data is not acknowledged for so long would be dead: said once, and it idles on. */
+/* Whose data is not acknowledged for so long would be asked, and be dead: said once, and it idles on. */
 static void test_shadow_of_the_dead(void **state)
 {
 	begin_rig((struct rig_config){0});
@@ -538,9 +610,12 @@ static void test_shadow_of_the_dead(void **state)
 	set_mode(CURE_SHADOW);
 	handshake(false, ISN, PEER, true);
 	say(DIR_UP, TCP_ACK | TCP_PSH, 100);
-	pass_ms(399800);
+	pass_ms(329800);
+	assert_int_equal(would(ACTION_keepalive), 2 * PROBES);
+	assert_int_equal(would(ACTION_rst_peer_dead), 0);
+	pass_ms(70000);
+	assert_int_equal(would(ACTION_keepalive), 2 * PROBES);
 	assert_int_equal(would(ACTION_rst_peer_dead), 1);
-	assert_int_equal(would(ACTION_keepalive), 0);
 	assert_int_equal(n_flows(), 1);
 	pass_ms(500);
 	take_none();
@@ -751,6 +826,9 @@ int main(void)
 		cmocka_unit_test(test_only_answers_are_absorbed),
 		cmocka_unit_test(test_acknowledgement_is_no_answer),
 		cmocka_unit_test(test_unacknowledged),
+		cmocka_unit_test(test_unacknowledged_by_the_dead),
+		cmocka_unit_test(test_unacknowledged_by_nobody),
+		cmocka_unit_test(test_unacknowledged_and_mended),
 		cmocka_unit_test(test_data_while_asked),
 		cmocka_unit_test(test_data_and_silence_while_asked),
 		cmocka_unit_test(test_closed_while_waiting),

@@ -609,6 +609,93 @@ static void test_twice_in_a_burst(void **state)
 	stop();
 }
 
+/* --- attempts whose flow is there --- */
+
+static unsigned upstream_syns(void)
+{
+	unsigned n = 0;
+
+	for (struct sent s; take(&s);)
+		n += s.port == RIG_LAN && s.p.tcp_flags == TCP_SYN;
+	return n;
+}
+
+/* RST and SYN by turns, in one burst or apart: each SYN is an attempt, and there are tokens for three. */
+static void again_after_reset(bool v6, bool burst)
+{
+	struct talk t = {.v6 = v6, .proto = PROTO_TCP, .client = 5};
+	unsigned syns = 0;
+
+	begin_storm(0);
+	set_cap(STORM_SERVICE, 1, 2);
+	for (uint32_t i = 0, isn = ISN; i < BURST_MAX / 2; i++, isn += 1000) {
+		feed(RIG_WAN, from_client(&t, TCP_SYN, isn, 0));
+		if (!burst)
+			turn();
+		feed(RIG_WAN, from_client(&t, TCP_RST, isn + 1, 0));
+		if (!burst)
+			turn();
+	}
+	turn();
+	syns += upstream_syns();
+	assert_int_equal(syns, 3);
+	assert_int_equal(report().attempts, BURST_MAX / 2);
+	assert_int_equal(report().new_flows, 3);
+	assert_int_equal(report().refused + report().silent, BURST_MAX / 2 - 3);
+	stop();
+}
+
+static void test_again_after_reset(void **state)
+{
+	for (int v6 = 0; v6 < 2; v6++) {
+		again_after_reset(v6, false);
+		again_after_reset(v6, true);
+	}
+}
+
+/* While nothing answers, a SYN with another number is another attempt; the same once more is not. */
+static void test_another_isn_is_another_attempt(void **state)
+{
+	for (int v6 = 0; v6 < 2; v6++) {
+		struct talk t = {.v6 = v6, .proto = PROTO_TCP, .client = 5};
+
+		begin_storm(HOLD);
+		set_cap(STORM_SERVICE, 1, 2);
+		for (uint32_t isn = ISN; isn < ISN + 5000; isn += 1000) {
+			feed(RIG_WAN, from_client(&t, TCP_SYN, isn, 0));
+			feed(RIG_WAN, from_client(&t, TCP_SYN, ISN, 0));
+			turn();
+		}
+		/* The first one again each time, and two others. */
+		assert_int_equal(upstream_syns(), 5 + 3);
+		assert_int_equal(report().attempts, 5);
+		assert_int_equal(report().new_flows, 3);
+		assert_int_equal(report().refused + report().silent, 2);
+		assert_int_equal(inside(), 0);
+		stop();
+	}
+}
+
+/* A refused one is an outcome of its client, and the flow that is there goes on. */
+static void test_refused_beside_its_flow(void **state)
+{
+	struct talk t;
+	struct sent s;
+
+	begin_storm(0);
+	set_cap(STORM_SERVICE, 1, 0);
+	t = begin(PROTO_TCP, false, 5);
+	s = exchange(RIG_WAN, from_client(&t, TCP_SYN, ISN + 5000, 0));
+	check_rst(&s, RIG_WAN, TCP_RST | TCP_ACK, 0, ISN + 5001);
+	assert_int_equal(verdicts(VERDICT_answer_storm_service), 1);
+	exchange(RIG_LAN, from_backend(&t, TCP_SYN | TCP_ACK, PEER, ISN + 5001));
+	assert_int_equal(only_state(false), FLOW_SYN_SENT);
+	exchange(RIG_LAN, from_backend(&t, TCP_SYN | TCP_ACK, PEER, ISN + 1));
+	exchange(RIG_WAN, from_client(&t, TCP_ACK, ISN + 1, PEER + 1));
+	assert_int_equal(only_state(false), FLOW_ESTABLISHED);
+	stop();
+}
+
 /*
  * A herd that comes at once leaves in the order in which it came, a token's time apart but for the jitter; those for
  * whom there is no token in time are refused, not all at once, and none is held for longer than HOLD + 2 ms (B-3).
@@ -1108,6 +1195,9 @@ int main(void)
 		cmocka_unit_test(test_damaged),
 		cmocka_unit_test(test_other_isn),
 		cmocka_unit_test(test_twice_in_a_burst),
+		cmocka_unit_test(test_again_after_reset),
+		cmocka_unit_test(test_another_isn_is_another_attempt),
+		cmocka_unit_test(test_refused_beside_its_flow),
 		cmocka_unit_test(test_herd),
 		cmocka_unit_test(test_no_hold_is_longer),
 		cmocka_unit_test(test_nobody_overtakes),
