@@ -75,6 +75,20 @@ static void test_fast_open_again(void **state)
 		}
 }
 
+/* The same with a SYN of another number before it. */
+static void test_fast_open_of_the_second(void **state)
+{
+	for (int v6 = 0; v6 < 2; v6++) {
+		begin_open(v6);
+		exchange(RIG_WAN, with_payload(from_client(&talk, TCP_SYN, OTHER_ISN, 0), 100));
+		exchange(RIG_WAN, from_client(&talk, TCP_SYN, OTHER_ISN, 0));
+		syn_ack(PEER, OTHER_ISN + 101);
+		exchange(RIG_WAN, from_client(&talk, TCP_ACK, OTHER_ISN + 101, PEER + 1));
+		goes_on(OTHER_ISN + 100, PEER);
+		stop();
+	}
+}
+
 static const uint8_t plain[] = {1, 1, 1, 1};
 
 /* Someone else's SYN comes between the client's and its answer, or the client began anew: the backend says which. */
@@ -392,21 +406,14 @@ static void test_damaged_end(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_fast_open_again),
-		cmocka_unit_test(test_two_syns),
-		cmocka_unit_test(test_each_answered),
-		cmocka_unit_test(test_two_syns_stay),
-		cmocka_unit_test(test_error_about_first_syn),
-		cmocka_unit_test(test_second_syn_ack),
-		cmocka_unit_test(test_first_of_two_syn_acks),
-		cmocka_unit_test(test_forged_syn_ack),
-		cmocka_unit_test(test_syn_ack_again),
-		cmocka_unit_test(test_client_begins_anew),
-		cmocka_unit_test(test_syn_before_the_last_acknowledgement),
-		cmocka_unit_test(test_syn_after_syn_ack),
-		cmocka_unit_test(test_challenge_modes),
-		cmocka_unit_test(test_damaged_handshake),
-		cmocka_unit_test(test_damaged_end),
+		cmocka_unit_test(test_fast_open_again),    cmocka_unit_test(test_fast_open_of_the_second),
+		cmocka_unit_test(test_two_syns),           cmocka_unit_test(test_each_answered),
+		cmocka_unit_test(test_two_syns_stay),      cmocka_unit_test(test_error_about_first_syn),
+		cmocka_unit_test(test_second_syn_ack),     cmocka_unit_test(test_first_of_two_syn_acks),
+		cmocka_unit_test(test_forged_syn_ack),     cmocka_unit_test(test_syn_ack_again),
+		cmocka_unit_test(test_client_begins_anew), cmocka_unit_test(test_syn_before_the_last_acknowledgement),
+		cmocka_unit_test(test_syn_after_syn_ack),  cmocka_unit_test(test_challenge_modes),
+		cmocka_unit_test(test_damaged_handshake),  cmocka_unit_test(test_damaged_end),
 	};
 
 	if (rig_eal(256, false, 0))
