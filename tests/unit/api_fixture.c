@@ -510,7 +510,7 @@ static void fill_backends(struct view_backend *b, uint64_t now_ns)
 	b[2].slot = 2;
 	b[2].life = LIFE_GONE;
 	b[2].removed_ns = now_ns > 60000000000 ? now_ns - 60000000000 : 1;
-	b[2].deadline_ns = now_ns + 20000000000;
+	b[2].deadline_ns = now_ns + 19000000000;
 	b[2].weight = 1;
 	for (int i = 0; i < 3; i++) {
 		b[i].port_be = htons(8080);

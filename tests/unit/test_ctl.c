@@ -105,7 +105,7 @@ static void test_lists(void **state)
 		"       0      -      -        -          -\n");
 	assert_says(
 		"tcp:[2001:db8:3::15]:8080  blog       gone    closed        1     12        90         2         32"
-		"      12  1"); /* of twenty seconds less than ten have passed */
+		"      12  1"); /* of 19 seconds less than ten have passed */
 	assert_says("      -    1m48s      3m03s\n");
 	assert_int_equal(ctl(*state, "names"), 0);
 	assert_says("shop.lab.test    4  fresh          2  5.0s  ");
