@@ -164,9 +164,9 @@ struct flow_track {
 /* What birth and end need; no established packet reads it. */
 struct flow_cold {
 	uint64_t hash[DIRS];
-	uint32_t isn;      /* of the client's SYN that was answered, or came last; host order */
-	uint32_t peer_isn; /* of the backend, host order; once it answered */
-	uint64_t born_ms;  /* of the dataplane's clock, unlike the halves' times */
+	uint32_t isn;                        /* of the client's SYN that was answered, or came last; host order */
+	uint32_t peer_isn;                   /* of the backend, host order; once it answered */
+	uint64_t born_ms;                    /* of the dataplane's clock, unlike the halves' times */
 	uint64_t packets[DIRS], bytes[DIRS]; /* until the last roll-up; added to the backend's counters too */
 } __attribute__((aligned(64)));
 
