@@ -10,11 +10,6 @@ static bool is_handshake(enum flow_state state)
 	return state == FLOW_SYN_SENT || state == FLOW_SYN_RECV;
 }
 
-static bool is_unacknowledged(const struct worker *w, flow_ref sender)
-{
-	return tcp_end(w, sender) != flow_half(&w->flows, flow_ref_other(sender))->ack;
-}
-
 /*
  * What the receiver acknowledged last, unless something is on its way that will be there before the RST: then what
  * follows that.
@@ -49,6 +44,6 @@ bool ends_are_idle(const struct worker *w, flow_ref up)
 
 	if (client->proto != PROTO_TCP)
 		return true;
-	return !is_handshake(client->state) && !is_unacknowledged(w, up | DIR_UP) &&
-	       !is_unacknowledged(w, up | DIR_DOWN);
+	return !is_handshake(client->state) && !tcp_has_unacknowledged(w, up | DIR_UP) &&
+	       !tcp_has_unacknowledged(w, up | DIR_DOWN);
 }

@@ -383,7 +383,7 @@ bool flow_rekey6(struct flow_table *t, flow_ref ref, const struct flow_key6 *dow
 void flow_del(struct flow_table *t, flow_ref ref)
 {
 	const struct flow_cold *cold = flow_cold(t, ref);
-	flow_ref up = ref & ~UINT32_C(1);
+	flow_ref up = flow_ref_up(ref);
 
 	index_del(t, cold->hash[DIR_UP], up);
 	index_del(t, cold->hash[DIR_DOWN], flow_ref_other(up));

@@ -277,6 +277,12 @@ static inline enum flow_dir flow_ref_dir(flow_ref ref)
 	return ref & 1;
 }
 
+/* Of the flow, whichever direction was given. */
+static inline flow_ref flow_ref_up(flow_ref ref)
+{
+	return ref & ~UINT32_C(1);
+}
+
 static inline flow_ref flow_ref_other(flow_ref ref)
 {
 	return ref ^ 1;

@@ -326,8 +326,8 @@ static void look_for_tuple(struct worker *w, struct flow_command *c)
 
 		if (ref == FLOW_REF_NONE)
 			continue;
-		flow_addrs(&w->flows, ref & ~UINT32_C(1), &addrs);
-		fill_row(w, ref & ~UINT32_C(1), &addrs, &c->rows[c->n_rows++]);
+		flow_addrs(&w->flows, flow_ref_up(ref), &addrs);
+		fill_row(w, flow_ref_up(ref), &addrs, &c->rows[c->n_rows++]);
 	}
 	if (c->cursor >= c->tuple->n || c->n_rows == FLOW_QUERY_ROWS)
 		c->cursor = UINT64_MAX;

@@ -100,7 +100,7 @@ static void note_flow(struct worker *w, flow_ref ref, uint32_t backend_slot, out
 	struct client_key key;
 	struct flow_addrs addrs;
 
-	flow_addrs(&w->flows, ref & ~UINT32_C(1), &addrs);
+	flow_addrs(&w->flows, flow_ref_up(ref), &addrs);
 	/* UDP ends without a word. */
 	if (class == OUTCOME_RESET && addrs.proto != PROTO_TCP)
 		class = OUTCOME_OTHER;
@@ -156,7 +156,7 @@ static void add_ended(struct worker *w, flow_ref ref)
 	uint32_t lived_cs = flow_age_ms(&w->flows, ref, w->now_ns) / 10;
 	struct flow_addrs addrs;
 
-	flow_addrs(&w->flows, ref & ~UINT32_C(1), &addrs);
+	flow_addrs(&w->flows, flow_ref_up(ref), &addrs);
 	ended_add(&w->outcomes->ended, &(struct ended_flow){
 					       .client = addrs.client,
 					       .born_cs = now_cs(w) - lived_cs,

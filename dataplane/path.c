@@ -29,8 +29,7 @@ int path_memory_init(struct path_memory *m)
 
 static bool service_clamps(const struct policy *policy, const struct flow_track *track)
 {
-	const struct policy_service *svc =
-		track->service_slot < policy->n_services ? policy->services[track->service_slot] : NULL;
+	const struct policy_service *svc = policy_service_at(policy, track->service_slot);
 
 	return !svc || svc->clamp_mss;
 }
@@ -42,7 +41,7 @@ static uint32_t lower(uint32_t mtu, uint32_t other)
 
 static uint32_t path_mtu(const struct worker *w, const struct burst *b, flow_ref ref)
 {
-	flow_ref up = ref & ~UINT32_C(1);
+	flow_ref up = flow_ref_up(ref);
 	uint32_t mtu = lower(route_flow_mtu(w, b, up), route_flow_mtu(w, b, flow_ref_other(up)));
 	struct flow_addrs a;
 

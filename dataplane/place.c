@@ -120,7 +120,7 @@ void flow_roll_up(struct worker *w, flow_ref ref)
 	if (down->packets)
 		wall_heard(w, slot, (uint32_t)w->run_ms - down->last_ms);
 	for (enum flow_dir dir = DIR_UP; dir < DIRS; dir++) {
-		struct flow_half *half = flow_half(&w->flows, (ref & ~UINT32_C(1)) | dir);
+		struct flow_half *half = flow_half(&w->flows, flow_ref_up(ref) | dir);
 
 		count_add(&cell->packets[dir], half->packets);
 		count_add(&cell->bytes[dir], half->bytes);
@@ -139,7 +139,7 @@ void flow_end(struct worker *w, flow_ref ref, bool wheel)
 	wall_leave(w, ref);
 	outcome_ended(w, ref);
 	if (wheel)
-		wheel_del(&w->wheel, &w->flows, ref & ~UINT32_C(1));
+		wheel_del(&w->wheel, &w->flows, flow_ref_up(ref));
 	snat_give_back(&w->snat, track->snat_index, track->backend_slot, track->snat_port_be);
 	place_leave_slot(&w->services[track->service_slot].users);
 	place_leave_slot(&w->backends[track->backend_slot].users);

@@ -109,6 +109,12 @@ struct policy {
 	const struct policy_service *const *services; /* by slot; NULL: free */
 };
 
+/* NULL: the slot is free, or beyond those that this policy knows. */
+static inline const struct policy_service *policy_service_at(const struct policy *policy, uint32_t slot)
+{
+	return slot < policy->n_services ? policy->services[slot] : NULL;
+}
+
 /*
  * Makes a table of `n` listeners; later duplicates of (addr, port, proto) are refused with EEXIST.
  * Returns NULL with errno set. Free with listener_table_destroy() (NULL is fine).

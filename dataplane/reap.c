@@ -38,15 +38,10 @@ static_assert(REAP_SPREAD_MAX_MS == ((1 << SPREAD_BITS) - 1) * SPREAD_UNIT_MS, "
 static_assert(REAP_MIN_AGE_MAX_S == (1 << MIN_AGE_BITS) - 1, "what the field holds");
 static_assert(REAP_STOP < 1 << CAUSE_BITS, "what the field holds");
 
-static uint64_t clamp(uint64_t value, uint64_t max)
-{
-	return value < max ? value : max;
-}
-
 static uint64_t pack(const struct reap_order *o, uint64_t start_ms)
 {
-	uint64_t spread = clamp(o->spread_ms, REAP_SPREAD_MAX_MS) / SPREAD_UNIT_MS;
-	uint64_t min_age_s = clamp(o->min_age_s, REAP_MIN_AGE_MAX_S);
+	uint64_t spread = RTE_MIN(o->spread_ms, (uint32_t)REAP_SPREAD_MAX_MS) / SPREAD_UNIT_MS;
+	uint64_t min_age_s = RTE_MIN(o->min_age_s, (uint32_t)REAP_MIN_AGE_MAX_S);
 
 	return (start_ms / START_UNIT_MS) << (SPREAD_BITS + MIN_AGE_BITS + CAUSE_BITS) |
 	       spread << (MIN_AGE_BITS + CAUSE_BITS) | min_age_s << CAUSE_BITS | o->cause;
@@ -269,7 +264,7 @@ static int look_at(struct worker *w, flow_ref up)
 		return 0;
 	mode = flow_mode(track, kind->cure);
 	now = w->burst.policy->modes.of[kind->cure];
-	mode = now < mode ? now : mode;
+	mode = RTE_MIN(now, mode);
 	if (mode == CURE_SHADOW)
 		count_would(w, up, kind->action);
 	if (mode != CURE_ENFORCE)
@@ -295,14 +290,14 @@ static void end_walk(struct worker *w)
 	struct reaper *r = &w->reaper;
 	uint64_t rest_ms = n_entries(w) / REST_ENTRIES_PER_MS;
 
-	r->next_ms = clock_ms(w->now_ns) + (rest_ms > WALK_EVERY_MS ? rest_ms : WALK_EVERY_MS);
+	r->next_ms = clock_ms(w->now_ns) + RTE_MAX(rest_ms, (uint64_t)WALK_EVERY_MS);
 	__atomic_store_n(&r->surveyed, r->survey, __ATOMIC_RELEASE);
 }
 
 static void walk(struct worker *w)
 {
 	struct reaper *r = &w->reaper;
-	uint64_t end = r->cursor + SCAN_PER_LOOP < n_entries(w) ? r->cursor + SCAN_PER_LOOP : n_entries(w);
+	uint64_t end = RTE_MIN(r->cursor + SCAN_PER_LOOP, n_entries(w));
 	unsigned n_ended = 0;
 
 	r->starved = false;
@@ -359,7 +354,7 @@ unsigned reap_nap_ms(const struct worker *w, unsigned max_ms)
 	uint64_t now_ms = clock_ms(w->now_ns);
 
 	if (w->reaper.walking)
-		return STARVED_NAP_MS < max_ms ? STARVED_NAP_MS : max_ms;
+		return RTE_MIN((unsigned)STARVED_NAP_MS, max_ms);
 	if (!__atomic_load_n(&w->cells->reap.n_orders, __ATOMIC_RELAXED) || now_ms + max_ms <= w->reaper.next_ms)
 		return max_ms;
 	return now_ms < w->reaper.next_ms ? w->reaper.next_ms - now_ms : 1;

@@ -47,11 +47,6 @@ static uint32_t interval_ms(const struct worker *w, flow_ref ref, uint32_t probe
 	return probe_ms - probe_ms / 10 + spread(w, ref, probe_ms / 5 + 1);
 }
 
-static uint32_t least(uint32_t a, uint32_t b)
-{
-	return a < b ? a : b;
-}
-
 uint32_t silence_timeout_ms(const struct worker *w, flow_ref ref, enum flow_state state,
 			    const struct policy_timeouts *timeouts, uint32_t plain_ms)
 {
@@ -61,20 +56,20 @@ uint32_t silence_timeout_ms(const struct worker *w, flow_ref ref, enum flow_stat
 	if ((state != FLOW_ESTABLISHED && state != FLOW_FIN_WAIT) || mode == CURE_OFF || !timeouts->probe_ms)
 		return plain_ms;
 	probe_ms = interval_ms(w, ref, timeouts->probe_ms);
-	return mode == CURE_ENFORCE && state == FLOW_ESTABLISHED ? probe_ms : least(probe_ms, plain_ms);
+	return mode == CURE_ENFORCE && state == FLOW_ESTABLISHED ? probe_ms : RTE_MIN(probe_ms, plain_ms);
 }
 
 /* Instead of when its idle time says. */
 static void look_in(const struct worker *w, struct flow_track *track, enum flow_look look, uint32_t ms)
 {
 	track->look = look;
-	track->look_ms = (uint32_t)w->run_ms + least(ms, INT32_MAX);
+	track->look_ms = (uint32_t)w->run_ms + RTE_MIN(ms, (uint32_t)INT32_MAX);
 }
 
 /* There is more to send than the gateway may: the interval stretches. */
 static void put_off(struct worker *w, flow_ref up, struct flow_track *track)
 {
-	uint32_t ms = least(track->timeout_ms / 32, PUT_OFF_MAX_MS);
+	uint32_t ms = RTE_MIN(track->timeout_ms / 32, (uint32_t)PUT_OFF_MAX_MS);
 
 	w->ledger.did[ACTION_put_off]++;
 	look_in(w, track, track->look == LOOK_ANSWERS ? LOOK_ANSWERS : LOOK_LATER,
@@ -95,14 +90,9 @@ static void rearm(struct worker *w, flow_ref up, struct flow_track *track, const
 
 /* --- what is known of a flow --- */
 
-static bool has_unacknowledged(const struct worker *w, flow_ref sender)
-{
-	return tcp_end(w, sender) != flow_half(&w->flows, flow_ref_other(sender))->ack;
-}
-
 static bool is_unacknowledged(const struct worker *w, flow_ref up)
 {
-	return has_unacknowledged(w, up | DIR_UP) || has_unacknowledged(w, up | DIR_DOWN);
+	return tcp_has_unacknowledged(w, up | DIR_UP) || tcp_has_unacknowledged(w, up | DIR_DOWN);
 }
 
 static bool is_last_ask(const struct flow_track *track)
@@ -195,38 +185,37 @@ static bool may_end(struct worker *w, flow_ref up, struct flow_track *track)
 	return false;
 }
 
-static void end(struct worker *w, flow_ref up, struct flow_track *track, enum made kind)
+/* `untold`: bit per direction whose receiver does not know yet. */
+static void begin_resetting(struct worker *w, flow_ref up, struct flow_track *track, unsigned untold)
 {
-	bool told = true;
-
 	for (enum flow_dir dir = DIR_UP; dir < DIRS; dir++) {
-		if (!tell(w, up | dir, kind)) {
+		if (untold >> dir & 1)
 			track->marks |= FLOW_MARK_UNTOLD(dir);
-			told = false;
-		}
 		flow_half(&w->flows, up | dir)->probes = 0;
 	}
 	flow_put_state(&w->flows, up, FLOW_RESETTING);
 	track->asked_ms = w->run_ms;
-	look_in(w, track, LOOK_RESETTING, told ? RESETTING_MS : NO_WAY_MS);
+	look_in(w, track, LOOK_RESETTING, untold ? NO_WAY_MS : RESETTING_MS);
+}
+
+static void end(struct worker *w, flow_ref up, struct flow_track *track, enum made kind)
+{
+	unsigned untold = 0;
+
+	for (enum flow_dir dir = DIR_UP; dir < DIRS; dir++)
+		untold |= !tell(w, up | dir, kind) << dir;
+	begin_resetting(w, up, track, untold);
 }
 
 void silence_tell_later(struct worker *w, flow_ref up, unsigned untold)
 {
-	struct flow_track *track = flow_track(&w->flows, up);
-	struct flow_half *client = flow_half(&w->flows, up | DIR_UP), *backend = flow_half(&w->flows, up | DIR_DOWN);
+	const struct flow_half *client = flow_half(&w->flows, up | DIR_UP);
 
 	/* What the backend expects, if it has the SYN. */
 	if (client->state == FLOW_SYN_SENT)
-		backend->ack = client->end;
+		flow_half(&w->flows, up | DIR_DOWN)->ack = client->end;
 	wall_leave(w, up);
-	for (enum flow_dir dir = DIR_UP; dir < DIRS; dir++)
-		if (untold >> dir & 1)
-			track->marks |= FLOW_MARK_UNTOLD(dir);
-	client->probes = backend->probes = 0;
-	flow_put_state(&w->flows, up, FLOW_RESETTING);
-	track->asked_ms = w->run_ms;
-	look_in(w, track, LOOK_RESETTING, NO_WAY_MS);
+	begin_resetting(w, up, flow_track(&w->flows, up), untold);
 	wheel_move(&w->wheel, &w->flows, up, w->run_ms);
 }
 
@@ -356,7 +345,7 @@ static void begin_probing(struct worker *w, flow_ref up, struct flow_track *trac
 	track->asked_ms = w->run_ms;
 	/* Where it is asked more often than every ten seconds, answers are looked for sooner, and silence is not. */
 	if (ask(w, up | DIR_UP) && ask(w, up | DIR_DOWN))
-		look_in(w, track, LOOK_ANSWERS, least(track->timeout_ms, PROBE_EVERY_MS));
+		look_in(w, track, LOOK_ANSWERS, RTE_MIN(track->timeout_ms, (uint32_t)PROBE_EVERY_MS));
 	else
 		look_in(w, track, LOOK_LATER, NO_WAY_MS);
 }
@@ -386,13 +375,13 @@ static void ask_again(struct worker *w, flow_ref up, struct flow_track *track)
 
 		if (!half->probes)
 			continue;
-		if (has_unacknowledged(w, other) && !is_last_ask(track))
+		if (tcp_has_unacknowledged(w, other) && !is_last_ask(track))
 			half->probes += spoke(w, other, track);
 		else if (has_way(w, other))
 			ask(w, side);
 	}
 	track->asked_ms = w->run_ms;
-	look_in(w, track, LOOK_ANSWERS, PROBE_EVERY_MS - least(late_ms, LATE_MAX_MS));
+	look_in(w, track, LOOK_ANSWERS, PROBE_EVERY_MS - RTE_MIN(late_ms, (uint32_t)LATE_MAX_MS));
 }
 
 /* Bit per direction whose sender has at least `n` probes to answer. */
@@ -511,7 +500,7 @@ static void would_ask_last(struct worker *w, flow_ref up, struct flow_track *tra
 	}
 	outcome_action_due(w, up, ACTION_keepalive);
 	outcome_action_due(w, up, ACTION_keepalive);
-	look_in(w, track, LOOK_LATER, least(PROBE_EVERY_MS - ago_ms % PROBE_EVERY_MS, left_ms));
+	look_in(w, track, LOOK_LATER, RTE_MIN(PROBE_EVERY_MS - ago_ms % PROBE_EVERY_MS, left_ms));
 }
 
 /*
@@ -534,9 +523,9 @@ static bool shadow(struct worker *w, flow_ref up, struct flow_track *track, cons
 	} else if (!unacked) {
 		outcome_action_due(w, up, ACTION_keepalive);
 		outcome_action_due(w, up, ACTION_keepalive);
-		look_in(w, track, LOOK_LATER, least(interval_ms(w, up, t->probe_ms), plain_ms - idle_ms));
+		look_in(w, track, LOOK_LATER, RTE_MIN(interval_ms(w, up, t->probe_ms), plain_ms - idle_ms));
 	} else if (idle_ms < t->unacked_ms) {
-		look_in(w, track, LOOK_LATER, least(t->unacked_ms, plain_ms) - idle_ms);
+		look_in(w, track, LOOK_LATER, RTE_MIN(t->unacked_ms, plain_ms) - idle_ms);
 	} else {
 		would_ask_last(w, up, track, idle_ms - t->unacked_ms, plain_ms - idle_ms);
 	}

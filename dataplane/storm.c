@@ -279,8 +279,7 @@ static void end_hold(struct worker *w, struct hold *h)
 /* The service for which it is held, unless that is gone, or no longer listens there. */
 static const struct policy_service *service_of(const struct policy *policy, const struct hold *h)
 {
-	const struct policy_service *svc =
-		h->service.slot < policy->n_services ? policy->services[h->service.slot] : NULL;
+	const struct policy_service *svc = policy_service_at(policy, h->service.slot);
 	const struct policy_listener *listener = listener_lookup(policy->listeners, &h->dst, h->dport_be, PROTO_TCP);
 
 	if (!svc || svc->ref.generation != h->service.generation)

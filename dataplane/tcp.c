@@ -30,8 +30,7 @@ const struct policy_timeouts policy_timeouts_default = {
 
 const struct policy_timeouts *flow_timeouts(const struct policy *policy, const struct flow_track *track)
 {
-	const struct policy_service *svc =
-		track->service_slot < policy->n_services ? policy->services[track->service_slot] : NULL;
+	const struct policy_service *svc = policy_service_at(policy, track->service_slot);
 
 	return svc ? &svc->timeouts : &policy_timeouts_default;
 }
@@ -73,7 +72,7 @@ void flow_set_state(struct worker *w, flow_ref ref, enum flow_state state, const
 	track->timeout_ms = silence_timeout_ms(w, ref, state, timeouts, flow_state_timeout_ms(timeouts, state));
 	/* A longer timeout is noticed when the old slot comes; a shorter one must not wait for it. */
 	if (track->timeout_ms < before_ms || looking)
-		wheel_move(&w->wheel, &w->flows, ref & ~UINT32_C(1), w->run_ms);
+		wheel_move(&w->wheel, &w->flows, flow_ref_up(ref), w->run_ms);
 }
 
 struct segment {
@@ -141,6 +140,11 @@ uint32_t tcp_end(const struct worker *w, flow_ref ref)
 	return end - acked <= receiver_reach(w, ref) ? end : acked;
 }
 
+bool tcp_has_unacknowledged(const struct worker *w, flow_ref ref)
+{
+	return tcp_end(w, ref) != flow_half(&w->flows, flow_ref_other(ref))->ack;
+}
+
 static inline void note_timestamp(struct flow_half *half, const struct item *it)
 {
 	uint32_t tsval;
@@ -202,7 +206,7 @@ static struct syn_facts last_syn(const struct worker *w, flow_ref ref)
 
 	return (struct syn_facts){
 		.isn = kept->isn,
-		.payload_len = is_last ? flow_half(&w->flows, ref & ~UINT32_C(1))->end - kept->isn - 1 : 0,
+		.payload_len = is_last ? flow_half(&w->flows, flow_ref_up(ref))->end - kept->isn - 1 : 0,
 		.window_be = kept->window_be,
 		.scale = options.scale,
 		.scaling = options.scaling,
@@ -224,7 +228,7 @@ static void begin_syn(struct worker *w, const struct item *it)
 	struct segment s = read_segment(it);
 
 	flow_cold(&w->flows, it->ref)->isn = s.seq;
-	flow_half(&w->flows, it->ref & ~UINT32_C(1))->end = s.end;
+	flow_half(&w->flows, flow_ref_up(it->ref))->end = s.end;
 	keep_syn(w, it);
 }
 
@@ -269,7 +273,6 @@ static bool is_damaged(const struct item *it)
 bool tcp_is_reborn(const struct worker *w, const struct item *it)
 {
 	enum flow_state state = flow_half(&w->flows, it->ref)->state;
-	struct segment s;
 
 	if ((it->p.tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN || flow_ref_dir(it->ref) != DIR_UP || is_damaged(it))
 		return false;
@@ -281,8 +284,7 @@ bool tcp_is_reborn(const struct worker *w, const struct item *it)
 	    !(state == FLOW_LAST_ACK &&
 	      is_over(flow_half(&w->flows, it->ref), flow_half(&w->flows, flow_ref_other(it->ref)))))
 		return false;
-	s = read_segment(it);
-	return s.seq != flow_cold(&w->flows, it->ref)->isn;
+	return ntohl(tcp_of(it)->sent_seq) != flow_cold(&w->flows, it->ref)->isn;
 }
 
 /* What follows one of the client's SYNs, or any part of its data. */
@@ -291,7 +293,7 @@ static bool in_syn(const struct worker *w, flow_ref ref, uint32_t seq)
 	const struct syn_kept *kept = flow_syn(&w->flows, ref);
 	uint32_t next = flow_cold(&w->flows, ref)->isn + 1;
 
-	return seq - next <= flow_half(&w->flows, ref & ~UINT32_C(1))->end - next || is_of_syn(&kept->first, seq) ||
+	return seq - next <= flow_half(&w->flows, flow_ref_up(ref))->end - next || is_of_syn(&kept->first, seq) ||
 	       seq == kept->isn + 1;
 }
 
@@ -316,7 +318,7 @@ static bool on_refusal(struct worker *w, struct item *it)
 {
 	uint32_t slot = flow_track(&w->flows, it->ref)->backend_slot;
 
-	if (wall_failed(w, it->ref & ~UINT32_C(1), CONNECT_REFUSED)) {
+	if (wall_failed(w, flow_ref_up(it->ref), CONNECT_REFUSED)) {
 		it->verdict = VERDICT_absorb_refusal;
 		stray_settle(w, it->ref);
 		return true;
@@ -589,7 +591,6 @@ static void on_connected(struct worker *w, const struct item *it, const struct p
 static void on_fin(struct worker *w, const struct item *it, const struct policy *policy)
 {
 	struct flow_track *track = flow_track(&w->flows, it->ref);
-
 	enum flow_state state = flow_half(&w->flows, it->ref)->state;
 
 	if (flow_ref_dir(it->ref) == DIR_DOWN)

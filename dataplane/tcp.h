@@ -25,6 +25,8 @@ bool tcp_is_reborn(const struct worker *w, const struct item *it);
  * beyond what its receiver said that it takes, and so was forged or damaged; then what was acknowledged.
  */
 uint32_t tcp_end(const struct worker *w, flow_ref ref);
+/* The receiver has not acknowledged all of that. */
+bool tcp_has_unacknowledged(const struct worker *w, flow_ref ref);
 
 /* The timeouts of the flow's service, or the defaults if the slot has another owner by now. */
 const struct policy_timeouts *flow_timeouts(const struct policy *policy, const struct flow_track *track);

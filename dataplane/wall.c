@@ -300,9 +300,7 @@ static void note_opened(struct worker *w, uint32_t slot)
 
 static uint32_t streak_limit(const struct worker *w, const struct flow_track *track)
 {
-	const struct policy *policy = w->burst.policy;
-	const struct policy_service *svc =
-		track->service_slot < policy->n_services ? policy->services[track->service_slot] : NULL;
+	const struct policy_service *svc = policy_service_at(w->burst.policy, track->service_slot);
 
 	return svc ? svc->breaker_consecutive : BREAKER_CONSECUTIVE_DEFAULT;
 }
@@ -330,9 +328,7 @@ static void blame(struct worker *w, flow_ref up, enum connect_failure kind)
 static const struct policy_backend *next_choice(const struct worker *w, flow_ref up)
 {
 	const struct flow_track *track = flow_track(&w->flows, up);
-	const struct policy *policy = w->burst.policy;
-	const struct policy_service *svc =
-		track->service_slot < policy->n_services ? policy->services[track->service_slot] : NULL;
+	const struct policy_service *svc = policy_service_at(w->burst.policy, track->service_slot);
 
 	if (!svc)
 		return NULL;
@@ -426,7 +422,7 @@ static unsigned give_away(struct worker *w, uint32_t slot, unsigned budget)
 	struct backend_cell *cell = &w->backends[slot];
 
 	while (cell->waiting && budget) {
-		flow_ref up = cell->waiting & ~UINT32_C(1);
+		flow_ref up = flow_ref_up(cell->waiting);
 
 		budget--;
 		if (move_on(w, up))
