@@ -10,7 +10,7 @@
 #include "answer_limits.h"
 #include "bucket.h"
 #include "cells.h"
-#include "client.h"
+#include "client_buckets.h"
 #include "dataplane.h"
 #include "fib.h"
 #include "flow.h"

@@ -81,14 +81,14 @@ static uint32_t now_cs(const struct worker *w)
 static void note(struct worker *w, const struct client_key *key, const struct ipaddr *client,
 		 const struct client_news *news)
 {
-	client_note(&w->outcomes->clients, key, client, news, now_cs(w));
+	record_note(&w->outcomes->clients, key, client, news, now_cs(w));
 	seconds_note(&w->outcomes->seconds, client, news->service_slot, news->reason, w->now_ns / 1000000000);
 }
 
 void outcome_note(struct worker *w, const struct ipaddr *client, uint32_t service_slot, uint32_t backend_slot,
 		  outcome_reason reason)
 {
-	struct client_key key = client_key(&w->outcomes->clients, client);
+	struct client_key key = record_key(&w->outcomes->clients, client);
 
 	note(w, &key, client, &(struct client_news){reason, outcome_class(reason), service_slot, backend_slot});
 }
@@ -104,7 +104,7 @@ static void note_flow(struct worker *w, flow_ref ref, uint32_t backend_slot, out
 	/* UDP ends without a word. */
 	if (class == OUTCOME_RESET && addrs.proto != PROTO_TCP)
 		class = OUTCOME_OTHER;
-	key = client_key(&w->outcomes->clients, &addrs.client);
+	key = record_key(&w->outcomes->clients, &addrs.client);
 	note(w, &key, &addrs.client, &(struct client_news){reason, class, service_slot, backend_slot});
 }
 
@@ -202,8 +202,8 @@ static struct outcome_subject sender(const struct worker *w, const struct burst 
 	s.kind = SUBJECT_CLIENT;
 	s.client = packet_src(it->frame, &it->p);
 	s.service_slot = listener->service_slot;
-	s.key = client_key(&w->outcomes->clients, &s.client);
-	client_prefetch(&w->outcomes->clients, &s.key);
+	s.key = record_key(&w->outcomes->clients, &s.client);
+	record_prefetch(&w->outcomes->clients, &s.key);
 	return s;
 }
 

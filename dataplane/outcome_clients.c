@@ -46,7 +46,7 @@ void record_table_fini(struct record_table *t)
 	t->records = NULL;
 }
 
-uint32_t client_places(const struct record_table *t)
+uint32_t record_places(const struct record_table *t)
 {
 	return (t->mask + 1) * RECORD_WAYS;
 }
@@ -63,7 +63,7 @@ static struct ipaddr group_of(const struct ipaddr *addr)
 	return group;
 }
 
-struct client_key client_key(const struct record_table *t, const struct ipaddr *addr)
+struct client_key record_key(const struct record_table *t, const struct ipaddr *addr)
 {
 	struct client_key key = {.group = group_of(addr)};
 	uint64_t hash = hash_keyed(key.group.b, sizeof(key.group.b), t->secret);
@@ -295,7 +295,7 @@ static void write_news(struct record_table *t, const struct client_key *key, int
 	promote(t, key->set, way, now_cs);
 }
 
-void client_note(struct record_table *t, const struct client_key *key, const struct ipaddr *addr,
+void record_note(struct record_table *t, const struct client_key *key, const struct ipaddr *addr,
 		 const struct client_news *news, uint32_t now_cs)
 {
 	struct record_set *set = &t->sets[key->set];
@@ -328,10 +328,10 @@ static bool copy_found(const struct record_table *t, const struct client_key *ke
 	return false;
 }
 
-bool client_read(const struct record_table *t, const struct ipaddr *addr, struct client_record *out,
+bool record_read(const struct record_table *t, const struct ipaddr *addr, struct client_record *out,
 		 struct record_set *set)
 {
-	struct client_key key = client_key(t, addr);
+	struct client_key key = record_key(t, addr);
 	uint32_t begin;
 	bool found;
 
@@ -343,7 +343,7 @@ bool client_read(const struct record_table *t, const struct ipaddr *addr, struct
 	return found;
 }
 
-bool client_read_at(const struct record_table *t, uint32_t place, struct client_record *out)
+bool record_read_at(const struct record_table *t, uint32_t place, struct client_record *out)
 {
 	const struct record_set *set = &t->sets[place / RECORD_WAYS];
 	uint32_t begin;

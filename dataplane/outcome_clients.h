@@ -74,19 +74,19 @@ struct client_key {
 	uint32_t set, tag;
 };
 
-struct client_key client_key(const struct record_table *t, const struct ipaddr *addr);
+struct client_key record_key(const struct record_table *t, const struct ipaddr *addr);
 
-static inline void client_prefetch(const struct record_table *t, const struct client_key *key)
+static inline void record_prefetch(const struct record_table *t, const struct client_key *key)
 {
 	__builtin_prefetch(&t->sets[key->set], 1);
 }
 
 /* The worker's: something became of a client. `key`: of the address. */
-void client_note(struct record_table *t, const struct client_key *key, const struct ipaddr *addr,
+void record_note(struct record_table *t, const struct client_key *key, const struct ipaddr *addr,
 		 const struct client_news *news, uint32_t now_cs);
 
 /* Anyone's: copies. False: there is no record; `set` is filled in either case. */
-bool client_read(const struct record_table *t, const struct ipaddr *addr, struct client_record *out,
+bool record_read(const struct record_table *t, const struct ipaddr *addr, struct client_record *out,
 		 struct record_set *set);
-bool client_read_at(const struct record_table *t, uint32_t place, struct client_record *out);
-uint32_t client_places(const struct record_table *t);
+bool record_read_at(const struct record_table *t, uint32_t place, struct client_record *out);
+uint32_t record_places(const struct record_table *t);

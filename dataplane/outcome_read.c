@@ -85,7 +85,7 @@ bool observe_client(const struct dataplane *dp, unsigned worker, const struct ip
 	struct clock clock = read_clock(dp);
 	struct client_record record;
 	struct record_set set;
-	bool found = client_read(&dp->workers[worker]->outcomes->clients, addr, &record, &set);
+	bool found = record_read(&dp->workers[worker]->outcomes->clients, addr, &record, &set);
 
 	if (found)
 		convert_record(&clock, &record, out);
@@ -95,7 +95,7 @@ bool observe_client(const struct dataplane *dp, unsigned worker, const struct ip
 
 uint32_t observe_client_places(const struct dataplane *dp, unsigned worker)
 {
-	return client_places(&dp->workers[worker]->outcomes->clients);
+	return record_places(&dp->workers[worker]->outcomes->clients);
 }
 
 bool observe_client_at(const struct dataplane *dp, unsigned worker, uint32_t place, struct client_row *out)
@@ -103,7 +103,7 @@ bool observe_client_at(const struct dataplane *dp, unsigned worker, uint32_t pla
 	struct clock clock = read_clock(dp);
 	struct client_record record;
 
-	if (!client_read_at(&dp->workers[worker]->outcomes->clients, place, &record))
+	if (!record_read_at(&dp->workers[worker]->outcomes->clients, place, &record))
 		return false;
 	convert_record(&clock, &record, out);
 	return true;
@@ -117,7 +117,7 @@ void observe_clients(const struct dataplane *dp, struct clients_report *out)
 
 		out->records += __atomic_load_n(&t->in_use, __ATOMIC_RELAXED);
 		out->forgotten += __atomic_load_n(&t->forgotten, __ATOMIC_RELAXED);
-		out->places += client_places(t);
+		out->places += record_places(t);
 	}
 }
 

@@ -62,9 +62,9 @@ static void test_reasons(void **state)
 static void note(struct record_table *t, const struct ipaddr *addr, outcome_reason reason, uint32_t service,
 		 uint32_t backend, uint32_t now_cs)
 {
-	struct client_key key = client_key(t, addr);
+	struct client_key key = record_key(t, addr);
 
-	client_note(t, &key, addr, &(struct client_news){reason, outcome_class(reason), service, backend}, now_cs);
+	record_note(t, &key, addr, &(struct client_news){reason, outcome_class(reason), service, backend}, now_cs);
 }
 
 static void test_record(void **state)
@@ -75,7 +75,7 @@ static void test_record(void **state)
 	struct record_set set;
 
 	assert_int_equal(record_table_init(&t, SETS, secret), 0);
-	assert_false(client_read(&t, &a, &r, &set));
+	assert_false(record_read(&t, &a, &r, &set));
 	assert_int_equal(set.forgot, 0);
 	for (uint32_t i = 0; i < 3; i++)
 		note(&t, &a, down, 1, SLOT_NONE, 100 + i);
@@ -84,7 +84,7 @@ static void test_record(void **state)
 	note(&t, &a, down, 2, SLOT_NONE, 130);
 	note(&t, &a, connected, 1, 7, 140);
 	note(&t, &a, connected, 1, 8, 150);
-	assert_true(client_read(&t, &a, &r, &set));
+	assert_true(record_read(&t, &a, &r, &set));
 	assert_int_equal(r.since_cs, 100);
 	assert_int_equal(r.counts[OUTCOME_REFUSED], 5);
 	assert_int_equal(r.counts[OUTCOME_SILENT], 1);
@@ -112,7 +112,7 @@ static void test_kinds(void **state)
 		note(&t, &a, unanswered, 1, backend, now++);
 	note(&t, &a, unanswered, 1, 0, now++);
 	note(&t, &a, unanswered, 1, 100, now++);
-	assert_true(client_read(&t, &a, &r, &set));
+	assert_true(record_read(&t, &a, &r, &set));
 	assert_int_equal(r.counts[OUTCOME_SILENT], OUTCOME_KINDS_KEPT + 2);
 	assert_int_equal(r.outcomes[0].count, 2);
 	assert_int_equal(r.outcomes[1].backend_slot, 100);
@@ -129,10 +129,10 @@ static void test_groups(void **state)
 	assert_int_equal(record_table_init(&t, SETS, secret), 0);
 	note(&t, &a, down, 1, SLOT_NONE, 1);
 	note(&t, &same, down, 1, SLOT_NONE, 2);
-	assert_true(client_read(&t, &a, &r, &set));
+	assert_true(record_read(&t, &a, &r, &set));
 	assert_int_equal(r.counts[OUTCOME_REFUSED], 2);
 	assert_true(ipaddr_equal(&r.addr, &same));
-	assert_false(client_read(&t, &other, &r, &set));
+	assert_false(record_read(&t, &other, &r, &set));
 	record_table_fini(&t);
 }
 
@@ -164,7 +164,7 @@ static unsigned remembered(struct record_table *t)
 		struct client_record r;
 		struct record_set set;
 
-		if (!client_read(t, &a, &r, &set))
+		if (!record_read(t, &a, &r, &set))
 			continue;
 		assert_int_equal(r.counts[i % 2 ? OUTCOME_CONNECTED : OUTCOME_REFUSED], i % 2 ? 1 : 2);
 		n++;
@@ -202,7 +202,7 @@ static void test_flood(void **state)
 	assert_int_equal(t.in_use, SETS * RECORD_WAYS);
 	assert_true(t.forgotten > 1900000);
 	/* And it says from when to when it forgot. */
-	assert_false(client_read(&t, &nobody, &r, &set));
+	assert_false(record_read(&t, &nobody, &r, &set));
 	assert_true(set.forgot > 0 && set.first_forgot_cs >= 200 && set.first_forgot_cs < 300);
 	assert_true(set.last_forgot_cs > 2000);
 	record_table_fini(&t);
@@ -233,7 +233,7 @@ static void test_who_goes_first(void **state)
 		struct client_record r;
 		struct record_set set;
 
-		n[i < 2] += client_read(&t, &a, &r, &set);
+		n[i < 2] += record_read(&t, &a, &r, &set);
 	}
 	assert_int_equal(n[1], 2);
 	assert_int_equal(n[0], 0);
@@ -244,7 +244,7 @@ static void test_who_goes_first(void **state)
 		struct record_set set;
 
 		note(&t, &a, connected, 1, 3, later + 1 + i);
-		assert_true(i < CLIENT_KEPT_MAX || client_read(&t, &before, &r, &set));
+		assert_true(i < CLIENT_KEPT_MAX || record_read(&t, &before, &r, &set));
 	}
 	record_table_fini(&t);
 }
@@ -304,7 +304,7 @@ static void *read_on(void *arg)
 		struct record_set set;
 		uint32_t oldest;
 
-		if (client_read(&r->clients, &a, &record, &set) &&
+		if (record_read(&r->clients, &a, &record, &set) &&
 		    (!ipaddr_equal(&record.addr, &a) || record.outcomes[0].service_slot != i % 64 ||
 		     record.outcomes[0].backend_slot != i % 64 + 1 ||
 		     record.outcomes[0].count != record.counts[OUTCOME_REFUSED]))

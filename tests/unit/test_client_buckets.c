@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* The buckets of clients and prefixes. */
-#include "client.h"
+#include "client_buckets.h"
 #include "memory_heap.h"
 
 #include "hash.h"

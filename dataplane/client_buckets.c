@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-#include "client.h"
+#include "client_buckets.h"
 #include "hash.h"
 #include "memory.h"
 
