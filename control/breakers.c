@@ -269,9 +269,14 @@ static void forget(struct breakers *b, uint32_t slot)
 
 #define SIDE_BACKENDS_MIN 3
 
+static bool is_most(size_t n, size_t of)
+{
+	return n && n * 5 >= of * 4;
+}
+
 bool breakers_side_is_silent(size_t n_backends, size_t n_silent)
 {
-	return n_backends >= SIDE_BACKENDS_MIN && n_silent * 5 >= n_backends * 4;
+	return n_backends >= SIDE_BACKENDS_MIN && is_most(n_silent, n_backends);
 }
 
 struct side_count {
@@ -317,15 +322,10 @@ static struct side_count count_side(const struct breakers *b, const struct servi
 	return c;
 }
 
-static bool is_most(size_t n, const struct side_count *c)
-{
-	return n && n * 5 >= c->n * 4;
-}
-
 /* A router that is not resolved is none to complain of before a SYN got no answer. */
 static bool is_side_blocked(const struct side_count *c)
 {
-	return is_most(c->n_blocked + (c->n_silent ? c->n_lost : 0), c);
+	return is_most(c->n_blocked + (c->n_silent ? c->n_lost : 0), c->n);
 }
 
 /* More than one in five was heard since: the side is there, whatever else is wrong. */
@@ -439,7 +439,7 @@ static bool is_up_again(enum side_state state, const struct side_count *c)
 {
 	if (c->answered)
 		return true;
-	return state == SIDE_NO_WAY ? !is_most(c->n_blocked + c->n_lost, c) : !c->n_marked;
+	return state == SIDE_NO_WAY ? !is_most(c->n_blocked + c->n_lost, c->n) : !c->n_marked;
 }
 
 static void judge_side(struct breakers *b, const struct services_side *side, const struct side_count *c,
