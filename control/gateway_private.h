@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The gateway's insides, for gateway*.c alone: its life is in gateway.c, what users command in gateway_command.c. */
+/*
+ * The gateway's insides, for gateway*.c alone: its start and stop are in gateway.c, what wakes it in between in
+ * gateway_loop.c, what users command in gateway_command.c.
+ */
 #pragma once
 
 #include "config.h"
@@ -13,6 +16,9 @@
 
 struct breakers;
 struct events;
+struct ipaddr;
+struct name_view;
+struct netlink_link;
 struct silence_events;
 
 struct gateway_port {
@@ -72,3 +78,13 @@ void gateway_reload(struct gateway *gw);
 void gateway_publish_view(struct gateway *gw);
 void gateway_set_config_text(struct gateway *gw);
 void gateway_on_commands(evutil_socket_t fd, short what, void *arg);
+
+/* All that the loop waits for; each returns 0 or -ENOMEM. Signals come first, and the rest when there is a dataplane.
+ */
+int gateway_start_signals(struct gateway *gw);
+int gateway_start_events(struct gateway *gw);
+
+/* Of names.h and netlink.h; `arg` is the gateway. */
+void gateway_on_name(void *arg, const struct name_view *view);
+bool gateway_is_usable(void *arg, const struct ipaddr *addr);
+void gateway_on_link(void *arg, int port, const struct netlink_link *link);
