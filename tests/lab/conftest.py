@@ -8,7 +8,7 @@ import pytest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from gateways import Nftables, Spillway  # noqa: E402
+from gateways import Nftables, Spillway, running  # noqa: E402
 from servers import start_servers  # noqa: E402
 from topology import UPSTREAMS, Lab, end_on_signals  # noqa: E402
 
@@ -53,12 +53,9 @@ def records(lab):
 
 
 def started(gateway):
-    gateway.start()
-    try:
-        gateway.wait_serving()
+    """For fixtures: `yield from started(gateway)`."""
+    with running(gateway):
         yield gateway
-    finally:
-        gateway.stop()
 
 
 def assert_nothing_left(lab):

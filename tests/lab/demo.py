@@ -8,7 +8,7 @@ import sys
 import textwrap
 import time
 
-from gateways import KINDS, Nftables, Spillway
+from gateways import KINDS, Nftables, Spillway, running
 from netns import LabError
 from outages import OUTAGES, Unseen
 from servers import start_servers
@@ -124,16 +124,6 @@ def wait_for_the_end(gateway):
             signal.pause()
         status = gateway.child.wait()
         raise LabError(f"spillway ended with {status}\n{gateway.output()}")
-
-
-@contextlib.contextmanager
-def running(gateway):
-    gateway.start()
-    try:
-        gateway.wait_serving()
-        yield
-    finally:
-        gateway.stop()
 
 
 def act(rows, gateway):

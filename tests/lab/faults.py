@@ -33,22 +33,31 @@ def silent(ns):
 
 @contextlib.contextmanager
 def forgetful_firewall(lab, timeout_s):
-    """Between gateway and upstreams: a connection that idles longer is forgotten, and what comes then is dropped."""
+    """Between gateway and upstreams: a connection that idles longer is forgotten, and what comes then is dropped.
+
+    Gives a function that says how many packets that were.
+    """
     rules = """
+    counter forgotten {}
     chain forward {
         type filter hook forward priority 0;
         meta l4proto != tcp accept;
         ct state established accept;
         tcp flags & (syn | ack | rst | fin) == syn ct state new accept;
-        drop;
+        counter name forgotten drop;
     }"""
     keys = ("netfilter__nf_conntrack_tcp_timeout_established", "netfilter__nf_conntrack_tcp_loose")
     old = [lab.lan.get_sysctl(key) for key in keys]
+
+    def forgotten():
+        out = lab.lan.run("nft", "list", "counter", "inet", TABLE, "forgotten").stdout
+        return int(out.split("packets")[1].split()[0])
+
     with nft(lab.lan, rules):
         try:
             # Not loose: a packet of a connection that it does not know is none to learn it from.
             lab.lan.sysctl(**dict(zip(keys, (timeout_s, 0))))
-            yield
+            yield forgotten
         finally:
             lab.lan.sysctl(**dict(zip(keys, old)))
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What stands in the gateway's place, behind one interface: kernel NAT (the *before*) or Spillway (the *after*)."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -272,6 +273,17 @@ class Spillway:
         self.child = None
         if status:
             raise LabError(f"spillway ended with {status} at SIGTERM\n{self.output()}")
+
+
+@contextlib.contextmanager
+def running(gateway):
+    """Started and serving; stopped in the end, whatever happens."""
+    gateway.start()
+    try:
+        gateway.wait_serving()
+        yield gateway
+    finally:
+        gateway.stop()
 
 
 KINDS = {kind.name: kind for kind in (Nftables, Spillway)}

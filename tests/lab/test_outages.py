@@ -4,8 +4,7 @@
 import contextlib
 
 import pytest
-from conftest import started
-from gateways import Nftables, Spillway
+from gateways import Nftables, Spillway, running
 from outages import OUTAGES
 
 pytestmark = pytest.mark.long
@@ -19,7 +18,7 @@ def outage(lab, records, request):
 
 
 def test_hurts_before(lab, outage):
-    with contextlib.contextmanager(started)(Nftables(lab, services=outage.services)):
+    with running(Nftables(lab, services=outage.services)):
         seen = outage.measure()
     assert outage.hurt(seen) and not outage.cured(seen), (outage.felt(seen), seen)
 
@@ -27,7 +26,7 @@ def test_hurts_before(lab, outage):
 def test_cured_after(lab, outage):
     if not Spillway.built():
         pytest.skip("build/spillway is not built")
-    with contextlib.contextmanager(started)(Spillway(lab, lab.n_queues, outage.services)) as gateway:
+    with running(Spillway(lab, lab.n_queues, outage.services)) as gateway:
         seen = outage.measure()
         ledger = gateway.ledger()
     assert outage.cured(seen) and not outage.hurt(seen), (outage.felt(seen), seen)

@@ -12,6 +12,7 @@ import time
 
 import pytest
 from conftest import assert_nothing_left
+from faults import forgetful_firewall, nft
 from gateways import BULK_PORT, Spillway
 from netns import LabError, eventually
 from servers import Echo
@@ -156,54 +157,6 @@ def streams(lab, n, families=(4, 6)):
         yield made
 
 
-@contextlib.contextmanager
-def table(ns, rules):
-    """An nftables table for as long as it lasts."""
-    ns.run("nft", "-f", "-", input=f"table inet lab_silence {{\n{rules}\n}}\n")
-    try:
-        yield
-    finally:
-        ns.run("nft", "delete", "table", "inet", "lab_silence")
-
-
-class Forgetful:
-    """A stateful firewall between the gateway and its upstreams, which drops without a word what it does not know."""
-
-    RULES = """
-    counter forgotten {}
-    chain forward {
-        type filter hook forward priority filter; policy accept;
-        ct state established,related accept
-        tcp flags & (syn | ack | rst | fin) == syn accept
-        meta l4proto tcp counter name forgotten drop
-    }"""
-
-    def __init__(self, lab, after_s):
-        self._ns = lab.lan
-        self._settings = {"tcp_loose": 0, "tcp_timeout_established": after_s}
-        self._before = {}
-        self._table = table(lab.lan, self.RULES)
-
-    def _sysctl(self, values):
-        self._ns.sysctl(**{f"netfilter__nf_conntrack_{key}": value for key, value in values.items()})
-
-    def __enter__(self):
-        for key in self._settings:
-            self._before[key] = self._ns.run("sysctl", "-n", f"net.netfilter.nf_conntrack_{key}").stdout.strip()
-        self._sysctl(self._settings)
-        self._table.__enter__()
-        return self
-
-    def __exit__(self, *exc):
-        self._table.__exit__(*exc)
-        self._sysctl(self._before)
-
-    def forgotten(self):
-        """Packets of connections that it had forgotten."""
-        out = self._ns.run("nft", "list", "counter", "inet", "lab_silence", "forgotten").stdout
-        return int(out.split("packets")[1].split()[0])
-
-
 def sockets(ns, *expression):
     """What the kernel says of each established connection of the service: {name: value}."""
     out = ns.run("ss", "-Htino", "state", "established", *expression).stdout.splitlines()
@@ -230,7 +183,7 @@ def idle(seconds):
 
 
 def outlive(lab, gateway, per_family, forget_s, probe_s, idle_s):
-    with Forgetful(lab, forget_s) as firewall, streams(lab, per_family) as all_streams:
+    with forgetful_firewall(lab, forget_s) as forgotten, streams(lab, per_family) as all_streams:
         eventually(lambda: settled(lab, len(all_streams)), 3, "all bytes acknowledged")
         before = server_sockets(lab)
         idle(idle_s)
@@ -252,7 +205,7 @@ def outlive(lab, gateway, per_family, forget_s, probe_s, idle_s):
             stream.send()
         for stream in all_streams:
             stream.receive()
-        assert firewall.forgotten() == 0
+        assert forgotten() == 0
     survived = [gateway.backend(f)["idle_survived_s"] for f in (4, 6)]
     assert all(0.9 * probe_s <= s <= 1.1 * probe_s for s in survived), survived
     assert [gateway.backend(f)["idle_lost_s"] for f in (4, 6)] == [None, None]
@@ -273,13 +226,13 @@ def test_outlives_the_firewall_for_long(lab, tuned, server):
 def test_hangs_without(lab, tuned, server, mode):
     """The same without the cure: the next byte goes nowhere, and nobody says so. Shadow says what it would do."""
     gateway = tuned(mode, "idle: {probe: 1s}")
-    with Forgetful(lab, 2) as firewall, streams(lab, 10) as all_streams:
+    with forgetful_firewall(lab, 2) as forgotten, streams(lab, 10) as all_streams:
         idle(3)
         for stream in all_streams:
             stream.send(1)
         time.sleep(HANGS_S)
         assert not select.select([s.socket for s in all_streams], [], [], 0)[0]
-        assert firewall.forgotten() > 0
+        assert forgotten() > 0
         ledger = gateway.ledger()
     assert ledger["sum"]["made"] == 0
     assert (ledger["actions"]["would_keepalive"] >= 2 * len(all_streams)) == (mode == "shadow")
@@ -291,7 +244,7 @@ def test_forgotten_by_the_backend(lab, tuned, server):
     gateway = tuned("enforce", "idle: {probe: 1s}")
     with streams(lab, 5) as all_streams:
         silent = "chain output { type filter hook output priority filter; tcp flags & rst == rst drop; }"
-        with table(lab.up1, silent):
+        with nft(lab.up1, silent):
             for conn in server.connections:
                 conn.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 conn.shutdown(socket.SHUT_RD)
@@ -308,7 +261,7 @@ def test_reset_with_data_under_way(lab, tuned, server):
     """
     gateway = tuned("enforce", "idle: {tcp: 1s, probe: off}")
     lossy = "chain forward { type filter hook forward priority filter; oifname br0 meta length > 200 drop; }"
-    with streams(lab, 5) as all_streams, table(lab.lan, lossy):
+    with streams(lab, 5) as all_streams, nft(lab.lan, lossy):
         for stream in all_streams:
             stream.send(1000)
         # Its own timer doubles: 0.2 s, 0.4 s … until two packets of it are more than a second apart.
@@ -330,7 +283,7 @@ def test_dead_client(lab, tuned, server):
     with streams(lab, 5) as all_streams:
         dead = [s for s in all_streams if s.source in gone.values()]
         assert len(dead) == 2
-        with table(lab.wan, f"chain forward {{ type filter hook forward priority filter; {drop} }}"):
+        with nft(lab.wan, f"chain forward {{ type filter hook forward priority filter; {drop} }}"):
             begin = time.monotonic()
             eventually(lambda: len(server.ends) == len(dead), 1.1 * 1 + PEER_DEAD_S, "a RST for the backend")
             assert time.monotonic() - begin > 0.9 + 30 - 1
@@ -352,7 +305,7 @@ def test_the_idle_time_that_a_path_loses(lab, tuned, server):
     backend serves others all the while, its path is to blame, with the idle time that it does not survive.
     """
     gateway = tuned("enforce", "idle: {probe: 5s}")
-    with Forgetful(lab, 3), streams(lab, 5) as all_streams:
+    with forgetful_firewall(lab, 3), streams(lab, 5) as all_streams:
         begin = time.monotonic()
         pending = list(all_streams)
         while pending:

@@ -6,7 +6,7 @@ import time
 
 import pytest
 from conftest import assert_nothing_left
-from gateways import Spillway
+from gateways import Spillway, running
 from netns import eventually
 from tools import Load, Wire, settled
 from topology import CLIENTS
@@ -33,13 +33,8 @@ class Capped(Spillway):
 
 @contextlib.contextmanager
 def capped(lab, storm):
-    gateway = Capped(lab, lab.n_queues, storm)
-    gateway.start()
-    try:
-        gateway.wait_serving()
+    with running(Capped(lab, lab.n_queues, storm)) as gateway:
         yield gateway
-    finally:
-        gateway.stop()
     assert_nothing_left(lab)
 
 

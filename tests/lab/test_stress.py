@@ -15,7 +15,7 @@ import time
 import pytest
 from conftest import assert_nothing_left
 from dns_control import DnsServer
-from gateways import BULK_PORT, CONFIG, Spillway
+from gateways import BULK_PORT, CONFIG, Spillway, running
 from netns import eventually
 from servers import listens
 from tools import ROOT, Flood, Load
@@ -91,14 +91,10 @@ def with_tsan():
 
 
 @contextlib.contextmanager
-def running(gateway):
+def running_clean(gateway):
     """Ends with a clean stop, whose findings (leaks, too) are in the log."""
-    gateway.start()
-    try:
-        gateway.wait_serving()
+    with running(gateway):
         yield gateway
-    finally:
-        gateway.stop()
     log = gateway.output()
     assert not any(words in log for words in WORDS_OF_A_FINDING), log
     assert_nothing_left(gateway.lab)
@@ -180,7 +176,7 @@ def check_names(lab, kind, n, rounds, record_property):
     with DnsServer(lab.path("churn-dns.sock"), (listen,), lab.dns.name) as server:
         names = Names(server, n)
         gateway = kind(lab, other + [service("static", 81, address("up1"))] + names.services(), listen)
-        with running(gateway):
+        with running_clean(gateway):
             start = {row["id"] for row in gateway.ctl("backends")["backends"]}
             first = gateway.status()["policy_number"]
             loads = [Load(lab, 4, rate=100, seconds=3600, port=p) for p in (80, FIRST_CHURN_PORT, FIRST_CHURN_PORT + 1)]
@@ -219,7 +215,7 @@ def check_publishes(lab, kind, n, record_property):
         shop,
     ])
     gateway = kind(lab, shop)
-    with running(gateway):
+    with running_clean(gateway):
         first, rss = gateway.status()["policy_number"], gateway.rss_kib()
         loads = [Load(lab, 4, rate=300, seconds=3600)]
         begin = time.monotonic()
@@ -264,7 +260,7 @@ def test_many_services(lab, record_property):
     """1000 services of 16 backends start in 10 s; one that changes is published in 20 ms, and the others stay."""
     gateway = Rewritten(lab, many_services(1), memory="1G")
     begin = time.monotonic()
-    with running(gateway):
+    with running_clean(gateway):
         started_s = time.monotonic() - begin
         first_us = gateway.status()["publish_took_us"]
         load = Load(lab, 4, rate=200, seconds=3600)

@@ -490,6 +490,23 @@ void api_fixture_stop(struct api_fixture *f)
 	rmdir(f->dir);
 }
 
+int api_fixture_setup(void **state)
+{
+	static struct api_fixture fixture;
+
+	*state = &fixture;
+	if (api_fixture_start(&fixture) < 0)
+		return -1;
+	view_publish(api_fixture_view(GATEWAY_READY));
+	return 0;
+}
+
+int api_fixture_teardown(void **state)
+{
+	api_fixture_stop(*state);
+	return 0;
+}
+
 static void fill_backends(struct view_backend *b, uint64_t now_ns)
 {
 	strcpy(b[0].id, "tcp:198.18.3.21:8080");

@@ -62,6 +62,10 @@ struct api_fixture {
 /* 0 or -1; what was made is removed by api_fixture_stop() also after a failure. */
 int api_fixture_start(struct api_fixture *f);
 void api_fixture_stop(struct api_fixture *f);
+/* Of a test of its own: *state is a fixture that shows a gateway that is ready. */
+int api_fixture_setup(void **state);
+int api_fixture_teardown(void **state);
+#define API_TEST(name) cmocka_unit_test_setup_teardown(name, api_fixture_setup, api_fixture_teardown)
 void api_fixture_mode(struct api_fixture *f, enum decide_mode mode);
 
 /* Two services, three backends (one pinned), two names. The caller's until view_publish(). */

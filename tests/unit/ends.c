@@ -141,20 +141,6 @@ void set_mode(enum cure_mode mode)
 	rig.policy.modes.of[CURE_SILENCE] = mode;
 }
 
-uint64_t did(enum action action)
-{
-	uint64_t n = 0;
-
-	for (unsigned i = 0; i < n_workers; i++)
-		n += rig.dp->workers[i]->ledger.did[action];
-	return n;
-}
-
-uint64_t would(enum action action)
-{
-	return rig.worker->ledger.would[action];
-}
-
 void use_up_ends(void)
 {
 	while (answer_limits_ends(rig.worker->limits, 1, rig.now_ns + 2 * STEP_NS))

@@ -26,11 +26,8 @@ extern bool timestamps; /* agreed on */
 /* start(), with a service that probes after PROBE_MS. */
 void begin_rig(struct rig_config config);
 void set_mode(enum cure_mode mode);
-uint64_t did(enum action action);
 /* The RSTs that ends of flows may get, by others, until the next step of the clock. */
 void use_up_ends(void);
-/* Of the first worker. */
-uint64_t would(enum action action);
 /* The first backend of the connection's family. */
 struct backend_report backend(void);
 

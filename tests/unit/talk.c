@@ -190,6 +190,40 @@ void rest(void)
 	}
 }
 
+unsigned take_all(void)
+{
+	unsigned n = 0;
+
+	for (struct sent s; take(&s); n++)
+		assert_null(frame_checksum_error(s.frame));
+	return n;
+}
+
+void each_way(void (*test)(bool v6, unsigned workers))
+{
+	for (unsigned workers = 1; workers <= 2; workers++)
+		for (int v6 = 0; v6 < 2; v6++)
+			test(v6, workers);
+}
+
+uint64_t did(enum action a)
+{
+	uint64_t n = 0;
+
+	for (unsigned i = 0; i < n_workers; i++)
+		n += rig.dp->workers[i]->ledger.did[a];
+	return n;
+}
+
+uint64_t would(enum action a)
+{
+	uint64_t n = 0;
+
+	for (unsigned i = 0; i < n_workers; i++)
+		n += rig.dp->workers[i]->ledger.would[a];
+	return n;
+}
+
 uint64_t verdicts(enum verdict v)
 {
 	uint64_t n = 0;

@@ -54,6 +54,8 @@ bool take(struct sent *s);
 /* There is one, and its checksums are right. */
 void take_right(struct sent *s);
 void take_none(void);
+/* Whatever left, its checksums right; returns how much it was. */
+unsigned take_all(void);
 /* A digest of all frames that were taken since start(): what, where and when. */
 uint64_t taken(void);
 /* One in, one out. */
@@ -64,7 +66,12 @@ void refused(enum rig_port port, struct frame_spec spec, enum verdict why);
 void rest(void);
 /* Moves the clock, a step and a turn at a time. */
 void pass_ms(uint64_t ms);
+/* Both families, one worker and two. */
+void each_way(void (*test)(bool v6, unsigned workers));
+/* Of all workers. */
 uint64_t verdicts(enum verdict v);
+uint64_t did(enum action a);
+uint64_t would(enum action a);
 
 const struct rte_tcp_hdr *tcp(const struct sent *s);
 uint32_t seq(const struct sent *s);

@@ -19,23 +19,6 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-static int setup(void **state)
-{
-	static struct api_fixture fixture;
-
-	*state = &fixture;
-	if (api_fixture_start(&fixture) < 0)
-		return -1;
-	view_publish(api_fixture_view(GATEWAY_READY));
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	api_fixture_stop(*state);
-	return 0;
-}
-
 static void test_starting_before_the_first_view(void **state)
 {
 	json_t *doc;
@@ -802,8 +785,6 @@ static void test_stop_with_a_waiting_command(void **state)
 	assert_true(p.code == 0 ? p.reply.status == 503 : p.code != CURLE_OPERATION_TIMEDOUT);
 	reply_free(&p.reply);
 }
-
-#define API_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
 {

@@ -29,12 +29,6 @@ static int setup(void **state)
 	return api_fixture_start(&fixture);
 }
 
-static int teardown(void **state)
-{
-	api_fixture_stop(*state);
-	return 0;
-}
-
 static long get(struct api_fixture *f, const char *path, struct reply *r)
 {
 	assert_int_equal(api_fixture_request(f, false, "GET", path, NULL, NULL, r), 0);
@@ -172,9 +166,9 @@ static void test_slow_readers(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_pages, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_page_by_default, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_slow_readers, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_pages, setup, api_fixture_teardown),
+		cmocka_unit_test_setup_teardown(test_page_by_default, setup, api_fixture_teardown),
+		cmocka_unit_test_setup_teardown(test_slow_readers, setup, api_fixture_teardown),
 	};
 
 	curl_global_init(CURL_GLOBAL_DEFAULT);

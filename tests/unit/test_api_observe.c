@@ -13,23 +13,6 @@
 #include <time.h>
 #include <unistd.h>
 
-static int setup(void **state)
-{
-	static struct api_fixture fixture;
-
-	*state = &fixture;
-	if (api_fixture_start(&fixture) < 0)
-		return -1;
-	view_publish(api_fixture_view(GATEWAY_READY));
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	api_fixture_stop(*state);
-	return 0;
-}
-
 /* --- outcomes --- */
 
 static void test_clients(void **state)
@@ -476,8 +459,6 @@ static void test_stop_with_a_stream(void **state)
 	close(quiet);
 	close(deaf);
 }
-
-#define API_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
 {

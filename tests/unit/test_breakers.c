@@ -282,10 +282,7 @@ static void refusing(bool v6, unsigned workers)
 
 static void test_refusing(void **state)
 {
-	for (unsigned workers = 1; workers <= 2; workers++) {
-		refusing(false, workers);
-		refusing(true, workers);
-	}
+	each_way(refusing);
 }
 
 static void silent(bool v6, unsigned workers)
@@ -316,10 +313,7 @@ static void silent(bool v6, unsigned workers)
 
 static void test_silent(void **state)
 {
-	for (unsigned workers = 1; workers <= 2; workers++) {
-		silent(false, workers);
-		silent(true, workers);
-	}
+	each_way(silent);
 	/* A month after the start as on the first day. */
 	begin_ns = 30 * 86400000000000ull;
 	silent(false, 1);
@@ -491,10 +485,7 @@ static void side(bool v6, unsigned workers)
 
 static void test_side(void **state)
 {
-	for (unsigned workers = 1; workers <= 2; workers++) {
-		side(false, workers);
-		side(true, workers);
-	}
+	each_way(side);
 }
 
 static void test_four_in_five_of_three(void **state)

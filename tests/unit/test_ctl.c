@@ -24,23 +24,6 @@
 static const char *program;
 static char output[256 * 1024];
 
-static int setup(void **state)
-{
-	static struct api_fixture fixture;
-
-	*state = &fixture;
-	if (api_fixture_start(&fixture) < 0)
-		return -1;
-	view_publish(api_fixture_view(GATEWAY_READY));
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	api_fixture_stop(*state);
-	return 0;
-}
-
 /* Runs "spillwayctl ARGS" by the shell, stderr with stdout into `output`; returns its exit code. */
 static int run(const char *prefix, const char *socket_path, const char *args)
 {
@@ -422,28 +405,26 @@ static void test_watch(void **state)
 	assert_says("3\n");
 }
 
-#define CTL_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		CTL_TEST(test_status),
-		CTL_TEST(test_lists),
-		CTL_TEST(test_ledger),
-		CTL_TEST(test_many_backends),
-		CTL_TEST(test_flows),
-		CTL_TEST(test_paths),
-		CTL_TEST(test_json_passes_the_answer),
-		CTL_TEST(test_reload),
-		CTL_TEST(test_cure),
-		CTL_TEST(test_drain),
-		CTL_TEST(test_clients),
-		CTL_TEST(test_explain),
-		CTL_TEST(test_events),
-		CTL_TEST(test_usage),
-		CTL_TEST(test_unreachable),
-		CTL_TEST(test_check),
-		CTL_TEST(test_watch),
+		API_TEST(test_status),
+		API_TEST(test_lists),
+		API_TEST(test_ledger),
+		API_TEST(test_many_backends),
+		API_TEST(test_flows),
+		API_TEST(test_paths),
+		API_TEST(test_json_passes_the_answer),
+		API_TEST(test_reload),
+		API_TEST(test_cure),
+		API_TEST(test_drain),
+		API_TEST(test_clients),
+		API_TEST(test_explain),
+		API_TEST(test_events),
+		API_TEST(test_usage),
+		API_TEST(test_unreachable),
+		API_TEST(test_check),
+		API_TEST(test_watch),
 	};
 
 	if (argc != 2) {

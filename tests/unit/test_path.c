@@ -100,20 +100,6 @@ static uint16_t syn_ack_through(const struct talk *t, uint16_t mss)
 	return mss_of(&s);
 }
 
-static uint64_t did(enum action action)
-{
-	uint64_t n = 0;
-
-	for (unsigned i = 0; i < n_workers; i++)
-		n += rig.dp->workers[i]->ledger.did[action];
-	return n;
-}
-
-static uint64_t would(enum action action)
-{
-	return rig.worker->ledger.would[action];
-}
-
 static uint64_t ptbs(enum ptb result)
 {
 	uint64_t n = 0;

@@ -696,7 +696,7 @@ static void test_simultaneous_open(void **state)
 
 /* --- several packets in a burst --- */
 
-static unsigned take_all(unsigned by_port[RIG_PORTS])
+static unsigned take_by_port(unsigned by_port[RIG_PORTS])
 {
 	struct sent s;
 	unsigned n = 0;
@@ -720,7 +720,7 @@ static void test_two_syns(void **state)
 		feed(RIG_WAN, from_client(&u, 0, 0, 0));
 	}
 	turn();
-	take_all(left);
+	take_by_port(left);
 	assert_int_equal(left[RIG_LAN], 6);
 	assert_int_equal(n_flows(), 2);
 	stop();
@@ -741,7 +741,7 @@ static void test_reborn_in_burst(void **state)
 	feed(RIG_WAN, from_client(&t, TCP_SYN, ISN + 90000, 0));
 	feed(RIG_WAN, from_client(&t, TCP_ACK, ISN + 2, PEER + 2));
 	turn();
-	take_all(left);
+	take_by_port(left);
 	assert_int_equal(left[RIG_WAN], 1);
 	assert_int_equal(left[RIG_LAN], 4);
 	assert_int_equal(n_flows(), 1);
@@ -750,7 +750,7 @@ static void test_reborn_in_burst(void **state)
 	feed(RIG_LAN, from_backend(&t, TCP_ACK, PEER + 2, ISN + 2));
 	turn();
 	assert_int_equal(verdicts(VERDICT_answer_stray_rst), 2);
-	take_all(left);
+	take_by_port(left);
 	stop();
 }
 
@@ -765,7 +765,7 @@ static void test_end_and_reborn_in_burst(void **state)
 	feed(RIG_WAN, from_client(&t, TCP_RST | TCP_ACK, ISN + 1, PEER + 1));
 	feed(RIG_WAN, from_client(&t, TCP_SYN, ISN + 90000, 0));
 	turn();
-	take_all(left);
+	take_by_port(left);
 	assert_int_equal(left[RIG_LAN], 2);
 	assert_int_equal(only_state(false), FLOW_SYN_SENT);
 	exchange(RIG_LAN, from_backend(&t, TCP_SYN | TCP_ACK, PEER, ISN + 90001));
@@ -786,7 +786,7 @@ static void test_transmit_buffer(void **state)
 		feed(RIG_LAN, from_client(&t, 0, 0, 0));
 	}
 	turn();
-	take_all(left);
+	take_by_port(left);
 	assert_int_equal(left[RIG_LAN], 8 * BURST_MAX);
 	assert_int_equal(n_flows(), 4 * BURST_MAX);
 	stop();
@@ -926,13 +926,13 @@ static void test_hand_over_full(void **state)
 		for (unsigned i = 0; i < BURST_MAX; i++, t.client++)
 			feed(RIG_WAN, from_client(&t, TCP_SYN, ISN, 0));
 		worker_run_once(rig.worker);
-		total += take_all(left);
+		total += take_by_port(left);
 	}
 	assert_true(n < 100);
 	assert_int_equal(ledger_balance(&rig.worker->ledger), 0);
 	for (int i = 0; i < 20; i++)
 		turn();
-	total += take_all(left);
+	total += take_by_port(left);
 	assert_int_equal(total + verdicts(VERDICT_drop_handover_full), t.client);
 	stop();
 }

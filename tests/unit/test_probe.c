@@ -56,10 +56,7 @@ static void probed(bool v6, unsigned workers)
 
 static void test_probe(void **state)
 {
-	for (unsigned workers = 1; workers <= 2; workers++) {
-		probed(false, workers);
-		probed(true, workers);
-	}
+	each_way(probed);
 }
 
 /* RST, ICMP error, and answers to something else. */

@@ -35,35 +35,6 @@ static void walk(void)
 	pass_ms(120);
 }
 
-static uint64_t did(enum action a)
-{
-	uint64_t n = 0;
-
-	for (unsigned i = 0; i < n_workers; i++)
-		n += rig.dp->workers[i]->ledger.did[a];
-	return n;
-}
-
-static uint64_t would(enum action a)
-{
-	uint64_t n = 0;
-
-	for (unsigned i = 0; i < n_workers; i++)
-		n += rig.dp->workers[i]->ledger.would[a];
-	return n;
-}
-
-/* Takes what left and says how much. */
-static unsigned take_everything(void)
-{
-	unsigned n = 0;
-	struct sent s;
-
-	while (take(&s))
-		n++;
-	return n;
-}
-
 /* One RST on each side: towards the backend in s[0], towards the client in s[1]. */
 static void take_both(struct sent s[2])
 {
@@ -246,13 +217,13 @@ static void test_one_slot_only(void **state)
 	assert_in_range(of_first, 1, 31);
 	dataplane_reap(rig.dp, slot_of(false, PROTO_TCP, 0), &now_all);
 	walk();
-	assert_int_equal(take_everything(), 2 * of_first);
+	assert_int_equal(take_all(), 2 * of_first);
 	assert_int_equal(n_flows(), 32 - of_first);
 	dataplane_reap_all(rig.dp, &(struct reap_order){.cause = REAP_STOP});
 	walk();
 	assert_int_equal(n_flows(), 0);
 	assert_int_equal(did(ACTION_rst_stop), 32 - of_first);
-	take_everything();
+	take_all();
 	stop();
 }
 
@@ -284,7 +255,7 @@ static void test_slot_reuse(void **state)
 	establish(false, 1);
 	dataplane_reap(rig.dp, slot, &now_all);
 	walk();
-	assert_int_equal(take_everything(), 2);
+	assert_int_equal(take_all(), 2);
 	assert_true(dataplane_backend_unused(rig.dp, slot));
 	dataplane_backend_reset(rig.dp, slot);
 	assert_int_equal(rig.dp->cells.reap.n_orders, 0);
@@ -305,7 +276,7 @@ static void test_min_age(void **state)
 	dataplane_reap(rig.dp, slot_of(false, PROTO_TCP, 0), &(struct reap_order){.cause = REAP_DRAIN, .min_age_s = 5});
 	/* The second one was young when it was ordered, and stays so. */
 	pass_ms(60000);
-	assert_int_equal(take_everything(), 2);
+	assert_int_equal(take_all(), 2);
 	assert_int_equal(n_flows(), 1);
 	stop();
 }
@@ -320,7 +291,7 @@ static void test_min_age_over_a_stall(void **state)
 	dataplane_reap(rig.dp, slot_of(false, PROTO_TCP, 0), &(struct reap_order){.cause = REAP_DRAIN, .min_age_s = 5});
 	rig.now_ns += 20000000000;
 	walk();
-	assert_int_equal(take_everything(), 2);
+	assert_int_equal(take_all(), 2);
 	assert_int_equal(n_flows(), 1);
 	stop();
 }
@@ -340,7 +311,7 @@ static void test_min_age_of_months(void **state)
 	assert_int_equal(dataplane_oldest_ms(rig.dp, slot_of(false, PROTO_TCP, 0)), wrap_ms + 1000);
 	dataplane_reap(rig.dp, slot_of(false, PROTO_TCP, 0), &(struct reap_order){.cause = REAP_DRAIN, .min_age_s = 5});
 	pass_ms(200);
-	assert_int_equal(take_everything(), 2);
+	assert_int_equal(take_all(), 2);
 	assert_int_equal(n_flows(), 1);
 	/* The second one was young when it was ordered, and stays so. */
 	for (int half = 1; half <= 3; half++) {
@@ -371,14 +342,14 @@ static void test_spread(void **state)
 		       &(struct reap_order){.cause = REAP_DRAIN, .spread_ms = SPREAD_MS});
 	for (unsigned quarter = 1; quarter <= 4; quarter++) {
 		pass_ms(SPREAD_MS / 4);
-		ended += take_everything() / 2;
+		ended += take_all() / 2;
 		assert_int_equal(n_flows(), 2 * N - ended);
 		assert_in_range(ended, quarter * N / 2 - N / 4, quarter * N / 2 + N / 4);
 		if (quarter == 2)
 			assert_in_range(ended, N - 2, N);
 	}
 	walk();
-	take_everything();
+	take_all();
 	assert_int_equal(n_flows(), 0);
 	stop();
 }
@@ -397,7 +368,7 @@ static void test_budget_of_a_loop(void **state)
 		unsigned n;
 
 		worker_run_once(rig.worker);
-		n = take_everything();
+		n = take_all();
 		assert_true(n <= 2 * ENDED_PER_LOOP);
 		assert_true(rig.worker->reaper.cursor - before <= SCANNED_PER_LOOP);
 		ended += n / 2;
@@ -425,7 +396,7 @@ static void test_rate(void **state)
 			uint64_t ms = (rig.now_ns - begin_ns) / 1000000;
 
 			turns(4);
-			n += take_everything();
+			n += take_all();
 			assert_true(n <= RST_PER_S * ms / 1000 + BURST_RST + 2 * workers);
 			rig.now_ns += 1000000;
 		}
@@ -485,7 +456,7 @@ static void test_modes(void **state)
 		rig.policy.number += 2;
 		dataplane_publish(rig.dp, &rig.policy);
 		walk();
-		assert_int_equal(take_everything(), 2);
+		assert_int_equal(take_all(), 2);
 		assert_int_equal(n_flows(), 1);
 		assert_int_equal(did(c->action), 1);
 		stop();
@@ -510,7 +481,7 @@ static void test_would_is_did(void **state)
 			exchange(RIG_WAN, from_client(&t, TCP_RST, ISN + 1, 0));
 			give(c);
 			walk();
-			assert_int_equal(take_everything(), mode == CURE_ENFORCE ? 22 : 0);
+			assert_int_equal(take_all(), mode == CURE_ENFORCE ? 22 : 0);
 			assert_int_equal(n_flows(), mode == CURE_ENFORCE ? 0 : 12);
 			assert_int_equal(mode == CURE_SHADOW ? did(c->action) : would(c->action), 0);
 			n[mode] = did(c->action) + would(c->action);
@@ -540,7 +511,7 @@ static void test_two_workers(void **state)
 		       &(struct reap_order){.cause = REAP_DRAIN, .spread_ms = 4000});
 	while (n_flows()) {
 		pass_ms(100);
-		sent += take_everything();
+		sent += take_all();
 		observe_backend(rig.dp, slot_of(false, PROTO_TCP, 0), &r);
 		assert_int_equal(r.flows, n_flows());
 	}
@@ -574,7 +545,7 @@ static void test_survey(void **state)
 		/* They end: the next one knows nothing of them. */
 		dataplane_reap(rig.dp, slots[0], &now_all);
 		walk();
-		take_everything();
+		take_all();
 		dataplane_survey(rig.dp);
 		turns(16);
 		assert_true(dataplane_survey_done(rig.dp));
@@ -662,7 +633,7 @@ static void test_threads(void **state)
 	assert_true(dataplane_backend_unused(rig.dp, slot_of(false, PROTO_TCP, 0)));
 	dataplane_backend_reset(rig.dp, slot_of(false, PROTO_TCP, 0));
 	dataplane_stop(rig.dp);
-	assert_int_equal(take_everything(), 2 * did(ACTION_drain_rst));
+	assert_int_equal(take_all(), 2 * did(ACTION_drain_rst));
 	assert_int_equal(n_flows(), 200 - did(ACTION_drain_rst));
 	assert_in_range(n_flows(), 50, 150);
 	stop();

@@ -144,16 +144,6 @@ static void becomes(const char *name, enum name_state state, const char *hosts)
 
 /* --- what is seen --- */
 
-static unsigned take_everything(void)
-{
-	unsigned n = 0;
-	struct sent s;
-
-	while (take(&s))
-		n++;
-	return n;
-}
-
 /* The clock moves, workers and decide with it. Returns how much left. */
 static unsigned pass(uint64_t ms)
 {
@@ -162,7 +152,7 @@ static unsigned pass(uint64_t ms)
 	for (uint64_t end_ns = rig.now_ns + ms * 1000000; rig.now_ns < end_ns;) {
 		pass_ms(200);
 		services_reap(services);
-		n += take_everything();
+		n += take_all();
 	}
 	return n;
 }
@@ -318,9 +308,7 @@ static void check_pinned(bool v6, unsigned workers)
 
 static void test_pinned(void **state)
 {
-	for (unsigned workers = 1; workers <= 2; workers++)
-		for (int v6 = 0; v6 < 2; v6++)
-			check_pinned(v6, workers);
+	each_way(check_pinned);
 }
 
 /* --- drain --- */
@@ -358,9 +346,7 @@ static void check_drain(bool v6, unsigned workers)
 
 static void test_drain(void **state)
 {
-	for (unsigned workers = 1; workers <= 2; workers++)
-		for (int v6 = 0; v6 < 2; v6++)
-			check_drain(v6, workers);
+	each_way(check_drain);
 }
 
 /* DNS that has doubts, or nothing to say, ends no flow; its next good answer does. */
@@ -598,9 +584,7 @@ static void check_would_is_did(bool v6, unsigned workers)
 
 static void test_would_is_did(void **state)
 {
-	for (unsigned workers = 1; workers <= 2; workers++)
-		for (int v6 = 0; v6 < 2; v6++)
-			check_would_is_did(v6, workers);
+	each_way(check_would_is_did);
 }
 
 /* Shadow counts the flows that the drain would have ended: those of before, once each. */

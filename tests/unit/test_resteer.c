@@ -32,10 +32,7 @@ static void refused_goes_elsewhere(bool v6, unsigned workers)
 
 static void test_refused_goes_elsewhere(void **state)
 {
-	for (unsigned workers = 1; workers <= 2; workers++) {
-		refused_goes_elsewhere(false, workers);
-		refused_goes_elsewhere(true, workers);
-	}
+	each_way(refused_goes_elsewhere);
 }
 
 static const uint8_t linux_options[] = {2, 4, 5, 180, 4, 2, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 1, 3, 3, 7};
@@ -261,10 +258,7 @@ static void silent_goes_elsewhere(bool v6, unsigned workers)
 
 static void test_silent_goes_elsewhere(void **state)
 {
-	for (unsigned workers = 1; workers <= 2; workers++) {
-		silent_goes_elsewhere(false, workers);
-		silent_goes_elsewhere(true, workers);
-	}
+	each_way(silent_goes_elsewhere);
 }
 
 /* A SYN that had a second left goes to a backend of which more is known: its time there is short. */
@@ -545,10 +539,7 @@ static void ghost(bool v6, unsigned workers)
 
 static void test_ghost(void **state)
 {
-	for (unsigned workers = 1; workers <= 2; workers++) {
-		ghost(false, workers);
-		ghost(true, workers);
-	}
+	each_way(ghost);
 }
 
 /* A slot that only a ghost holds is not given to another backend. */

@@ -184,18 +184,6 @@ static struct service_report report(void)
 	return r;
 }
 
-static uint64_t did(enum action a, bool shadow)
-{
-	uint64_t n = 0;
-
-	for (unsigned i = 0; i < n_workers; i++) {
-		const struct ledger *l = &rig.dp->workers[i]->ledger;
-
-		n += shadow ? l->would[a] : l->did[a];
-	}
-	return n;
-}
-
 static uint64_t inside(void)
 {
 	uint64_t n = 0;
@@ -211,14 +199,6 @@ static void end_last(bool v6)
 	const struct flow_pool *pool = v6 ? &rig.worker->flows.pool6 : &rig.worker->flows.pool4;
 
 	flow_end(rig.worker, flow_ref_make(v6, pool->free[pool->in_use - 1], DIR_UP), true);
-}
-
-/* Every way that a test can go, families and workers. */
-static void each(void (*test)(bool v6, unsigned workers))
-{
-	for (unsigned workers = 1; workers <= 2; workers++)
-		for (int v6 = 0; v6 < 2; v6++)
-			test(v6, workers);
 }
 
 /* --- the bucket --- */
@@ -260,8 +240,8 @@ static void accuracy_held(bool v6, unsigned workers)
 
 static void test_accuracy(void **state)
 {
-	each(accuracy_at_once);
-	each(accuracy_held);
+	each_way(accuracy_at_once);
+	each_way(accuracy_held);
 }
 
 /* What is free is not kept from anyone. */
@@ -309,7 +289,7 @@ static void apart(bool v6, unsigned workers)
 
 static void test_apart(void **state)
 {
-	each(apart);
+	each_way(apart);
 }
 
 /* --- B-7 --- */
@@ -408,8 +388,8 @@ static void rst_then_silence(enum storm_cap cap, bool v6)
 	assert_int_equal(seen.refused, 2);
 	assert_int_equal(verdicts(VERDICT_answer_storm_client + cap), 2);
 	assert_int_equal(verdicts(VERDICT_shed_storm_client + cap), 8);
-	assert_int_equal(did(ACTION_refuse_client + cap, false), 2);
-	assert_int_equal(did(ACTION_silence_client + cap, false), 8);
+	assert_int_equal(did(ACTION_refuse_client + cap), 2);
+	assert_int_equal(did(ACTION_silence_client + cap), 8);
 	assert_int_equal(report().refused, 2);
 	assert_int_equal(report().silent, 8);
 	assert_int_equal(report().refused_storm, 10);
@@ -486,7 +466,7 @@ static void held(bool v6, unsigned workers)
 
 static void test_held(void **state)
 {
-	each(held);
+	each_way(held);
 }
 
 /* Data that came with a SYN is not kept: its sender sends it again (RFC 7413 4.1.3), or hears that it was for nothing.
@@ -520,7 +500,7 @@ static void hopeless(bool v6, unsigned workers)
 
 static void test_hopeless(void **state)
 {
-	each(hopeless);
+	each_way(hopeless);
 }
 
 static void test_fast_open(void **state)
@@ -749,7 +729,7 @@ static void herd(bool v6, unsigned workers)
 
 static void test_herd(void **state)
 {
-	each(herd);
+	each_way(herd);
 }
 
 /* B-3 over a walk of arrivals and rates: however long the queue, whatever the cap. */
@@ -823,8 +803,8 @@ static void test_caps_together(void **state)
 	pass(602);
 	assert_in_range(seen.admitted, 1 + 20 + 6, 1 + 20 + 9);
 	assert_int_equal(verdicts(VERDICT_answer_storm_prefix), 70 - seen.admitted);
-	assert_int_equal(did(ACTION_hold_prefix, false), 49);
-	assert_int_equal(did(ACTION_hold_service, false), 20);
+	assert_int_equal(did(ACTION_hold_prefix), 49);
+	assert_int_equal(did(ACTION_hold_service), 20);
 	stop();
 }
 
@@ -1017,6 +997,7 @@ struct outcome {
 static struct outcome replay(enum cure_mode mode, bool v6, unsigned workers)
 {
 	struct outcome o = {0};
+	uint64_t (*count)(enum action) = mode == CURE_SHADOW ? would : did;
 	uint64_t random = 11;
 
 	begin_with((struct rig_config){.flows_v4 = 8192, .flows_v6 = 8192, .n_workers = workers, .n_holds = 256}, HOLD);
@@ -1037,9 +1018,9 @@ static struct outcome replay(enum cure_mode mode, bool v6, unsigned workers)
 	o.digest = seen.digest;
 	o.admitted = seen.admitted;
 	for (enum storm_cap cap = 0; cap < STORM_CAPS; cap++) {
-		o.hold += did(ACTION_hold_client + cap, mode == CURE_SHADOW);
-		o.refuse += did(ACTION_refuse_client + cap, mode == CURE_SHADOW);
-		o.silence += did(ACTION_silence_client + cap, mode == CURE_SHADOW);
+		o.hold += count(ACTION_hold_client + cap);
+		o.refuse += count(ACTION_refuse_client + cap);
+		o.silence += count(ACTION_silence_client + cap);
 	}
 	o.r = report();
 	stop();
@@ -1069,7 +1050,7 @@ static void shadow(bool v6, unsigned workers)
 
 static void test_shadow(void **state)
 {
-	each(shadow);
+	each_way(shadow);
 }
 
 /* What is only counted takes no RST from those who are refused in earnest. */

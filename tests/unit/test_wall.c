@@ -56,10 +56,7 @@ static void opens(bool v6, unsigned workers)
 
 static void test_opens(void **state)
 {
-	for (unsigned workers = 1; workers <= 2; workers++) {
-		opens(false, workers);
-		opens(true, workers);
-	}
+	each_way(opens);
 }
 
 /* As many as the service says. */
@@ -162,10 +159,7 @@ static void opening_moves_all(bool v6, unsigned workers)
 
 static void test_opening_moves_all(void **state)
 {
-	for (unsigned workers = 1; workers <= 2; workers++) {
-		opening_moves_all(false, workers);
-		opening_moves_all(true, workers);
-	}
+	each_way(opening_moves_all);
 }
 
 /* Decide took it back before the worker came to it. */
@@ -585,10 +579,7 @@ static void all_open(bool v6, unsigned workers)
 
 static void test_all_open(void **state)
 {
-	for (unsigned workers = 1; workers <= 2; workers++) {
-		all_open(false, workers);
-		all_open(true, workers);
-	}
+	each_way(all_open);
 }
 
 /* A client that insists is answered twice a second. */

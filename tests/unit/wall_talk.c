@@ -34,24 +34,6 @@ void set_breaker(bool v6, unsigned backend, enum breaker_state st)
 	*word_of(v6, &rig.backends[v6][SET_TCP][backend].addr) = streak_word(&(struct streak){.state = st});
 }
 
-uint64_t did(enum action a)
-{
-	uint64_t n = 0;
-
-	for (unsigned i = 0; i < n_workers; i++)
-		n += rig.dp->workers[i]->ledger.did[a];
-	return n;
-}
-
-uint64_t would(enum action a)
-{
-	uint64_t n = 0;
-
-	for (unsigned i = 0; i < n_workers; i++)
-		n += rig.dp->workers[i]->ledger.would[a];
-	return n;
-}
-
 uint64_t made(enum made m)
 {
 	uint64_t n = 0;
@@ -227,15 +209,6 @@ struct talk begin_to(const struct ipaddr *backend, bool v6, unsigned *client)
 			continue;
 		return begin(PROTO_TCP, v6, (*client)++);
 	}
-}
-
-unsigned take_all(void)
-{
-	unsigned n = 0;
-
-	for (struct sent s; take(&s); n++)
-		assert_null(frame_checksum_error(s.frame));
-	return n;
 }
 
 void order_probe(bool v6, unsigned worker, unsigned backend)

@@ -14,8 +14,6 @@ uint64_t *word_of(bool v6, const struct ipaddr *backend);
 struct streak streak_of(bool v6, const struct ipaddr *backend);
 struct backend_report report_of(bool v6, const struct ipaddr *backend);
 void set_breaker(bool v6, unsigned backend, enum breaker_state st);
-uint64_t did(enum action a);
-uint64_t would(enum action a);
 uint64_t made(enum made m);
 uint32_t n_tuples(void);
 /* How many notes about backends there are, the last of them about *slot; all are taken. */
@@ -42,5 +40,4 @@ unsigned warm_up(bool v6, unsigned client);
 uint64_t ms_until_sent(struct sent *s, uint64_t max_ms);
 /* A client whose first choice is that backend, and which has no flow yet. */
 struct talk begin_to(const struct ipaddr *backend, bool v6, unsigned *client);
-unsigned take_all(void);
 void order_probe(bool v6, unsigned worker, unsigned backend);
