@@ -169,6 +169,7 @@ struct policy_service *build_service(const struct build_input *in, struct slots 
 	svc->ref = in->ref;
 	svc->timeouts = timeouts_of(in->service);
 	svc->clamp_mss = in->service->path_clamp == CLAMP_AUTO;
+	svc->reuse = in->service->reuse;
 	svc->breaker_consecutive = in->service->breaker_consecutive;
 	err = storm_build(&svc->storm, in->service);
 	svc->would_differ = in->would_differ;

@@ -70,6 +70,7 @@ struct config_service {
 	uint64_t drain_ns;      /* 0: off */
 	uint64_t idle_probe_ns; /* 0: off */
 	enum config_clamp path_clamp;
+	struct policy_reuse reuse;
 	uint32_t breaker_consecutive;
 	uint64_t storm_client_timeout_ns;                                            /* no hold is longer */
 	uint64_t storm_hold_ns;                                                      /* 0: off */

@@ -48,6 +48,40 @@ static inline uint16_t csum_apply_udp(uint16_t csum_be, uint16_t delta)
 	return sum ? sum : 0xffff;
 }
 
+/*
+ * Sums that grow by whole words need no folding in between: 64 bits hold 2^32 of them. A word of 32 bits counts as its
+ * two halves, for 2^16 is 1 in this arithmetic.
+ */
+static inline uint64_t csum_sum32(uint64_t sum, uint32_t from_be, uint32_t to_be)
+{
+	return sum + (uint32_t)~from_be + to_be;
+}
+
+/* What a change of 64 bits adds: at most 33 bits. */
+static inline uint64_t csum_change64(uint64_t from_be, uint64_t to_be)
+{
+	uint64_t sum = ~from_be + to_be;
+
+	sum += sum < to_be;
+	return (sum >> 32) + (uint32_t)sum;
+}
+
+/* Each addition of the swapped halves leaves their sum in the upper one, its carry gone round. */
+static inline uint16_t csum_sum_fold(uint64_t sum)
+{
+	uint32_t half;
+
+	sum += sum << 32 | sum >> 32;
+	half = sum >> 32;
+	half += half << 16 | half >> 16;
+	return half >> 16;
+}
+
+static inline uint16_t csum_apply_sum(uint16_t csum_be, uint64_t sum)
+{
+	return ~csum_sum_fold(sum + (csum_be ^ 0xffff));
+}
+
 /* For what changes with each packet. */
 static inline uint16_t csum_update16(uint16_t csum_be, uint16_t from_be, uint16_t to_be)
 {

@@ -42,7 +42,7 @@ bool ends_are_idle(const struct worker *w, flow_ref up)
 {
 	const struct flow_half *client = flow_half(&w->flows, up);
 
-	if (client->proto != PROTO_TCP)
+	if (client->udp)
 		return true;
 	return !is_handshake(client->state) && !tcp_has_unacknowledged(w, up | DIR_UP) &&
 	       !tcp_has_unacknowledged(w, up | DIR_DOWN);

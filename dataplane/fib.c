@@ -558,9 +558,14 @@ static int view_create(struct fib_view *view, uint32_t n_routes)
 
 struct fib *fib_create(uint32_t n_routes, uint32_t n_neighbours, const uint8_t *secret)
 {
-	struct fib *fib = memory_alloc(sizeof(*fib));
+	struct fib *fib;
 	int err;
 
+	if (n_neighbours > FIB_NEIGHBOURS_MAX) {
+		errno = EINVAL;
+		return NULL;
+	}
+	fib = memory_alloc(sizeof(*fib));
 	if (!fib)
 		return NULL;
 	fib->secret = secret;

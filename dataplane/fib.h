@@ -56,7 +56,9 @@ enum fib_result {
 };
 
 uint64_t fib_bytes(uint32_t n_routes, uint32_t n_neighbours);
-/* NULL with errno set. `secret` (HASH_SECRET_LEN) must outlive it. */
+/* Cells are counted in 16 bits (flow.h), and a third of them stays empty. */
+#define FIB_NEIGHBOURS_MAX 43690
+/* NULL with errno set; EINVAL: more neighbours than that. `secret` (HASH_SECRET_LEN) must outlive it. */
 struct fib *fib_create(uint32_t n_routes, uint32_t n_neighbours, const uint8_t *secret);
 void fib_destroy(struct fib *fib);
 

@@ -248,9 +248,7 @@ static bool index_both(struct flow_table *t, const struct flow_cold *cold, flow_
 
 static void set_half4(struct flow_half4 *half, const struct flow_key4 *in, const struct flow_key4 *reply, uint8_t proto)
 {
-	uint32_t delta = 0;
-
-	half->common.proto = proto;
+	half->common.udp = proto == PROTO_UDP;
 	half->in = *in;
 	half->out = (struct flow_key4){
 		.src_be = reply->dst_be,
@@ -258,12 +256,6 @@ static void set_half4(struct flow_half4 *half, const struct flow_key4 *in, const
 		.sport_be = reply->dport_be,
 		.dport_be = reply->sport_be,
 	};
-	delta = csum_delta32(delta, half->in.src_be, half->out.src_be);
-	delta = csum_delta32(delta, half->in.dst_be, half->out.dst_be);
-	half->common.ip_delta = csum_delta_fold(csum_delta16(delta, htons(0x0100), 0)); /* TTL - 1 */
-	delta = csum_delta16(delta, half->in.sport_be, half->out.sport_be);
-	delta = csum_delta16(delta, half->in.dport_be, half->out.dport_be);
-	half->common.l4_delta = csum_delta_fold(delta);
 }
 
 static uint32_t delta_addr6(uint32_t delta, const uint8_t from[16], const uint8_t to[16])
@@ -282,7 +274,7 @@ static void set_half6(struct flow_half6 *half, const struct flow_key6 *in, const
 {
 	uint32_t delta = 0;
 
-	half->common.proto = proto;
+	half->common.udp = proto == PROTO_UDP;
 	half->in = *in;
 	memcpy(half->out.src, reply->dst, 16);
 	memcpy(half->out.dst, reply->src, 16);
@@ -292,7 +284,7 @@ static void set_half6(struct flow_half6 *half, const struct flow_key6 *in, const
 	delta = delta_addr6(delta, half->in.dst, half->out.dst);
 	delta = csum_delta16(delta, half->in.sport_be, half->out.sport_be);
 	delta = csum_delta16(delta, half->in.dport_be, half->out.dport_be);
-	half->common.l4_delta = csum_delta_fold(delta);
+	half->l4_delta = csum_delta_fold(delta);
 }
 
 flow_ref flow_add4(struct flow_table *t, const struct flow_key4 *up, const struct flow_key4 *down, uint8_t proto)
@@ -356,7 +348,7 @@ bool flow_rekey4(struct flow_table *t, flow_ref ref, const struct flow_key4 *dow
 {
 	struct flow4 *flow = &t->flows4[flow_ref_entry(ref)];
 	const struct flow_key4 up = flow->half[DIR_UP].in;
-	uint8_t proto = flow->half[DIR_UP].common.proto;
+	uint8_t proto = flow_proto(&flow->half[DIR_UP].common);
 
 	if (!index_move(t, &flow->cold, ref | DIR_DOWN, flow_hash4(down, proto, t->secret)))
 		return false;
@@ -370,7 +362,7 @@ bool flow_rekey6(struct flow_table *t, flow_ref ref, const struct flow_key6 *dow
 {
 	struct flow6 *flow = &t->flows6[flow_ref_entry(ref)];
 	const struct flow_key6 up = flow->half[DIR_UP].in;
-	uint8_t proto = flow->half[DIR_UP].common.proto;
+	uint8_t proto = flow_proto(&flow->half[DIR_UP].common);
 
 	if (!index_move(t, &flow->cold, ref | DIR_DOWN, flow_hash6(down, proto, t->secret)))
 		return false;
@@ -402,7 +394,7 @@ static void addrs4(const struct flow_half4 half[DIRS], struct flow_addrs *out)
 	out->vip_port_be = half[DIR_UP].in.dport_be;
 	out->backend_port_be = half[DIR_DOWN].in.sport_be;
 	out->snat_port_be = half[DIR_DOWN].in.dport_be;
-	out->proto = half[DIR_UP].common.proto;
+	out->proto = flow_proto(&half[DIR_UP].common);
 }
 
 static void addrs6(const struct flow_half6 half[DIRS], struct flow_addrs *out)
@@ -415,7 +407,7 @@ static void addrs6(const struct flow_half6 half[DIRS], struct flow_addrs *out)
 	out->vip_port_be = half[DIR_UP].in.dport_be;
 	out->backend_port_be = half[DIR_DOWN].in.sport_be;
 	out->snat_port_be = half[DIR_DOWN].in.dport_be;
-	out->proto = half[DIR_UP].common.proto;
+	out->proto = flow_proto(&half[DIR_UP].common);
 }
 
 void flow_addrs(const struct flow_table *t, flow_ref ref, struct flow_addrs *out)

@@ -56,25 +56,32 @@ extern const char *const flow_state_name[FLOW_STATES];
  * the worker does not run), modulo 2^32.
  */
 struct flow_half {
-	uint32_t route_gen; /* of the FIB that `neighbour` and `mtu` came from; 0: never routed */
-	uint32_t neighbour; /* cell of the next hop */
-	uint16_t mtu;       /* longest IP packet that may leave */
-	uint16_t l4_delta;  /* RFC 1624: one's complement sum to add to the transport checksum */
-	uint16_t ip_delta;  /* the same for the IPv4 header, with the TTL's decrement in it */
-	uint8_t proto;
-	uint8_t state; /* enum flow_state, alike in both halves: flow_put_state() */
-	/* Of this direction's packets: */
-	uint32_t last_ms;    /* last one that refreshed the flow */
-	uint32_t end;        /* host order: highest sequence number + length */
-	uint32_t ack;        /* host order: last acknowledgement */
-	uint32_t tsval;      /* host order: newest timestamp, if `timestamps` */
-	uint32_t bytes;      /* since the last roll-up; of IP packets, as received */
-	uint8_t packets;     /* since the last roll-up: at most FLOW_ROLL_UP_PACKETS */
+	uint32_t route_gen;  /* of the FIB that `neighbour` and `mtu` came from; 0: never routed */
+	uint16_t neighbour;  /* cell of the next hop */
+	uint16_t mtu;        /* longest IP packet that may leave */
+	uint8_t state;       /* enum flow_state, alike in both halves: flow_put_state() */
 	uint8_t reach : 4;   /* log2 of the widest window either side may open, in units of 64 KiB; at least 1 */
 	uint8_t probes : 2;  /* that the sender did not answer yet; FLOW_RESETTING: RSTs that it got again */
 	bool timestamps : 1; /* its packets carry them, and they are read */
-	uint16_t window_be;  /* as last advertised, unscaled */
+	bool udp : 1;        /* else TCP */
+	/* Of this direction's packets: */
+	uint16_t window_be; /* as last advertised, unscaled */
+	uint32_t last_ms;   /* last one that refreshed the flow */
+	uint32_t end;       /* host order: highest sequence number + length */
+	uint32_t ack;       /* host order: last acknowledgement */
+	uint32_t tsval;     /* host order: newest timestamp, if `timestamps` */
+	union {
+		struct {
+			uint32_t packets : 8; /* since the last roll-up: at most FLOW_ROLL_UP_PACKETS */
+			uint32_t bytes : 24;  /* since then; of IP packets, as received */
+		};
+		uint32_t volume;
+	};
+	/* Added to the client's numbers as they pass (numbers.h): DIR_UP has them, DIR_DOWN speaks of them. */
+	uint32_t seq_shift, ts_shift;
 };
+
+#define FLOW_VOLUME(bytes) ((uint32_t)(bytes) << 8 | 1) /* of one packet */
 
 /*
  * Keys are compared and hashed by words; what is read from a frame is read as it stands there. Packed, so that two of
@@ -120,6 +127,7 @@ struct flow_half6 {
 	struct flow_half common;
 	struct flow_key6 in;
 	struct flow_key6 out;
+	uint16_t l4_delta; /* RFC 1624: what the change of addresses and ports adds to the transport checksum */
 } __attribute__((aligned(64)));
 
 /* Why the timer of a flow stands at look_ms, rather than at its last packet + timeout_ms. */
@@ -130,11 +138,13 @@ enum flow_look {
 	LOOK_RESETTING /* our RSTs are under way */
 };
 
-#define FLOW_MARK_WOULD_END   1            /* counted as one that an order would have ended */
-#define FLOW_MARK_UNTOLD(dir) (2 << (dir)) /* FLOW_RESETTING: the receiver did not hear of it yet */
-#define FLOW_MARK_RESET(dir)  (8 << (dir)) /* FLOW_CLOSED: its sender sent RST, to a connection */
-#define FLOW_MARK_LAST_ASK    32           /* of LOOK_ANSWERS: its data was not acknowledged for too long */
-#define FLOW_MARK_RESETS      (FLOW_MARK_RESET(DIR_UP) | FLOW_MARK_RESET(DIR_DOWN))
+#define FLOW_MARK_WOULD_END      1            /* counted as one that an order would have ended */
+#define FLOW_MARK_UNTOLD(dir)    (2 << (dir)) /* FLOW_RESETTING: the receiver did not hear of it yet */
+#define FLOW_MARK_RESET(dir)     (8 << (dir)) /* FLOW_CLOSED: its sender sent RST, to a connection */
+#define FLOW_MARK_LAST_ASK       32           /* of LOOK_ANSWERS: its data was not acknowledged for too long */
+#define FLOW_MARK_RESETS         (FLOW_MARK_RESET(DIR_UP) | FLOW_MARK_RESET(DIR_DOWN))
+#define FLOW_MARK_ASSISTED       64  /* its SYN was sent again because the backend was in TIME_WAIT */
+#define FLOW_MARK_BACKEND_CLOSED 128 /* the first FIN was the backend's: it is the one in TIME_WAIT */
 
 /* What both directions share; no established packet reads it. */
 struct flow_track {
@@ -303,6 +313,19 @@ static inline struct flow_half *flow_half(const struct flow_table *t, flow_ref r
 	return flow_ref_is_v6(ref) ? &flow_half6(t, ref)->common : &flow_half4(t, ref)->common;
 }
 
+static inline uint8_t flow_proto(const struct flow_half *half)
+{
+	return half->udp ? PROTO_UDP : PROTO_TCP;
+}
+
+static_assert(!(PROTO_TCP & 1) && PROTO_UDP & 1, "told apart by that bit");
+
+/* `proto`: one of the two. */
+static inline bool flow_is_proto(const struct flow_half *half, uint8_t proto)
+{
+	return half->udp == (proto & 1);
+}
+
 static inline struct flow_track *flow_track(const struct flow_table *t, flow_ref ref)
 {
 	return flow_ref_is_v6(ref) ? &t->flows6[flow_ref_entry(ref)].track : &t->flows4[flow_ref_entry(ref)].track;
@@ -415,7 +438,7 @@ static inline bool flow_is4(const struct flow_table *t, flow_ref ref, const stru
 	const struct flow_half4 *half = flow_half4(t, ref);
 
 	return !flow_ref_is_v6(ref) && half->in.addrs_be == key->addrs_be && half->in.ports_be == key->ports_be &&
-	       half->common.proto == proto;
+	       flow_is_proto(&half->common, proto);
 }
 
 static inline bool flow_is6(const struct flow_table *t, flow_ref ref, const struct flow_key6 *key, uint8_t proto)
@@ -425,7 +448,7 @@ static inline bool flow_is6(const struct flow_table *t, flow_ref ref, const stru
 
 	return flow_ref_is_v6(ref) && in->addrs_be[0] == key->addrs_be[0] && in->addrs_be[1] == key->addrs_be[1] &&
 	       in->addrs_be[2] == key->addrs_be[2] && in->addrs_be[3] == key->addrs_be[3] &&
-	       in->ports_be == key->ports_be && half->common.proto == proto;
+	       in->ports_be == key->ports_be && flow_is_proto(&half->common, proto);
 }
 
 /* FLOW_REF_NONE if there is none. */

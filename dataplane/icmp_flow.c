@@ -92,6 +92,27 @@ static bool sequence_plausible(const struct worker *w, flow_ref replies, const s
 	return seq - una < under_way;
 }
 
+/* What rewrite.c did to the numbers of the direction `quoted`, undone. */
+static void unshift_numbers(const struct flow_half *half, flow_ref quoted, struct icmp_translation *t)
+{
+	if (flow_ref_dir(quoted) == DIR_UP) {
+		t->seq_add = -half->seq_shift;
+		t->tsval_add = -half->ts_shift;
+	} else {
+		t->ack_add = -half->seq_shift;
+		t->tsecr_add = -half->ts_shift;
+	}
+}
+
+/* From here on the quote's sequence number is what the endpoint sent. */
+static void unshift_sequence(const struct worker *w, flow_ref replies, struct icmp_quote *q)
+{
+	flow_ref quoted = flow_ref_other(replies);
+
+	if (flow_ref_dir(quoted) == DIR_UP)
+		q->seq_be = htonl(ntohl(q->seq_be) - flow_half(&w->flows, quoted)->seq_shift);
+}
+
 /* What the endpoint sent, and to which of our addresses, before it was translated. */
 static struct icmp_translation to_endpoint(const struct worker *w, flow_ref replies)
 {
@@ -114,6 +135,7 @@ static struct icmp_translation to_endpoint(const struct worker *w, flow_ref repl
 	}
 	t.outer_src = t.dst;
 	t.outer_dst = t.src;
+	unshift_numbers(flow_half(&w->flows, flow_ref_other(replies)), flow_ref_other(replies), &t);
 	return t;
 }
 
@@ -179,6 +201,7 @@ static enum verdict judge(struct worker *w, const struct item *it, struct heard 
 	h->replies = find_replies(w, &h->quote);
 	if (h->replies == FLOW_REF_NONE)
 		return about_no_flow(w, &h->quote);
+	unshift_sequence(w, h->replies, &h->quote);
 	if (!sequence_plausible(w, h->replies, &h->quote))
 		return VERDICT_drop_icmp_sequence;
 	if (!icmp_error_passes(it->p.family, icmp_of(it)[0], icmp_of(it)[1]))

@@ -25,6 +25,8 @@ struct dataplane;
 	M(rst_peer_dead, "RST to an endpoint of a flow whose peer, or itself, answered no probe")                      \
 	M(rst_later, "RST to an endpoint that there was no way to when its flow ended")                                \
 	M(syn_resteer, "a client's SYN, for another backend than the one that it went to first")                       \
+	M(rst_time_wait, "RST to a backend that still was in TIME_WAIT of an earlier connection of these ports")       \
+	M(syn_time_wait, "a client's SYN once more, after that RST")                                                   \
 	M(syn_probe, "SYN of the gateway's own to a backend whose breaker is open")                                    \
 	M(fragment, "fragment of a packet that was forwarded, beside the first")
 

@@ -74,6 +74,12 @@ struct policy_storm {
 	uint64_t hold_ns; /* how long a TCP flow over a cap may wait, at most GCRA_LINE_MAX_NS; 0: not at all */
 };
 
+/* What lets a SNAT port serve the next connection while its backend still remembers the last one: numbers.h, tcp.c. */
+struct policy_reuse {
+	bool isn, timestamps; /* are translated */
+	bool assist;          /* an answer out of TIME_WAIT is settled, and the SYN sent again */
+};
+
 enum { SET_V4 = 0, SET_V6 = 1, SET_FAMILIES = 2 };
 enum { SET_TCP = 0, SET_UDP = 1, SET_PROTOS = 2 };
 
@@ -82,7 +88,8 @@ enum { SET_TCP = 0, SET_UDP = 1, SET_PROTOS = 2 };
 struct policy_service {
 	struct slot_ref ref;
 	struct policy_timeouts timeouts;
-	bool clamp_mss;               /* to what its connections' paths carry */
+	bool clamp_mss; /* to what its connections' paths carry */
+	struct policy_reuse reuse;
 	uint32_t breaker_consecutive; /* connect failures in a row that open a backend's breaker */
 	struct policy_storm storm;
 	struct policy_set sets[SET_FAMILIES][SET_PROTOS];

@@ -2,6 +2,7 @@
 #include "probe.h"
 #include "action.h"
 #include "hash.h"
+#include "numbers.h"
 #include "place.h"
 #include "route.h"
 #include "stray.h"
@@ -15,13 +16,20 @@
 #define PROBE_WINDOW 65535
 #define OPTION_MSS   2
 
-/* Nobody outside can tell the next one. */
-static uint32_t random_isn(const struct worker *w, const struct tuple *t)
+/* Ahead of what left from the tuple before, as a client's would be. */
+static uint32_t probe_isn(const struct worker *w, const struct order *o, const struct tuple *t)
 {
-	const uint64_t k[] = {w->now_ns, w->ledger.made[MADE_syn_probe],
-			      t->backend_slot | (uint64_t)t->snat_port_be << 32};
+	const struct policy_backend backend = {.addr = o->addr, .port_be = o->port_be};
+	const uint8_t *secret = w->dp->config.secret;
 
-	return hash_keyed(k, sizeof(k), w->dp->config.secret);
+	if (ipaddr_is_v4(&o->addr)) {
+		struct flow_key4 down = place_down4(w, &backend, t->snat_index, t->snat_port_be);
+
+		return numbers_isn(w, flow_hash4(&down, PROTO_TCP, secret));
+	}
+	struct flow_key6 down = place_down6(w, &backend, t->snat_index, t->snat_port_be);
+
+	return numbers_isn(w, flow_hash6(&down, PROTO_TCP, secret));
 }
 
 static struct syn syn_from(const struct worker *w, const struct tuple *t, uint16_t mtu)
@@ -81,7 +89,7 @@ static bool probe(struct worker *w, const struct order *o)
 	if (!place_take_port(w, ipaddr_is_v4(&o->addr), hash, o->slot, &snat, &t.snat_port_be))
 		return false;
 	t.snat_index = snat;
-	t.isn = random_isn(w, &t);
+	t.isn = probe_isn(w, o, &t);
 	if (!send_syn(w, &t)) {
 		snat_give_back(&w->snat, snat, o->slot, t.snat_port_be);
 		return false;

@@ -241,7 +241,7 @@ static bool end_flow(struct worker *w, flow_ref up, const struct kind *kind)
 {
 	const struct flow_half *half = flow_half(&w->flows, up);
 
-	if (half->proto == PROTO_TCP && !is_closed(half->state))
+	if (!half->udp && !is_closed(half->state))
 		return end_tcp(w, up, kind);
 	if (!is_closed(half->state))
 		outcome_action_due_at(w, up, CURE_ENFORCE, kind->action, flow_track(&w->flows, up)->backend_slot);

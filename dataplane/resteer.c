@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "resteer.h"
+#include "numbers.h"
 #include "outcome_worker.h"
 #include "place.h"
 #include "rewrite.h"
@@ -35,7 +36,7 @@ static struct tuple ghost_of(const struct worker *w, flow_ref up)
 		.snat_port_be = a.snat_port_be,
 		.snat_index = track->snat_index,
 		.backend_slot = track->backend_slot,
-		.isn = flow_cold(&w->flows, up)->isn,
+		.isn = numbers_of_syn(w, up).isn,
 		.syn_ms = track->syn_ms,
 		.born_ms = w->run_ms,
 	};
@@ -56,8 +57,7 @@ static void change_backend(struct worker *w, flow_ref up, uint32_t to_slot)
 	track->backend_slot = to_slot;
 }
 
-/* If it cannot be sent, the client's own next SYN will be. */
-static void send_syn(struct worker *w, flow_ref up)
+void resteer_send_syn(struct worker *w, flow_ref up, enum made kind)
 {
 	struct syn syn;
 	struct item it;
@@ -70,7 +70,7 @@ static void send_syn(struct worker *w, flow_ref up)
 		rte_pktmbuf_free(it.m);
 		return;
 	}
-	w->ledger.made[MADE_syn_resteer]++;
+	w->ledger.made[kind]++;
 	tx_put(w, it.out_port, it.m);
 }
 
@@ -95,8 +95,9 @@ bool resteer(struct worker *w, flow_ref up, const struct policy_backend *to)
 	track->snat_index = snat;
 	track->snat_port_be = port_be;
 	track->wall = WALL_SPENT;
+	numbers_begin(w, up, NULL);
 	wall_watch(w, up);
 	flow_half(&w->flows, up)->last_ms = w->run_ms;
-	send_syn(w, up);
+	resteer_send_syn(w, up, MADE_syn_resteer);
 	return true;
 }

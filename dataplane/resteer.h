@@ -9,3 +9,6 @@
  * becomes a ghost. The flow is watched anew; its timer is the caller's to move. False: nothing has changed.
  */
 bool resteer(struct worker *w, flow_ref up, const struct policy_backend *to);
+
+/* Sends the client's SYN once more. If it cannot be sent, the client's own next one will be. */
+void resteer_send_syn(struct worker *w, flow_ref up, enum made kind);

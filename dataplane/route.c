@@ -62,16 +62,25 @@ static struct ipaddr out_address(const struct flow_table *t, flow_ref ref)
 	return flow_ref_is_v6(ref) ? ipaddr_v6(flow_half6(t, ref)->out.dst) : ipaddr_v4(flow_half4(t, ref)->out.dst_be);
 }
 
+static_assert(FIB_NEIGHBOURS_MAX * 3 / 2 <= UINT16_MAX, "a cell fits the half");
+
+static void keep(struct flow_half *half, uint32_t cell, uint32_t generation)
+{
+	half->neighbour = cell;
+	half->route_gen = generation;
+}
+
 enum verdict route_flow_again(struct worker *w, const struct burst *b, flow_ref ref, struct flow_half *half,
 			      uint64_t hash)
 {
 	struct ipaddr dst = out_address(&w->flows, ref);
 	struct neighbour_want wanted;
-	enum fib_result result = fib_lookup(w->dp->fib, b->fib, &dst, hash, &half->neighbour, &half->mtu, &wanted);
+	uint32_t cell;
+	enum fib_result result = fib_lookup(w->dp->fib, b->fib, &dst, hash, &cell, &half->mtu, &wanted);
 
 	if (result != FIB_OK)
 		return refuse(w, result, &wanted);
-	half->route_gen = b->fib_gen;
+	keep(half, cell, b->fib_gen);
 	return VERDICT_NONE;
 }
 
@@ -81,13 +90,14 @@ uint16_t route_flow_mtu(const struct worker *w, const struct burst *b, flow_ref 
 	struct flow_half *half = flow_half(&w->flows, ref);
 	struct ipaddr dst = out_address(&w->flows, ref);
 	struct neighbour_want wanted;
+	uint32_t cell;
 
 	if (half->route_gen == b->fib_gen)
 		return half->mtu;
 	/* Kept if it will do for the direction's first packet, too. */
-	switch (fib_lookup(w->dp->fib, b->fib, &dst, hash, &half->neighbour, &half->mtu, &wanted)) {
+	switch (fib_lookup(w->dp->fib, b->fib, &dst, hash, &cell, &half->mtu, &wanted)) {
 	case FIB_OK:
-		half->route_gen = b->fib_gen;
+		keep(half, cell, b->fib_gen);
 		return half->mtu;
 	case FIB_NO_NEIGHBOUR:
 		return half->mtu;

@@ -89,6 +89,15 @@ static uint16_t write_for(const struct worker *w, flow_ref ref, void *ip, struct
 	return segment_write4(ip, out->src_be, out->dst_be, s);
 }
 
+/* As rewrite.c does with what is forwarded: see numbers.h. */
+static void shift_numbers(const struct flow_half *half, flow_ref ref, struct segment_made *s)
+{
+	if (flow_ref_dir(ref) != DIR_UP)
+		return;
+	s->seq += half->seq_shift;
+	s->tsval += half->ts_shift;
+}
+
 bool segment_send_made(struct worker *w, const struct burst *b, flow_ref ref, struct segment_made *s, enum made kind)
 {
 	struct item it = {.p.l3_off = RTE_ETHER_HDR_LEN};
@@ -102,6 +111,7 @@ bool segment_send_made(struct worker *w, const struct burst *b, flow_ref ref, st
 	if (!it.m)
 		return false;
 	it.frame = rte_pktmbuf_mtod(it.m, uint8_t *);
+	shift_numbers(flow_half(&w->flows, ref), ref, s);
 	len = write_for(w, ref, it.frame + RTE_ETHER_HDR_LEN, s);
 	((struct rte_ether_hdr *)it.frame)->ether_type =
 		htons(flow_ref_is_v6(ref) ? RTE_ETHER_TYPE_IPV6 : RTE_ETHER_TYPE_IPV4);

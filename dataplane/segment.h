@@ -20,10 +20,11 @@ uint16_t segment_write4(void *ip, uint32_t src_be, uint32_t dst_be, const struct
 uint16_t segment_write6(void *ip, const uint8_t src[16], const uint8_t dst[16], const struct segment_made *s);
 
 /*
- * Sends a segment to the receiver of the flow's direction `ref`, in the name of its sender. True: it left, and is
- * counted as made. False: there is no buffer, or no way now (a neighbour that is not resolved is asked for).
+ * Sends a segment to the receiver of the flow's direction `ref`, in the name of its sender and with the numbers that
+ * that one has: the receiver gets those that it knows. True: it left, and is counted as made. False: there is no
+ * buffer, or no way now (a neighbour that is not resolved is asked for).
  */
 bool segment_send(struct worker *w, const struct burst *b, flow_ref ref, uint32_t seq, uint32_t ack, uint8_t flags,
 		  enum made kind);
-/* The same of all numbers, with the ports filled in. */
+/* The same of all numbers; the ports are filled in, and *s is as it left. */
 bool segment_send_made(struct worker *w, const struct burst *b, flow_ref ref, struct segment_made *s, enum made kind);

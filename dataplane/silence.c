@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "silence.h"
 #include "hearing.h"
+#include "numbers.h"
 #include "outcome_worker.h"
 #include "route.h"
 #include "segment.h"
@@ -569,8 +570,8 @@ static bool says_nothing(const struct worker *w, const struct item *it)
 	const struct flow_half *half = flow_half(&w->flows, it->ref);
 
 	return it->p.tcp_flags == TCP_ACK && it->p.payload_len == 0 && ntohl(tcp->sent_seq) == tcp_end(w, it->ref) &&
-	       ntohl(tcp->recv_ack) == half->ack && half->ack == tcp_end(w, flow_ref_other(it->ref)) &&
-	       tcp->rx_win == half->window_be;
+	       numbers_ack(half, flow_ref_dir(it->ref), ntohl(tcp->recv_ack)) == half->ack &&
+	       half->ack == tcp_end(w, flow_ref_other(it->ref)) && tcp->rx_win == half->window_be;
 }
 
 enum verdict silence_hear(struct worker *w, const struct item *it)

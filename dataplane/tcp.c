@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "tcp.h"
 #include "admit.h"
+#include "numbers.h"
 #include "outcome_worker.h"
+#include "resteer.h"
 #include "segment.h"
 #include "silence.h"
 #include "stray.h"
@@ -76,7 +78,8 @@ void flow_set_state(struct worker *w, flow_ref ref, enum flow_state state, const
 }
 
 struct segment {
-	uint32_t seq, ack, end; /* host order; end: seq + what it occupies */
+	uint32_t seq, ack,
+		end; /* host order, as its sender and the receiver of that say them; end: seq + what it occupies */
 	uint8_t flags;
 };
 
@@ -86,22 +89,22 @@ static inline const struct rte_tcp_hdr *tcp_of(const struct item *it)
 }
 
 /* Of one without SYN and FIN, which occupy a number each. */
-static inline struct segment read_data(const struct item *it)
+static inline struct segment read_data(const struct flow_half *half, const struct item *it)
 {
 	const struct rte_tcp_hdr *tcp = tcp_of(it);
 	uint32_t seq = ntohl(tcp->sent_seq);
 
 	return (struct segment){
 		.seq = seq,
-		.ack = ntohl(tcp->recv_ack),
+		.ack = numbers_ack(half, flow_ref_dir(it->ref), ntohl(tcp->recv_ack)),
 		.end = seq + it->p.payload_len,
 		.flags = it->p.tcp_flags,
 	};
 }
 
-static struct segment read_segment(const struct item *it)
+static struct segment read_segment(const struct flow_half *half, const struct item *it)
 {
-	struct segment s = read_data(it);
+	struct segment s = read_data(half, it);
 
 	s.end += !!(s.flags & TCP_SYN) + !!(s.flags & TCP_FIN);
 	return s;
@@ -225,17 +228,25 @@ static void keep_syn(struct worker *w, const struct item *it)
 
 static void begin_syn(struct worker *w, const struct item *it)
 {
-	struct segment s = read_segment(it);
+	struct flow_half *half = flow_half(&w->flows, it->ref);
+	struct segment s = read_segment(half, it);
 
 	flow_cold(&w->flows, it->ref)->isn = s.seq;
-	flow_half(&w->flows, flow_ref_up(it->ref))->end = s.end;
+	half->end = s.end;
 	keep_syn(w, it);
+}
+
+/* `before`: of the SYN that the tuple had before, or NULL. */
+static void begin(struct worker *w, const struct item *it, const struct syn_numbers *before)
+{
+	begin_syn(w, it);
+	flow_syn(&w->flows, it->ref)->first = read_syn(it);
+	numbers_begin(w, it->ref, before);
 }
 
 void tcp_begin(struct worker *w, const struct item *it)
 {
-	begin_syn(w, it);
-	flow_syn(&w->flows, it->ref)->first = read_syn(it);
+	begin(w, it, NULL);
 }
 
 /* One of them came again, perhaps without the data that it had: what was sent once may be acknowledged. */
@@ -419,6 +430,8 @@ static bool is_admitted(struct worker *w, struct item *it, const struct policy *
 /* A SYN that reopens a flow whose end came in the same burst finds it still in its old life. */
 static void begin_anew(struct worker *w, struct item *it, const struct policy *policy)
 {
+	struct syn_numbers before = numbers_of_syn(w, it->ref);
+
 	if (!is_admitted(w, it, policy))
 		return;
 	flow_track(&w->flows, it->ref)->fin_seen = 0;
@@ -429,7 +442,7 @@ static void begin_anew(struct worker *w, struct item *it, const struct policy *p
 		wall_begin(w, it);
 		wheel_move(&w->wheel, &w->flows, it->ref, w->run_ms);
 	}
-	tcp_begin(w, it);
+	begin(w, it, &before);
 }
 
 /*
@@ -449,6 +462,8 @@ static void on_syn_again(struct worker *w, struct item *it, const struct segment
 		return;
 	}
 	wall_stay(w, it->ref);
+	/* Shifted as the first one, so that the answer to either is understood. */
+	flow_track(&w->flows, it->ref)->marks &= ~FLOW_MARK_ASSISTED;
 	begin_syn(w, it);
 }
 
@@ -516,6 +531,8 @@ static void note_options(struct worker *w, const struct item *it, const struct s
 	up->window_be = client->window_be;
 	down->window_be = tcp_of(it)->rx_win;
 	/* Read for what is sent in their names. */
+	if (!backend.timestamps)
+		numbers_without_timestamps(w, it->ref);
 	up->timestamps = down->timestamps =
 		client->timestamps && backend.timestamps && flow_mode(track, CURE_SILENCE) == CURE_ENFORCE;
 	down->tsval = backend.tsval;
@@ -595,6 +612,8 @@ static void on_fin(struct worker *w, const struct item *it, const struct policy 
 
 	if (flow_ref_dir(it->ref) == DIR_DOWN)
 		wall_heard(w, track->backend_slot, 0);
+	if (!track->fin_seen && flow_ref_dir(it->ref) == DIR_DOWN)
+		track->marks |= FLOW_MARK_BACKEND_CLOSED;
 	track->fin_seen |= 1 << flow_ref_dir(it->ref);
 	if (state == FLOW_TIME_WAIT || state == FLOW_CLOSED)
 		return;
@@ -623,13 +642,49 @@ static void track_syn(struct worker *w, struct item *it, const struct segment *s
 		on_syn(w, it, s, policy);
 }
 
+/* --- an earlier connection of these ports, in TIME_WAIT at the backend --- */
+
+static bool may_assist(const struct worker *w, const struct flow_track *track)
+{
+	const struct policy *policy = w->burst.policy;
+	const struct policy_service *svc =
+		track->service_slot < policy->n_services ? policy->services[track->service_slot] : NULL;
+
+	/* A SYN that nobody need answer is not made again: see syn.h. */
+	return (!svc || svc->reuse.assist) &&
+	       (track->wall & (WALL_SPENT | WALL_BLAMED)) != (WALL_SPENT | WALL_BLAMED) &&
+	       !(track->marks & FLOW_MARK_ASSISTED);
+}
+
+/* It answers our SYN with its last acknowledgement, for the SYN does not lie ahead (RFC 9293 3.10.7.4). */
+static bool is_time_wait(const struct worker *w, const struct item *it, const struct segment *s)
+{
+	return flow_ref_dir(it->ref) == DIR_DOWN && (it->p.tcp_flags & ~TCP_PSH) == TCP_ACK && !it->p.payload_len &&
+	       !in_syn(w, it->ref, s->ack) && may_assist(w, flow_track(&w->flows, it->ref));
+}
+
+/* What the client itself would do a second later: a RST that the backend believes, and the SYN again. Once. */
+static void assist(struct worker *w, struct item *it, const struct segment *s)
+{
+	flow_ref up = flow_ref_other(it->ref);
+
+	if (!segment_send(w, &w->burst, up, s->ack, 0, TCP_RST, MADE_rst_time_wait))
+		return;
+	it->verdict = VERDICT_absorb_time_wait;
+	flow_track(&w->flows, up)->marks |= FLOW_MARK_ASSISTED;
+	resteer_send_syn(w, up, MADE_syn_time_wait);
+}
+
 static void track_stream(struct worker *w, struct item *it, const struct segment *s, const struct policy *policy)
 {
 	struct flow_half *half = flow_half(&w->flows, it->ref);
 
 	/* Left over from an earlier connection of these ports: it says nothing about this one. */
-	if (half->state == FLOW_SYN_SENT)
+	if (half->state == FLOW_SYN_SENT) {
+		if (is_time_wait(w, it, s))
+			assist(w, it, s);
 		return;
+	}
 	if (half->state == FLOW_SYN_RECV && flow_ref_dir(it->ref) == DIR_UP)
 		choose_syn_ack(w, it, s);
 	if (half->probes && in_window(half, s))
@@ -649,7 +704,7 @@ static void track_stream(struct worker *w, struct item *it, const struct segment
 /* All but data of an established connection. Apart, so that such data need not make room for all that is done here. */
 static __rte_noinline void track_change(struct worker *w, struct item *it, const struct policy *policy)
 {
-	struct segment s = read_segment(it);
+	struct segment s = read_segment(flow_half(&w->flows, it->ref), it);
 
 	wall_hear(w, it->ref);
 	if (flow_half(&w->flows, it->ref)->state == FLOW_RESETTING)
@@ -672,7 +727,7 @@ void tcp_track(struct worker *w, struct item *it, const struct policy *policy)
 	if (__builtin_expect(changes || half->probes, 0)) {
 		track_change(w, it, policy);
 	} else {
-		struct segment s = read_data(it);
+		struct segment s = read_data(half, it);
 
 		note_segment(w, half, it, &s);
 	}

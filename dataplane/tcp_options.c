@@ -1,16 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "tcp_options.h"
 
-enum {
-	OPTION_END = 0,
-	OPTION_NOP = 1,
-	OPTION_SCALE = 3,
-	OPTION_TIMESTAMPS = 8,
-};
-
-#define SCALE_LEN      3
-#define SCALE_MAX      14 /* RFC 7323 2.3: more counts as this */
-#define TIMESTAMPS_LEN 10
+#define SCALE_LEN 3
+#define SCALE_MAX 14 /* RFC 7323 2.3: more counts as this */
 
 static uint32_t load32(const uint8_t *at)
 {
@@ -22,10 +14,10 @@ static uint32_t load32(const uint8_t *at)
 
 static void take(struct tcp_options *o, const uint8_t *option, uint8_t len)
 {
-	if (option[0] == OPTION_SCALE && len == SCALE_LEN) {
+	if (option[0] == TCP_OPTION_SCALE && len == SCALE_LEN) {
 		o->scaling = true;
 		o->scale = option[2] < SCALE_MAX ? option[2] : SCALE_MAX;
-	} else if (option[0] == OPTION_TIMESTAMPS && len == TIMESTAMPS_LEN) {
+	} else if (option[0] == TCP_OPTION_TIMESTAMPS && len == TCP_OPTION_TIMESTAMPS_LEN) {
 		o->timestamps = true;
 		o->tsval = load32(option + 2);
 		o->tsecr = load32(option + 6);
@@ -36,16 +28,8 @@ struct tcp_options tcp_options_read(const uint8_t *options, unsigned len)
 {
 	struct tcp_options o = {0};
 
-	for (unsigned at = 0; at < len && options[at] != OPTION_END;) {
-		if (options[at] == OPTION_NOP) {
-			at++;
-			continue;
-		}
-		if (len - at < 2 || options[at + 1] < 2 || options[at + 1] > len - at)
-			break;
+	for (unsigned at = 0; (at = tcp_option_at(options, len, at)) < len; at += options[at + 1])
 		take(&o, &options[at], options[at + 1]);
-		at += options[at + 1];
-	}
 	return o;
 }
 

@@ -16,6 +16,30 @@ struct tcp_options {
 	uint32_t tsval, tsecr;
 };
 
+enum {
+	TCP_OPTION_END = 0,
+	TCP_OPTION_NOP = 1,
+	TCP_OPTION_SCALE = 3,
+	TCP_OPTION_SACK = 5, /* RFC 2018 3 */
+	TCP_OPTION_TIMESTAMPS = 8,
+};
+
+#define TCP_OPTION_TIMESTAMPS_LEN 10
+
+/*
+ * The first option with a length at or after options[at], whole; `len` or more if there is none, or if what comes is
+ * malformed. The next one begins options[at + 1] further.
+ */
+static inline unsigned tcp_option_at(const uint8_t *options, unsigned len, unsigned at)
+{
+	while (at < len && options[at] == TCP_OPTION_NOP)
+		at++;
+	if (at >= len || options[at] == TCP_OPTION_END || len - at < 2 || options[at + 1] < 2 ||
+	    options[at + 1] > len - at)
+		return len;
+	return at;
+}
+
 /* What stands before a malformed option counts, what comes after it does not. */
 struct tcp_options tcp_options_read(const uint8_t *options, unsigned len);
 

@@ -219,8 +219,8 @@ static bool moves_lately(const struct worker *w, uint32_t slot, uint32_t age_ms)
 			return false;
 		/* The entry may be another flow's by now, which says as much if it is one of this backend. */
 		down = flow_half(&w->flows, ref);
-		if (down->proto == PROTO_TCP && down->state > FLOW_SYN_SENT &&
-		    flow_track(&w->flows, ref)->backend_slot == slot && (uint32_t)w->run_ms - down->last_ms < age_ms)
+		if (!down->udp && down->state > FLOW_SYN_SENT && flow_track(&w->flows, ref)->backend_slot == slot &&
+		    (uint32_t)w->run_ms - down->last_ms < age_ms)
 			return true;
 	}
 	return false;

@@ -107,6 +107,8 @@ static int make_policy(struct rig *rig, const struct rig_config *config)
 
 	rig->service.timeouts = policy_timeouts_default;
 	rig->service.clamp_mss = true;
+	if (!config->untranslated)
+		rig->service.reuse = (struct policy_reuse){.isn = true, .timestamps = true, .assist = true};
 	rig->service.breaker_consecutive = BREAKER_CONSECUTIVE_DEFAULT;
 	for (int family = 0; family < SET_FAMILIES; family++)
 		for (int proto = 0; proto < SET_PROTOS && !err; proto++) {

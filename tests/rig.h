@@ -37,6 +37,7 @@ struct rig_config {
 	uint32_t n_holds;              /* of all workers; 0: 1024 */
 	uint32_t lan_mtu;              /* 0: 1500 */
 	uint64_t now_ns;               /* of the clock, when it begins; 0: one second */
+	uint32_t untranslated;         /* upstreams have the numbers of their clients */
 	uint32_t n_clients;            /* records of clients; 0: 1024 */
 	const char *device[RIG_PORTS]; /* DPDK devices instead of ports in memory; NULL: memory */
 };

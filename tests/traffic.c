@@ -75,6 +75,7 @@ static struct traffic_step step_up(const struct traffic *t, uint32_t flow, uint3
 		.sport_be = rig_client_port_be(flow),
 		.dport_be = htons(is_tcp(t) ? 80 : 53),
 		.seq = seq,
+		.ack = seq,
 	};
 }
 
@@ -88,6 +89,7 @@ static struct traffic_step step_down(const struct traffic *t, uint32_t flow, uin
 		.sport_be = htons(8080),
 		.dport_be = f->snat_port_be,
 		.seq = seq,
+		.ack = seq + f->shift,
 	};
 }
 
@@ -155,10 +157,13 @@ static void learn(struct traffic *t, uint32_t first, struct rte_mbuf *const out[
 	for (unsigned i = 0; i < TRAFFIC_BURST; i++) {
 		const uint8_t *frame = rte_pktmbuf_mtod(out[i], const uint8_t *);
 		struct traffic_flow *f = &t->flows[first + i];
+		uint32_t seq_be;
 
 		f->snat = frame[template->src_off + 3];
 		f->backend = frame[template->dst_off + 3];
 		memcpy(&f->snat_port_be, frame + template->l4_off, 2);
+		memcpy(&seq_be, frame + template->l4_off + 4, 4);
+		f->shift = is_tcp(t) ? ntohl(seq_be) - TRAFFIC_ISN : 0;
 	}
 }
 
@@ -202,8 +207,8 @@ int traffic_start(struct traffic *t, struct rig *rig, enum traffic_kind kind, ui
 	if (!t->flows)
 		return -ENOMEM;
 	/*
-	 * traffic_fill() sets the acknowledgement to the sequence number, which means nothing in a SYN. The SYN-ACK and
-	 * the ACK acknowledge what they should because backends begin one after their clients.
+	 * Both sides acknowledge the other one's number as if it were their own, which means nothing in a SYN. The
+	 * SYN-ACK and the ACK acknowledge what they should because backends begin one after their clients.
 	 */
 	err = open_flows(t, RIG_WAN, RTE_TCP_SYN_FLAG, RX_NEW, TRAFFIC_ISN);
 	if (!err)

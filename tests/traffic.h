@@ -27,12 +27,13 @@ extern const char *const traffic_kind_name[TRAFFIC_KINDS];
 struct traffic_flow {
 	uint16_t snat_port_be;
 	uint8_t snat, backend; /* last bytes of the addresses */
+	uint32_t shift;        /* of the client's sequence numbers there */
 };
 
 struct traffic_step {
 	uint32_t src_be, dst_be; /* the last 32 bits of the addresses */
 	uint16_t sport_be, dport_be;
-	uint32_t seq; /* host order; the acknowledgement follows from it */
+	uint32_t seq, ack; /* host order */
 };
 
 /* Steps of one turn: first those for the wan port, then for the lan port. */
@@ -71,7 +72,7 @@ const char *traffic_check(const struct traffic *t, enum rig_port port, struct rt
 static inline void traffic_fill(const struct traffic_template *t, const struct traffic_step *s, struct rte_mbuf *m)
 {
 	uint8_t *frame;
-	uint32_t sum = 0, seq_be = htonl(s->seq);
+	uint32_t sum = 0, seq_be = htonl(s->seq), ack_be = htonl(s->ack);
 	uint16_t check;
 
 	m->data_off = RTE_PKTMBUF_HEADROOM;
@@ -93,8 +94,8 @@ static inline void traffic_fill(const struct traffic_template *t, const struct t
 	sum = csum_delta16(csum_delta16(sum, 0, s->sport_be), 0, s->dport_be);
 	if (t->check_off - t->l4_off == 16) {
 		memcpy(frame + t->l4_off + 4, &seq_be, 4);
-		memcpy(frame + t->l4_off + 8, &seq_be, 4);
-		sum = csum_delta32(csum_delta32(sum, 0, seq_be), 0, seq_be);
+		memcpy(frame + t->l4_off + 8, &ack_be, 4);
+		sum = csum_delta32(csum_delta32(sum, 0, seq_be), 0, ack_be);
 	}
 	memcpy(&check, frame + t->check_off, 2);
 	check = csum_apply(check, csum_delta_fold(sum));

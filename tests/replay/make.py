@@ -44,6 +44,7 @@ class Case:
     def __init__(self, replay, path, options=None):
         self.replay, self.path, self.time, self.n_out = replay, path, 1.0, 0
         self.frames = []
+        self.translates = "untranslated" not in (options or {})
         os.makedirs(path, exist_ok=True)
         if options:
             with open(f"{path}/options", "w") as f:
@@ -130,12 +131,20 @@ def is_client(family, frame, sport, dport):
     assert (ip.payload.sport, ip.payload.dport) == (sport, dport) and ttl(ip) == 63, frame.summary()
 
 
+def option(tcp, name):
+    return dict(o for o in tcp.options if len(o) == 2).get(name)
+
+
 class TcpFlow:
-    """A connection through the gateway, both ends played."""
+    """
+    A connection through the gateway, both ends played, in the client's numbers: what leaves for the backend must be
+    shifted as the SYN was, what the backend says of that is shifted alike.
+    """
 
     def __init__(self, case, family, sport=40000, hops=64):
         self.case, self.family, self.sport, self.hops = case, family, sport, hops
         self.snat_port = self.backend = None
+        self.seq_shift = self.ts_shift = 0
 
     def client(self, flags, seq, ack=0, data=b"", options=(), **kw):
         packet = (self.family.packet(self.family.client, self.family.vip, self.hops) /
@@ -144,20 +153,43 @@ class TcpFlow:
         for frame in out:
             if frame.src == LAN:
                 self.goes(frame)
+                self.is_shifted(packet[TCP], frame[TCP])
         return out
 
     def goes(self, frame):
         is_upstream(self.family, frame, self.hops - 1)
         self.snat_port, self.backend = frame[TCP].sport, frame[self.family.ip].dst
 
-    def server(self, flags, seq, ack=0, data=b"", options=(), **kw):
+    def is_shifted(self, sent, left):
+        sent_ts, left_ts = option(sent, "Timestamp"), option(left, "Timestamp")
+        if sent.flags == "S":
+            self.seq_shift = left.seq - sent.seq
+            assert bool(self.seq_shift % 2**32) == self.case.translates
+            if sent_ts:
+                self.ts_shift = left_ts[0] - sent_ts[0]
+                assert bool(self.ts_shift % 2**32) == self.case.translates
+        assert left.seq == (sent.seq + self.seq_shift) % 2**32 and left.ack == sent.ack, left.summary()
+        if sent_ts:
+            assert left_ts == ((sent_ts[0] + self.ts_shift) % 2**32, sent_ts[1]), left.summary()
+        assert option(left, "SAck") == option(sent, "SAck"), left.summary()
+
+    def server(self, flags, seq, ack=None, data=b"", options=(), timestamps=None, sack=(), **kw):
+        options = list(options)
+        if timestamps:
+            options += [("NOP", None), ("NOP", None),
+                        ("Timestamp", (timestamps[0], (timestamps[1] + self.ts_shift) % 2**32))]
+        if sack:
+            options += [("NOP", None), ("NOP", None), ("SAck", tuple((edge + self.seq_shift) % 2**32 for edge in sack))]
         packet = (self.family.ip(src=self.backend, dst=self.family.snat) /
-                  TCP(sport=8080, dport=self.snat_port, flags=flags, seq=seq, ack=ack, options=list(options)) /
-                  Raw(data))
+                  TCP(sport=8080, dport=self.snat_port, flags=flags, seq=seq,
+                      ack=0 if ack is None else (ack + self.seq_shift) % 2**32, options=options) / Raw(data))
         out = self.case.down(packet, **kw)
         for frame in out:
             if frame.src == WAN:
                 is_client(self.family, frame, 80, self.sport)
+                assert (frame[TCP].seq, frame[TCP].ack) == (seq, ack or 0), frame.summary()
+                assert option(frame[TCP], "Timestamp") == timestamps, frame.summary()
+                assert option(frame[TCP], "SAck") == (tuple(sack) or None), frame.summary()
         return out
 
     def open(self):
@@ -178,6 +210,39 @@ def tcp(case, family):
     flow.server("FA", 6401, 1019)
     flow.client("FA", 1019, 6402)
     flow.server("A", 6402, 1020)
+
+
+def tcp_options(case, family):
+    """
+    Timestamps and SACK, with sequence numbers and clocks that wrap: the client sees its own, the backend those of the
+    gateway. Then the same client again, which the backend still has in TIME_WAIT: a RST for that, and the SYN again.
+    """
+    isn, clock = 2**32 - 50, 2**32 - 3
+    flow = TcpFlow(case, family)
+    syn = [("MSS", 1460), ("SAckOK", b""), ("Timestamp", (clock, 0)), ("NOP", None), ("WScale", 7)]
+    flow.client("S", isn, options=syn)
+    flow.server("SA", 5000, (isn + 1) % 2**32, timestamps=(700, clock))
+
+    def stamped(ticks, echo=700):
+        return [("NOP", None), ("NOP", None), ("Timestamp", ((clock + ticks) % 2**32, echo))]
+
+    flow.client("A", (isn + 1) % 2**32, 5001, options=stamped(1))
+    for i in range(3):
+        flow.client("PA", (isn + 1 + 40 * i) % 2**32, 5001, b"z" * 40, options=stamped(2 + i))
+    edges = [(isn + 81) % 2**32, (isn + 121) % 2**32]
+    flow.server("A", 5001, (isn + 41) % 2**32, timestamps=(710, (clock + 2) % 2**32), sack=edges)
+    flow.server("FA", 5001, (isn + 121) % 2**32, timestamps=(720, (clock + 3) % 2**32))
+    flow.client("FA", (isn + 121) % 2**32, 5002, options=stamped(9, 720))
+    flow.server("A", 5002, (isn + 122) % 2**32, timestamps=(730, (clock + 9) % 2**32))
+    again = TcpFlow(case, family)
+    again.client("S", 77, options=[("Timestamp", (1, 0)), ("NOP", None), ("NOP", None)])
+    first_isn, first_port = again.seq_shift + 77, again.snat_port
+    (rst, second) = again.server("A", 5002, 4711, expect=2)
+    assert (rst[TCP].flags, rst[TCP].sport) == ("R", first_port), rst.summary()
+    assert rst[TCP].seq == (4711 + again.seq_shift) % 2**32, rst.summary()
+    assert (second[TCP].flags, second[TCP].seq, second[TCP].sport) == ("S", first_isn, first_port), second.summary()
+    (passed,) = again.server("A", 5002, 4711)
+    assert passed.src == WAN
 
 
 def tcp_rst(case, family):
@@ -582,8 +647,12 @@ def modes_again(case, family):
                 shadow={"refuse_client": 1, "silence_client": 1, "resteer": 2})
 
 
+# A flow that one mode has earlier or elsewhere than another would have other numbers there, and frames be its alone.
+UNTRANSLATED = {"untranslated": 1}
+
 CASES = {
     "tcp": (tcp, None),
+    "tcp_options": (tcp_options, None),
     "tcp_rst": (tcp_rst, None),
     "tcp_stray": (tcp_stray, None),
     "ttl_exceeded": (ttl_exceeded, None),
@@ -592,12 +661,13 @@ CASES = {
     "echo": (echo, None),
     "too_big": (too_big, {"lan_mtu": 1400}),
     "modes": (modes, {
+        **UNTRANSLATED,
         "backends": 2, "lan_mtu": 1480, "probe_ms": 20000, "unacked_ms": 30000, "hold_ms": 250, "holds": 4,
         "client_rate": 10, "client_burst": 1, "prefix_rate": 10, "prefix_burst": 3, "service_rate": 10,
         "service_burst": 5}),
-    "modes_idle": (modes_idle, {"probe_ms": 0, "idle_ms": 30000}),
-    "modes_dead": (modes_dead, {"probe_ms": 20000}),
-    "modes_again": (modes_again, {"client_rate": 1}),
+    "modes_idle": (modes_idle, {**UNTRANSLATED, "probe_ms": 0, "idle_ms": 30000}),
+    "modes_dead": (modes_dead, {**UNTRANSLATED, "probe_ms": 20000}),
+    "modes_again": (modes_again, {**UNTRANSLATED, "client_rate": 1}),
 }
 
 

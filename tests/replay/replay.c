@@ -332,6 +332,7 @@ static const struct {
 } options[] = {
 	{"backends", FIELD(config.n_backends)},
 	{"lan_mtu", FIELD(config.lan_mtu)},
+	{"untranslated", FIELD(config.untranslated)},
 	{"flows", FIELD(flows)},
 	{"probe_ms", FIELD(timeouts.probe_ms)},
 	{"unacked_ms", FIELD(timeouts.unacked_ms)},

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "talk.h"
 
+#include "checksum.h"
 #include "icmp.h"
+#include "tcp_options.h"
 
 #include <netinet/in.h>
 #include <stdlib.h>
@@ -12,6 +14,179 @@
 
 struct rig rig;
 unsigned n_workers;
+bool bare;
+
+/* --- the upstream side's numbers --- */
+
+/* The last ones. Few backends and addresses, many ports: hardly two of a test share a place. */
+#define UPSTREAMS 65536
+
+static struct upstream {
+	struct ipaddr backend, snat;
+	uint16_t backend_port_be, snat_port_be;
+	uint32_t seq_shift, ts_shift;
+} upstreams[UPSTREAMS];
+
+static struct upstream *place_of(const struct upstream *u)
+{
+	return &upstreams[ntohs(u->snat_port_be) ^ (u->backend.b[15] & 31) << 11 ^ (u->snat.b[15] & 7) << 8];
+}
+
+/* NULL: no SYN left from there. */
+static const struct upstream *find_upstream(const struct upstream *u)
+{
+	const struct upstream *at = place_of(u);
+
+	return ipaddr_equal(&at->backend, &u->backend) && ipaddr_equal(&at->snat, &u->snat) &&
+			       at->backend_port_be == u->backend_port_be && at->snat_port_be == u->snat_port_be
+		       ? at
+		       : NULL;
+}
+
+static struct upstream upstream_of(struct ipaddr backend, uint16_t backend_port_be, struct ipaddr snat,
+				   uint16_t snat_port_be)
+{
+	return (struct upstream){
+		.backend = backend,
+		.backend_port_be = backend_port_be,
+		.snat = snat,
+		.snat_port_be = snat_port_be,
+	};
+}
+
+/* The flow whose SYN that is, or FLOW_REF_NONE: a SYN of the gateway's own. */
+static flow_ref flow_of(const struct worker *w, const struct upstream *u)
+{
+	const uint8_t *secret = w->dp->config.secret;
+	struct flow_key4 key4 = {.src_be = ipaddr_v4_be(&u->backend),
+				 .dst_be = ipaddr_v4_be(&u->snat),
+				 .sport_be = u->backend_port_be,
+				 .dport_be = u->snat_port_be};
+	struct flow_key6 key6 = {.sport_be = u->backend_port_be, .dport_be = u->snat_port_be};
+
+	memcpy(key6.src, u->backend.b, 16);
+	memcpy(key6.dst, u->snat.b, 16);
+	if (ipaddr_is_v4(&u->snat))
+		return flow_lookup4(&w->flows, &key4, PROTO_TCP, flow_hash4(&key4, PROTO_TCP, secret));
+	return flow_lookup6(&w->flows, &key6, PROTO_TCP, flow_hash6(&key6, PROTO_TCP, secret));
+}
+
+/* What the flow says when its SYN leaves holds for all that follows it, and for the SYN itself. */
+static void learn_shifts(struct upstream *u)
+{
+	for (unsigned i = 0; i < n_workers; i++) {
+		const struct worker *w = rig.dp->workers[i];
+		flow_ref ref = flow_of(w, u);
+
+		if (ref == FLOW_REF_NONE)
+			continue;
+		u->seq_shift = flow_half(&w->flows, flow_ref_other(ref))->seq_shift;
+		u->ts_shift = flow_half(&w->flows, flow_ref_other(ref))->ts_shift;
+	}
+	*place_of(u) = *u;
+}
+
+/* Checksums by difference: what is wrong stays wrong. */
+static void shift_word(uint8_t *tcp, unsigned off, uint32_t by, uint32_t *delta)
+{
+	uint32_t word_be;
+
+	memcpy(&word_be, tcp + off, 4);
+	word_be = htonl(ntohl(word_be) + by);
+	csum_replace(tcp, off, &word_be, 4, delta);
+}
+
+static bool is_zero(const uint8_t *at)
+{
+	return !at[0] && !at[1] && !at[2] && !at[3];
+}
+
+/* `down`: it comes from the backend. `sign`: 1 or -1. Returns what its bytes changed by. */
+static uint32_t shift_tcp(uint8_t *tcp, unsigned len, const struct upstream *u, bool down, int sign)
+{
+	unsigned end = len > 12 ? (tcp[12] >> 4) * 4 : 0;
+	uint32_t delta = 0, seq = sign * u->seq_shift, ts = sign * u->ts_shift;
+	bool acks = len > 13 && tcp[13] & TCP_ACK;
+	uint16_t check_be;
+
+	if (!down)
+		shift_word(tcp, 4, seq, &delta);
+	else if (acks)
+		shift_word(tcp, 8, seq, &delta);
+	end = end < len ? end : len;
+	for (unsigned at = 20; (at = tcp_option_at(tcp, end, at)) < end; at += tcp[at + 1]) {
+		if (tcp[at] == TCP_OPTION_TIMESTAMPS && tcp[at + 1] == 10 && !down)
+			shift_word(tcp, at + 2, ts, &delta);
+		else if (tcp[at] == TCP_OPTION_TIMESTAMPS && tcp[at + 1] == 10 && acks && !is_zero(tcp + at + 6))
+			shift_word(tcp, at + 6, ts, &delta);
+		for (unsigned edge = at + 2; tcp[at] == TCP_OPTION_SACK && down && edge + 4 <= at + tcp[at + 1];
+		     edge += 4)
+			shift_word(tcp, edge, seq, &delta);
+	}
+	if (len < 18)
+		return delta;
+	memcpy(&check_be, tcp + 16, 2);
+	check_be = csum_apply(check_be, csum_delta_fold(delta));
+	csum_replace(tcp, 16, &check_be, 2, &delta);
+	return delta;
+}
+
+/* Left for a backend. */
+static void take_back(struct sent *s)
+{
+	struct rte_tcp_hdr *header = (void *)(s->frame + s->p.l4_off);
+	struct upstream u =
+		upstream_of(packet_dst(s->frame, &s->p), s->p.dport_be, packet_src(s->frame, &s->p), s->p.sport_be);
+	const struct upstream *known;
+
+	if (s->port != RIG_LAN || bare || s->p.kind != PACKET_TCP)
+		return;
+	if ((s->p.tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
+		learn_shifts(&u);
+	known = find_upstream(&u);
+	if (known)
+		shift_tcp((uint8_t *)header, s->p.l3_off + s->p.ip_len - s->p.l4_off, known, false, -1);
+}
+
+/* A quoted packet went to a backend. */
+static void shift_quote(uint8_t *icmp, unsigned len, uint8_t family)
+{
+	struct icmp_quote q;
+	const struct upstream *known;
+	struct upstream u;
+	uint32_t delta;
+	uint16_t check_be;
+
+	if (icmp_quote_parse(icmp, len, family, &q) != ICMP_QUOTE_OK || q.proto != PROTO_TCP)
+		return;
+	u = upstream_of(q.dst, q.dport_be, q.src, q.sport_be);
+	known = find_upstream(&u);
+	if (!known)
+		return;
+	delta = shift_tcp(icmp + q.l4_off, q.l4_len, known, false, 1);
+	memcpy(&check_be, icmp + 2, 2);
+	check_be = csum_apply(check_be, csum_delta_fold(delta));
+	memcpy(icmp + 2, &check_be, 2);
+}
+
+/* Comes from a backend. */
+static void shift_answer(uint8_t *frame, size_t len)
+{
+	struct packet p;
+	const struct upstream *known;
+	struct upstream u;
+
+	if (bare || parse(frame, len, &p) != VERDICT_NONE || p.flags & PACKET_FRAGMENT)
+		return;
+	if (p.kind == PACKET_ICMP_ERROR)
+		shift_quote(frame + p.l4_off, p.l3_off + p.ip_len - p.l4_off, p.family);
+	if (p.kind != PACKET_TCP)
+		return;
+	u = upstream_of(packet_src(frame, &p), p.sport_be, packet_dst(frame, &p), p.dport_be);
+	known = find_upstream(&u);
+	if (known)
+		shift_tcp(frame + p.l4_off, p.l3_off + p.ip_len - p.l4_off, known, true, 1);
+}
 
 static uint64_t digest;
 
@@ -23,6 +198,8 @@ void start(struct rig_config config)
 	config.flows_v6 = config.flows_v6 ? config.flows_v6 : 64;
 	config.n_snat = config.n_snat ? config.n_snat : 1;
 	config.n_mbufs = 4095;
+	memset(upstreams, 0, sizeof(upstreams));
+	bare = false;
 	n_workers = config.n_workers ? config.n_workers : 1;
 	digest = UINT64_C(0xcbf29ce484222325);
 	assert_int_equal(rig_create(&rig, &config), 0);
@@ -112,6 +289,8 @@ void feed_raw(enum rig_port port, unsigned queue, const uint8_t *frame, size_t l
 
 	assert_non_null(m);
 	memcpy(rte_pktmbuf_append(m, len), frame, len);
+	if (port == RIG_LAN)
+		shift_answer(rte_pktmbuf_mtod(m, uint8_t *), len);
 	assert_int_equal(memport_feed(rig.ports[port], queue, RX_KNOWN, &m, 1), 1);
 }
 
@@ -152,6 +331,7 @@ bool take(struct sent *s)
 			assert_memory_equal(s->frame + 6, rig_mac[port], 6);
 			add_to_digest(s->frame, s->len);
 			add_to_digest(&rig.now_ns, sizeof(rig.now_ns));
+			take_back(s);
 			return true;
 		}
 	return false;

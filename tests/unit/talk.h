@@ -35,6 +35,13 @@ void check_books(void);
 /* Checks the books, that no buffer is missing, and unmakes it. */
 void stop(void);
 
+/*
+ * The upstream side of a connection has numbers of its own (numbers.h). Tests speak of them as of the client's: what
+ * leaves for a backend is taken back by what its SYN was shifted, what comes from there is shifted alike, echoes, SACK
+ * and quotes too. A packet that was shifted by anything else shows wrong numbers. `bare`: not so, the wire itself.
+ */
+extern bool bare;
+
 /* --- the wire --- */
 
 /* What left: the frame and where. */

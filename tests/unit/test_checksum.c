@@ -69,6 +69,33 @@ static void update_equals_full_recomputation(void **state)
 	}
 }
 
+/* A sum of changes of all widths, unfolded; the first bytes stay what fill() made sure of. */
+static void sum_equals_full_recomputation(void **state)
+{
+	uint64_t random = 5;
+
+	for (unsigned n = 0; n < N_CASES; n++) {
+		uint16_t words[N_WORDS], check;
+		uint64_t sum = 0, wide[2];
+		uint32_t narrow[2];
+
+		fill(words, &random);
+		check = full(words);
+		memcpy(&wide[0], &words[2], 8);
+		memcpy(&narrow[0], &words[6 + n % 8], 4);
+		for (unsigned i = 2; i < 6; i++)
+			words[i] = edgy(&random);
+		for (unsigned i = 0; i < 2; i++)
+			words[6 + n % 8 + i] = edgy(&random);
+		memcpy(&wide[1], &words[2], 8);
+		memcpy(&narrow[1], &words[6 + n % 8], 4);
+		sum = csum_sum32(csum_change64(wide[0], wide[1]), narrow[0], narrow[1]);
+		for (unsigned i = 0; i < n % 16; i++)
+			sum = csum_sum32(sum, 0xffffffff, 0xffffffff);
+		assert_int_equal(csum_apply_sum(check, sum), full(words));
+	}
+}
+
 static void delta_equals_full_recomputation(void **state)
 {
 	uint64_t random = 2;
@@ -216,13 +243,10 @@ static void icmp6_includes_the_pseudo_header(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(update_equals_full_recomputation),
-		cmocka_unit_test(delta_equals_full_recomputation),
-		cmocka_unit_test(delta_holds_what_it_promises),
-		cmocka_unit_test(wrong_checksums_stay_wrong),
-		cmocka_unit_test(udp_zero_stays_zero),
-		cmocka_unit_test(udp_never_becomes_zero),
-		cmocka_unit_test(rewritten_frames_equal_made_ones),
+		cmocka_unit_test(update_equals_full_recomputation), cmocka_unit_test(sum_equals_full_recomputation),
+		cmocka_unit_test(delta_equals_full_recomputation),  cmocka_unit_test(delta_holds_what_it_promises),
+		cmocka_unit_test(wrong_checksums_stay_wrong),       cmocka_unit_test(udp_zero_stays_zero),
+		cmocka_unit_test(udp_never_becomes_zero),           cmocka_unit_test(rewritten_frames_equal_made_ones),
 		cmocka_unit_test(icmp6_includes_the_pseudo_header),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

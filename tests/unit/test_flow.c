@@ -376,20 +376,14 @@ static void test_deltas(void **state)
 				assert_memory_equal(half->out.dst, back->in.src, 16);
 				assert_int_equal(half->out.sport_be, back->in.dport_be);
 				assert_int_equal(half->out.dport_be, back->in.sport_be);
-				check_delta(half->common.l4_delta, sum_words(half->in.src, 36),
-					    sum_words(half->out.src, 36));
+				check_delta(half->l4_delta, sum_words(half->in.src, 36), sum_words(half->out.src, 36));
 			} else {
 				const struct flow_half4 *half = flow_half4(&t, ref), *back = flow_half4(&t, ref ^ 1);
-				uint8_t ttl_before[2] = {9, 6}, ttl_after[2] = {8, 6};
 
 				assert_int_equal(half->out.src_be, back->in.dst_be);
 				assert_int_equal(half->out.dst_be, back->in.src_be);
 				assert_int_equal(half->out.sport_be, back->in.dport_be);
 				assert_int_equal(half->out.dport_be, back->in.sport_be);
-				check_delta(half->common.l4_delta, sum_words(&half->in, 12), sum_words(&half->out, 12));
-				check_delta(half->common.ip_delta,
-					    fold(sum_words(&half->in, 8) + sum_words(ttl_before, 2)),
-					    fold(sum_words(&half->out, 8) + sum_words(ttl_after, 2)));
 			}
 		}
 		flow_del(&t, up);

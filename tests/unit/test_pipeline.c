@@ -631,6 +631,7 @@ static void test_stale_ack(void **state)
 	struct talk t;
 
 	start((struct rig_config){.n_backends = 1});
+	rig.service.reuse.assist = false;
 	t = begin(PROTO_TCP, false, 3);
 	exchange(RIG_LAN, from_backend(&t, TCP_ACK, 5555, 4444));
 	exchange(RIG_WAN, from_client(&t, TCP_RST, 4444, 0));

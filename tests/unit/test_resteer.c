@@ -595,6 +595,7 @@ static void test_burst(void **state)
 		struct sent s;
 
 		begin_rig(1, N_BACKENDS);
+		rig.service.reuse.assist = false;
 		t = begin(PROTO_TCP, v6, 3);
 		feed(RIG_WAN, from_client(&t, TCP_SYN, ISN, 0));
 		feed(RIG_LAN, from_backend(&t, TCP_ACK, 5, 5));
@@ -626,6 +627,7 @@ static void test_burst_of_both_sides(void **state)
 	struct sent s;
 
 	begin_rig(1, N_BACKENDS);
+	rig.service.reuse.assist = false;
 	t = begin(PROTO_TCP, false, 3);
 	feed(RIG_LAN, from_client(&t, TCP_SYN, ISN, 0));
 	feed(RIG_LAN, from_backend(&t, TCP_ACK, 5, 5));
