@@ -248,6 +248,27 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 		publish_soon(gw);
 }
 
+/* Each worker tells of its own share of the ports. */
+static void say_ports(struct gateway *gw, const struct note *note)
+{
+	char snat[IPADDR_STRLEN], id[SLOT_ID_STRLEN];
+	struct slot_info info;
+
+	if (!services_backend(gw->services, note->ports.backend_slot, &info))
+		return;
+	ipaddr_format(&gw->config->snat[note->ports.snat], snat);
+	if (note->ports.exhausted)
+		events_add(
+			gw->events, EVENT_CRITICAL, "ports_exhausted", "gateway", slots_id(&info, id),
+			"none of a worker's %u ports of %s is free: new flows to it are refused, unless another address "
+			"has one; add addresses to gateway.snat",
+			note->ports.n_ports, snat);
+	else
+		events_add(gw->events, EVENT_WARNING, "ports_scarce", "gateway", slots_id(&info, id),
+			   "four fifths of a worker's %u ports of %s are taken: add addresses to gateway.snat",
+			   note->ports.n_ports, snat);
+}
+
 static void take_note(struct gateway *gw, const struct note *note)
 {
 	switch (note->kind) {
@@ -256,6 +277,9 @@ static void take_note(struct gateway *gw, const struct note *note)
 		break;
 	case NOTE_BACKEND:
 		breakers_note(gw->breakers, note->backend.slot);
+		break;
+	case NOTE_PORTS:
+		say_ports(gw, note);
 		break;
 	case NOTE_PATH_MTU:
 		paths_note(gw->paths, note, gw->config->cures.of[CURE_PATH], clock_monotonic_ns());

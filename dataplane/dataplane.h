@@ -228,6 +228,7 @@ struct neighbour_want {
 enum note_kind {
 	NOTE_NEIGHBOUR, /* `want`; each worker repeats a wish at most once a second, all utter NEIGHBOUR_WANTS_PER_S */
 	NOTE_BACKEND,   /* `backend`: look at its cell now, rather than with the next tick */
+	NOTE_PORTS,     /* `ports`: of that pair's few or none are free */
 	NOTE_PATH_MTU,  /* `path`: a router said what fits on the way to an address: dataplane_path_learn() */
 };
 
@@ -238,6 +239,12 @@ struct note {
 		struct {
 			uint32_t slot;
 		} backend;
+		struct {
+			uint32_t backend_slot;
+			uint32_t snat;    /* index of the address */
+			uint32_t n_ports; /* of this worker, in all */
+			bool exhausted;
+		} ports;
 		struct {
 			struct ipaddr to;
 			uint32_t mtu;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "place.h"
+#include "note.h"
 #include "outcome_worker.h"
 #include "wall.h"
 
@@ -53,12 +54,17 @@ static flow_ref add_v6(struct worker *w, const struct item *it, const struct pol
 bool place_take_port(struct worker *w, bool v4, uint64_t hash, uint32_t backend_slot, unsigned *snat, uint16_t *port_be)
 {
 	const struct snat_addresses *s = &w->dp->snat;
+	enum snat_news news;
 
 	for (unsigned i = 0; i < s->n; i++) {
 		*snat = ((uint32_t)hash + i) % s->n;
 		if (ipaddr_is_v4(&s->addr[*snat]) != v4)
 			continue;
-		*port_be = snat_take(&w->snat, *snat, backend_slot);
+		*port_be = snat_take(&w->snat, *snat, backend_slot, w->run_ms, &news);
+		if (__builtin_expect(news != SNAT_NO_NEWS, 0))
+			note_add(w, &(struct note){
+					    .kind = NOTE_PORTS,
+					    .ports = {backend_slot, *snat, w->snat.n_ports, news == SNAT_EXHAUSTED}});
 		if (*port_be)
 			return true;
 	}
@@ -131,6 +137,23 @@ void flow_roll_up(struct worker *w, flow_ref ref)
 	}
 }
 
+/* The backend closed first, and its TIME_WAIT is not over: most flows last as long as that themselves. */
+static bool is_time_wait_left(const struct worker *w, flow_ref ref, const struct flow_track *track)
+{
+	enum flow_state state = flow_half(&w->flows, ref)->state;
+
+	return track->marks & FLOW_MARK_BACKEND_CLOSED && state >= FLOW_FIN_WAIT && state <= FLOW_TIME_WAIT &&
+	       flow_idle_ms(&w->flows, ref, w->run_ms) < SNAT_REST_MS;
+}
+
+static void leave_port(struct worker *w, flow_ref ref, const struct flow_track *track)
+{
+	if (is_time_wait_left(w, ref, track))
+		snat_lay_to_rest(&w->snat, track->snat_index, track->backend_slot, track->snat_port_be, w->run_ms);
+	else
+		snat_give_back(&w->snat, track->snat_index, track->backend_slot, track->snat_port_be);
+}
+
 void flow_end(struct worker *w, flow_ref ref, bool wheel)
 {
 	struct flow_track *track = flow_track(&w->flows, ref);
@@ -140,7 +163,7 @@ void flow_end(struct worker *w, flow_ref ref, bool wheel)
 	outcome_ended(w, ref);
 	if (wheel)
 		wheel_del(&w->wheel, &w->flows, flow_ref_up(ref));
-	snat_give_back(&w->snat, track->snat_index, track->backend_slot, track->snat_port_be);
+	leave_port(w, ref, track);
 	place_leave_slot(&w->services[track->service_slot].users);
 	place_leave_slot(&w->backends[track->backend_slot].users);
 	flow_del(&w->flows, ref);

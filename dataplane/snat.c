@@ -3,7 +3,10 @@
 #include "hash.h"
 #include "memory.h"
 
+#include <assert.h>
 #include <errno.h>
+
+#define WAKE_BUDGET 64 /* ports that have rested enough, per loop */
 
 void snat_partition_init(struct snat_partition *p, unsigned n_workers)
 {
@@ -19,7 +22,8 @@ static uint32_t ports_per_worker_max(unsigned n_workers)
 
 uint64_t snat_pool_bytes(uint32_t n_pairs, unsigned n_workers)
 {
-	return n_pairs * (sizeof(struct snat_pair) + ports_per_worker_max(n_workers) / 8);
+	return n_pairs * (sizeof(struct snat_pair) + ports_per_worker_max(n_workers) / 8) +
+	       SNAT_RESTS_MAX * sizeof(struct snat_rest);
 }
 
 int snat_pool_init(struct snat_pool *pool, const struct snat_partition *partition, unsigned worker, uint32_t n_pairs,
@@ -35,7 +39,8 @@ int snat_pool_init(struct snat_pool *pool, const struct snat_partition *partitio
 	words = pool->n_ports / 64;
 	pool->pairs = memory_alloc(n_pairs * sizeof(*pool->pairs));
 	pool->maps = memory_alloc((size_t)n_pairs * words * sizeof(*pool->maps));
-	if (!pool->pairs || !pool->maps) {
+	pool->rests = memory_alloc(SNAT_RESTS_MAX * sizeof(*pool->rests));
+	if (!pool->pairs || !pool->maps || !pool->rests) {
 		snat_pool_fini(pool);
 		return -ENOMEM;
 	}
@@ -48,6 +53,8 @@ void snat_pool_fini(struct snat_pool *pool)
 {
 	memory_free(pool->pairs);
 	memory_free(pool->maps);
+	memory_free(pool->rests);
+	pool->rests = NULL;
 	pool->pairs = NULL;
 	pool->maps = NULL;
 }
@@ -112,6 +119,7 @@ static struct snat_pair *find_or_claim(struct snat_pool *pool, uint64_t key, uin
 	if (pair) {
 		pair->cursor = pair->key ? pair->cursor : (hash >> 32) % pool->n_ports;
 		pair->key = key;
+		pair->told = SNAT_NO_NEWS;
 	}
 	return pair;
 }
@@ -130,44 +138,145 @@ static int64_t first_free(const uint64_t *map, uint32_t from, uint32_t n)
 	return (int64_t)word * 64 + __builtin_ctzll(free);
 }
 
-uint16_t snat_take(struct snat_pool *pool, unsigned snat, uint32_t backend_slot)
+static struct snat_pair *find_pair(const struct snat_pool *pool, uint64_t key)
+{
+	return find(pool, key, hash_keyed(&key, sizeof(key), pool->secret));
+}
+
+static void set_free(struct snat_pair *pair, uint32_t port)
+{
+	pair->map[port / 64] &= ~(UINT64_C(1) << port % 64);
+	pair->used--;
+}
+
+/* --- rest --- */
+
+/* Its pair stays as long as a port of it is not free. */
+static void wake_oldest(struct snat_pool *pool)
+{
+	const struct snat_rest *rest = &pool->rests[pool->oldest++ & (SNAT_RESTS_MAX - 1)];
+	struct snat_pair *pair = find_pair(pool, rest->key);
+
+	assert(pair);
+	pair->resting--;
+	set_free(pair, rest->port);
+}
+
+void snat_wake(struct snat_pool *pool, uint32_t now_ms)
+{
+	for (unsigned i = 0; i < WAKE_BUDGET && snat_resting(pool); i++) {
+		if (now_ms - pool->rests[pool->oldest & (SNAT_RESTS_MAX - 1)].since_ms < SNAT_REST_MS)
+			return;
+		wake_oldest(pool);
+	}
+}
+
+/* Each port that rests is woken once, whoever asks: this costs no more than laying it down did. */
+static void wake_one_of(struct snat_pool *pool, const struct snat_pair *pair)
+{
+	while (pair->used == pool->n_ports && pair->resting) {
+		wake_oldest(pool);
+		pool->cut_short++;
+	}
+}
+
+/* --- taking and giving back --- */
+
+static enum snat_news news_of(struct snat_pair *pair, uint32_t n_ports, bool exhausted, uint32_t now_ms)
+{
+	if (exhausted) {
+		if (pair->told == SNAT_EXHAUSTED && now_ms - pair->told_ms < SNAT_NEWS_MS)
+			return SNAT_NO_NEWS;
+		pair->told = SNAT_EXHAUSTED;
+		pair->told_ms = now_ms;
+		return SNAT_EXHAUSTED;
+	}
+	if (pair->told == SNAT_NO_NEWS && pair->used >= n_ports / 5 * 4) {
+		pair->told = SNAT_SCARCE;
+		return SNAT_SCARCE;
+	}
+	if (pair->told != SNAT_NO_NEWS && pair->used < n_ports / 3 * 2)
+		pair->told = SNAT_NO_NEWS;
+	return SNAT_NO_NEWS;
+}
+
+uint16_t snat_take(struct snat_pool *pool, unsigned snat, uint32_t backend_slot, uint32_t now_ms, enum snat_news *news)
 {
 	uint64_t key = pair_key(snat, backend_slot);
 	struct snat_pair *pair = find_or_claim(pool, key, hash_keyed(&key, sizeof(key), pool->secret));
 	int64_t i;
 
-	if (!pair || pair->used == pool->n_ports)
+	*news = SNAT_NO_NEWS;
+	if (!pair)
 		return 0;
+	wake_one_of(pool, pair);
+	if (pair->used == pool->n_ports) {
+		*news = news_of(pair, pool->n_ports, true, now_ms);
+		return 0;
+	}
 	i = first_free(pair->map, pair->cursor, pool->n_ports);
 	if (i < 0)
 		i = first_free(pair->map, 0, pool->n_ports);
 	pair->map[i / 64] |= UINT64_C(1) << i % 64;
 	pair->used++;
 	pair->cursor = i + 1 == pool->n_ports ? 0 : i + 1;
+	*news = news_of(pair, pool->n_ports, false, now_ms);
 	return htons(pool->blocks[i / SNAT_BLOCK_PORTS] + i % SNAT_BLOCK_PORTS);
+}
+
+/* Place of the port in a pair's map; n_ports: it is not this worker's. */
+static uint32_t place_of(const struct snat_pool *pool, uint16_t port)
+{
+	for (uint32_t b = 0; b < pool->n_ports / SNAT_BLOCK_PORTS; b++)
+		if (port >= pool->blocks[b] && port - pool->blocks[b] < SNAT_BLOCK_PORTS)
+			return b * SNAT_BLOCK_PORTS + port - pool->blocks[b];
+	return pool->n_ports;
 }
 
 void snat_give_back(struct snat_pool *pool, unsigned snat, uint32_t backend_slot, uint16_t port_be)
 {
+	struct snat_pair *pair = find_pair(pool, pair_key(snat, backend_slot));
+	uint32_t port = place_of(pool, ntohs(port_be));
+
+	if (pair && port < pool->n_ports)
+		set_free(pair, port);
+}
+
+static bool is_pressed(const struct snat_pool *pool, const struct snat_pair *pair)
+{
+	return pair->used * 2 >= pool->n_ports;
+}
+
+void snat_lay_to_rest(struct snat_pool *pool, unsigned snat, uint32_t backend_slot, uint16_t port_be, uint32_t now_ms)
+{
 	uint64_t key = pair_key(snat, backend_slot);
-	struct snat_pair *pair = find(pool, key, hash_keyed(&key, sizeof(key), pool->secret));
-	uint16_t port = ntohs(port_be);
+	struct snat_pair *pair = find_pair(pool, key);
+	uint32_t port = place_of(pool, ntohs(port_be));
 
-	if (!pair)
+	if (!pair || port == pool->n_ports)
 		return;
-	for (uint32_t b = 0; b < pool->n_ports / SNAT_BLOCK_PORTS; b++)
-		if (port - pool->blocks[b] < SNAT_BLOCK_PORTS && port >= pool->blocks[b]) {
-			uint32_t i = b * SNAT_BLOCK_PORTS + port - pool->blocks[b];
+	if (is_pressed(pool, pair)) {
+		set_free(pair, port);
+		return;
+	}
+	if (snat_resting(pool) == SNAT_RESTS_MAX) {
+		wake_oldest(pool);
+		pool->cut_short++;
+	}
+	pair->resting++;
+	pool->rests[pool->newest++ & (SNAT_RESTS_MAX - 1)] = (struct snat_rest){key, port, now_ms};
+}
 
-			pair->map[i / 64] &= ~(UINT64_C(1) << i % 64);
-			pair->used--;
-		}
+bool snat_is_pressed(const struct snat_pool *pool, unsigned snat, uint32_t backend_slot)
+{
+	const struct snat_pair *pair = find_pair(pool, pair_key(snat, backend_slot));
+
+	return pair && is_pressed(pool, pair);
 }
 
 uint32_t snat_used(const struct snat_pool *pool, unsigned snat, uint32_t backend_slot)
 {
-	uint64_t key = pair_key(snat, backend_slot);
-	const struct snat_pair *pair = find(pool, key, hash_keyed(&key, sizeof(key), pool->secret));
+	const struct snat_pair *pair = find_pair(pool, pair_key(snat, backend_slot));
 
 	return pair ? pair->used : 0;
 }

@@ -44,11 +44,36 @@ static inline int snat_index(const struct snat_addresses *s, const struct ipaddr
 
 /* The ports of one (SNAT address, backend) at one worker. */
 struct snat_pair {
-	uint64_t key;    /* 0: never used */
-	uint32_t used;   /* ports taken */
-	uint32_t cursor; /* where the next search begins: a port rests as long as can be before it is used again */
-	uint64_t *map;   /* bit per port of this worker: taken */
+	uint64_t key;  /* 0: never used */
+	uint32_t used; /* ports taken, or at rest */
+	uint32_t resting;
+	uint32_t cursor;  /* where the next search begins: a port rests as long as can be before it is used again */
+	uint64_t *map;    /* bit per port of this worker: taken, or at rest */
+	uint32_t told_ms; /* when it was news last */
+	uint8_t told;     /* enum snat_news */
 };
+
+enum snat_news {
+	SNAT_NO_NEWS,
+	SNAT_SCARCE,    /* four ports of five are taken; once, until it was less than two of three */
+	SNAT_EXHAUSTED, /* none was free; once in SNAT_NEWS_MS */
+};
+
+#define SNAT_NEWS_MS 10000
+
+/*
+ * A port whose backend closed first rests, for that one is in TIME_WAIT: all equally long, which makes them a ring. Of
+ * a full one the oldest gives way, and so it does where no other port is free. Numbers that lie ahead (numbers.h) make
+ * such a port good for use, rest makes sure.
+ */
+struct snat_rest {
+	uint64_t key;
+	uint32_t port; /* place in the pair's map */
+	uint32_t since_ms;
+};
+
+#define SNAT_RESTS_MAX 16384 /* a power of two */
+#define SNAT_REST_MS   60000 /* TIME_WAIT of Linux */
 
 struct snat_pool {
 	uint16_t blocks[SNAT_BLOCKS]; /* the first port of each block of this worker */
@@ -56,6 +81,9 @@ struct snat_pool {
 	struct snat_pair *pairs; /* buckets of SNAT_PAIR_WAYS */
 	uint32_t n_pairs;
 	uint64_t *maps;
+	struct snat_rest *rests;
+	uint32_t oldest, newest; /* of the ring, count up for ever */
+	uint64_t cut_short;      /* gave way before their time */
 	const uint8_t *secret;
 };
 
@@ -67,8 +95,27 @@ int snat_pool_init(struct snat_pool *pool, const struct snat_partition *partitio
 		   const uint8_t *secret);
 void snat_pool_fini(struct snat_pool *pool);
 
-/* A port in network byte order, or 0 if there is none. */
-uint16_t snat_take(struct snat_pool *pool, unsigned snat, uint32_t backend_slot);
+/* A port in network byte order, or 0 if there is none. Times are the worker's running clock. */
+uint16_t snat_take(struct snat_pool *pool, unsigned snat, uint32_t backend_slot, uint32_t now_ms, enum snat_news *news);
 void snat_give_back(struct snat_pool *pool, unsigned snat, uint32_t backend_slot, uint16_t port_be);
-/* Ports taken for that pair. */
+/* The same, but it rests before it is free, while less than half of the pair's ports are taken. */
+void snat_lay_to_rest(struct snat_pool *pool, unsigned snat, uint32_t backend_slot, uint16_t port_be, uint32_t now_ms);
+/* Half of the pair's ports are taken. */
+bool snat_is_pressed(const struct snat_pool *pool, unsigned snat, uint32_t backend_slot);
+
+static inline uint32_t snat_resting(const struct snat_pool *pool)
+{
+	return pool->newest - pool->oldest;
+}
+
+void snat_wake(struct snat_pool *pool, uint32_t now_ms);
+
+/* Once per loop: those that have rested enough are free. */
+static inline void snat_run(struct snat_pool *pool, uint32_t now_ms)
+{
+	if (__builtin_expect(pool->oldest != pool->newest, 0))
+		snat_wake(pool, now_ms);
+}
+
+/* Ports taken for that pair, or at rest. */
 uint32_t snat_used(const struct snat_pool *pool, unsigned snat, uint32_t backend_slot);

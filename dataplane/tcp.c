@@ -13,8 +13,10 @@
 
 #include <rte_tcp.h>
 
-#define CHALLENGE_EVERY_MS 500
-#define RESET_TAKEN_MS     1000 /* until what was under way when a RST came has arrived */
+#define CHALLENGE_EVERY_MS   500
+#define RESET_TAKEN_MS       1000 /* until what was under way when a RST came has arrived */
+/* Where half of the ports are taken: as long as the last acknowledgement may have to be sent again. */
+#define TIME_WAIT_PRESSED_MS 2000
 
 const struct policy_timeouts policy_timeouts_default = {
 	.syn_sent_ms = 15000,
@@ -72,6 +74,9 @@ void flow_set_state(struct worker *w, flow_ref ref, enum flow_state state, const
 	flow_put_state(&w->flows, ref, state);
 	track->look = LOOK_IDLE;
 	track->timeout_ms = silence_timeout_ms(w, ref, state, timeouts, flow_state_timeout_ms(timeouts, state));
+	if (state == FLOW_TIME_WAIT && track->timeout_ms > TIME_WAIT_PRESSED_MS &&
+	    snat_is_pressed(&w->snat, track->snat_index, track->backend_slot))
+		track->timeout_ms = TIME_WAIT_PRESSED_MS;
 	/* A longer timeout is noticed when the old slot comes; a shorter one must not wait for it. */
 	if (track->timeout_ms < before_ms || looking)
 		wheel_move(&w->wheel, &w->flows, flow_ref_up(ref), w->run_ms);

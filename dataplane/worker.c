@@ -134,6 +134,7 @@ static unsigned turn(struct worker *w, uint64_t slept_ns)
 	hearing_end(w);
 	n += receive_ports(w, RX_NEW, 1) + receive_handed(w, RX_NEW, 1);
 	due_run(w);
+	snat_run(&w->snat, w->run_ms);
 	n += wheel_is_behind(&w->wheel, w->run_ms) + wall_run(w) + reap_run(w);
 	storm_run(w);
 	n += hold_is_behind(&w->holds, w->now_ns);

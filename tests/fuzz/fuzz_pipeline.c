@@ -312,7 +312,7 @@ static void check_worker(const struct worker *w, uint64_t *handed_over)
 	for (uint32_t i = 0; i < w->snat.n_pairs; i++)
 		ports += w->snat.pairs[i].used;
 	check(users == w->wheel.n_flows && users == w->services[0].users);
-	check(held == tuples_count(&w->tuples) && ports == users + held);
+	check(held == tuples_count(&w->tuples) && ports == users + held + snat_resting(&w->snat));
 	*handed_over += l->verdicts[VERDICT_handed_over] - l->taken_over;
 }
 

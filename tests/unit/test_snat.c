@@ -26,6 +26,14 @@ static struct snat_pool pool(unsigned worker, unsigned n_workers, uint32_t n_pai
 	return p;
 }
 
+static uint32_t now_ms;
+static enum snat_news news;
+
+static uint16_t take(struct snat_pool *p, unsigned snat, uint32_t slot)
+{
+	return snat_take(p, snat, slot, now_ms, &news);
+}
+
 /* Every port but the well-known ones has one owner, and the shares are even. */
 static void test_partition(void **state)
 {
@@ -63,20 +71,20 @@ static void test_exhaust(void **state)
 		assert_non_null(taken);
 		snat_partition_init(&partition, n);
 		for (uint32_t i = 0; i < p.n_ports; i++) {
-			uint16_t port_be = snat_take(&p, 1, 42);
+			uint16_t port_be = take(&p, 1, 42);
 
 			assert_true(ntohs(port_be) >= 1024 && !taken[ntohs(port_be)]);
 			assert_int_equal(snat_owner(&partition, port_be), n - 1);
 			taken[ntohs(port_be)] = true;
 		}
-		assert_int_equal(snat_take(&p, 1, 42), 0);
+		assert_int_equal(take(&p, 1, 42), 0);
 		assert_int_equal(snat_used(&p, 1, 42), p.n_ports);
 		/* Another backend or address has its own. */
-		assert_int_not_equal(snat_take(&p, 1, 43), 0);
-		assert_int_not_equal(snat_take(&p, 0, 42), 0);
+		assert_int_not_equal(take(&p, 1, 43), 0);
+		assert_int_not_equal(take(&p, 0, 42), 0);
 		snat_give_back(&p, 1, 42, p.blocks[0] ? htons(p.blocks[0] + 77) : 0);
-		assert_int_equal(ntohs(snat_take(&p, 1, 42)), p.blocks[0] + 77);
-		assert_int_equal(snat_take(&p, 1, 42), 0);
+		assert_int_equal(ntohs(take(&p, 1, 42)), p.blocks[0] + 77);
+		assert_int_equal(take(&p, 1, 42), 0);
 		snat_pool_fini(&p);
 		free(taken);
 	}
@@ -86,14 +94,121 @@ static void test_exhaust(void **state)
 static void test_rests(void **state)
 {
 	struct snat_pool p = pool(0, 1, 64);
-	uint16_t first_be = snat_take(&p, 0, 1);
+	uint16_t first_be = take(&p, 0, 1);
 	uint32_t n = 0;
 
 	snat_give_back(&p, 0, 1, first_be);
-	for (uint16_t port_be; (port_be = snat_take(&p, 0, 1)) != first_be; n++)
+	for (uint16_t port_be; (port_be = take(&p, 0, 1)) != first_be; n++)
 		snat_give_back(&p, 0, 1, port_be);
 	assert_int_equal(n, N_PORTS - 1);
 	snat_pool_fini(&p);
+}
+
+static void rest(struct snat_pool *p, uint32_t slot, uint16_t port_be)
+{
+	snat_lay_to_rest(p, 0, slot, port_be, now_ms);
+}
+
+/* One that its backend closed first is not taken for as long as that one's TIME_WAIT lasts, even if the cursor comes.
+ */
+static void test_quarantine(void **state)
+{
+	struct snat_pool p = pool(0, 1, 64);
+	uint16_t first_be = take(&p, 0, 1);
+
+	now_ms = UINT32_MAX - 30000;
+	rest(&p, 1, first_be);
+	for (uint32_t i = 0; i < 2 * N_PORTS; i++) {
+		uint16_t port_be = take(&p, 0, 1);
+
+		assert_int_not_equal(port_be, first_be);
+		snat_give_back(&p, 0, 1, port_be);
+	}
+	assert_int_equal(snat_used(&p, 0, 1), 1);
+	now_ms += SNAT_REST_MS - 1;
+	snat_run(&p, now_ms);
+	assert_int_equal(snat_resting(&p), 1);
+	now_ms++;
+	snat_run(&p, now_ms);
+	assert_int_equal(snat_resting(&p), 0);
+	assert_int_equal(snat_used(&p, 0, 1), 0);
+	snat_pool_fini(&p);
+}
+
+/* None rests where half are taken, and those at rest are taken before anybody is refused: D-5 holds all the while. */
+static void test_rest_gives_way(void **state)
+{
+	struct snat_pool p = pool(0, 8, 64);
+	bool *taken = calloc(65536, 1);
+	uint32_t rested = 0;
+
+	assert_non_null(taken);
+	for (uint32_t i = 0; i < p.n_ports; i++)
+		taken[ntohs(take(&p, 0, 1))] = true;
+	for (uint32_t port = 1024; port < 65536; port++)
+		if (taken[port]) {
+			uint32_t before = snat_resting(&p);
+
+			taken[port] = false;
+			rest(&p, 1, htons(port));
+			rested += snat_resting(&p) - before;
+			assert_int_equal(snat_is_pressed(&p, 0, 1), snat_used(&p, 0, 1) * 2 >= p.n_ports);
+		}
+	/* Those that do not rest leave until less than half are taken; all others rest. */
+	assert_in_range(rested, p.n_ports / 2 - 1, p.n_ports / 2 + 1);
+	assert_int_equal(snat_used(&p, 0, 1), rested);
+	for (uint32_t i = 0; i < p.n_ports; i++) {
+		uint16_t port = ntohs(take(&p, 0, 1));
+
+		assert_true(port && !taken[port]);
+		taken[port] = true;
+	}
+	assert_int_equal(take(&p, 0, 1), 0);
+	assert_int_equal(p.cut_short, rested);
+	assert_int_equal(snat_resting(&p), 0);
+	snat_pool_fini(&p);
+	free(taken);
+}
+
+/* Of a full ring the oldest gives way, whosever it is. */
+static void test_rests_full(void **state)
+{
+	struct snat_pool p = pool(0, 1, 64);
+
+	for (uint32_t i = 0; i < SNAT_RESTS_MAX + 10; i++)
+		rest(&p, i % 2, take(&p, 0, i % 2));
+	assert_int_equal(snat_resting(&p), SNAT_RESTS_MAX);
+	assert_int_equal(snat_used(&p, 0, 0) + snat_used(&p, 0, 1), SNAT_RESTS_MAX);
+	assert_int_equal(p.cut_short, 10);
+	snat_pool_fini(&p);
+}
+
+/* At four fifths once; when there is none, once in ten seconds; both again after it was better. */
+static void test_news(void **state)
+{
+	struct snat_pool p = pool(0, 8, 64);
+	uint16_t *ports_be = calloc(p.n_ports, sizeof(*ports_be));
+
+	assert_non_null(ports_be);
+	now_ms = 77;
+	for (unsigned round = 0; round < 2; round++) {
+		for (uint32_t i = 0; i < p.n_ports; i++) {
+			ports_be[i] = take(&p, 0, 1);
+			assert_int_equal(news, i + 1 == p.n_ports / 5 * 4 ? SNAT_SCARCE : SNAT_NO_NEWS);
+		}
+		for (uint32_t ms = 0; ms < 30000; ms += 10) {
+			assert_int_equal(take(&p, 0, 1), 0);
+			assert_int_equal(news, ms % SNAT_NEWS_MS ? SNAT_NO_NEWS : SNAT_EXHAUSTED);
+			now_ms += 10;
+		}
+		for (uint32_t i = 0; i < p.n_ports; i++)
+			snat_give_back(&p, 0, 1, ports_be[i]);
+		ports_be[0] = take(&p, 0, 1);
+		assert_int_equal(news, SNAT_NO_NEWS);
+		snat_give_back(&p, 0, 1, ports_be[0]);
+	}
+	snat_pool_fini(&p);
+	free(ports_be);
 }
 
 /* Takes a port of each of n pairs, none of which had one. Returns how many it got; all are given back. */
@@ -102,7 +217,7 @@ static uint32_t take_of_each(struct snat_pool *p, uint32_t first_slot, uint32_t 
 	uint32_t got = 0;
 
 	for (uint32_t i = 0; i < n; i++) {
-		ports_be[i] = snat_take(p, i % 3, first_slot + i);
+		ports_be[i] = take(p, i % 3, first_slot + i);
 		got += ports_be[i] != 0;
 	}
 	for (uint32_t i = 0; i < n; i++) {
@@ -160,12 +275,12 @@ static void test_random(void **state)
 			taken[pair][port] = false;
 			n[pair]--;
 		} else if (n[pair] < p.n_ports) {
-			port = ntohs(snat_take(&p, pair & 1, pair >> 1));
+			port = ntohs(take(&p, pair & 1, pair >> 1));
 			assert_true(port && !taken[pair][port]);
 			taken[pair][port] = true;
 			n[pair]++;
 		} else {
-			assert_int_equal(snat_take(&p, pair & 1, pair >> 1), 0);
+			assert_int_equal(take(&p, pair & 1, pair >> 1), 0);
 		}
 		assert_int_equal(snat_used(&p, pair & 1, pair >> 1), n[pair]);
 	}
@@ -175,8 +290,11 @@ static void test_random(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_partition), cmocka_unit_test(test_exhaust),        cmocka_unit_test(test_rests),
-		cmocka_unit_test(test_pairs),     cmocka_unit_test(test_too_many_pairs), cmocka_unit_test(test_random),
+		cmocka_unit_test(test_partition),      cmocka_unit_test(test_exhaust),
+		cmocka_unit_test(test_rests),          cmocka_unit_test(test_quarantine),
+		cmocka_unit_test(test_rest_gives_way), cmocka_unit_test(test_rests_full),
+		cmocka_unit_test(test_news),           cmocka_unit_test(test_pairs),
+		cmocka_unit_test(test_too_many_pairs), cmocka_unit_test(test_random),
 	};
 	uint32_t seed = 271828;
 

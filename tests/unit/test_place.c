@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* When a SNAT port is free again, and who hears that few are. */
+#include "talk.h"
+
+#include <stdlib.h>
+
+/* A whole connection; `down`: the backend closes first. */
+static struct talk converse(bool v6, unsigned client, bool down)
+{
+	struct talk t = establish(v6, client);
+
+	if (down) {
+		exchange(RIG_LAN, from_backend(&t, TCP_FIN | TCP_ACK, PEER + 1, ISN + 1));
+		exchange(RIG_WAN, from_client(&t, TCP_FIN | TCP_ACK, ISN + 1, PEER + 2));
+		exchange(RIG_LAN, from_backend(&t, TCP_ACK, PEER + 2, ISN + 2));
+	} else {
+		exchange(RIG_WAN, from_client(&t, TCP_FIN | TCP_ACK, ISN + 1, PEER + 1));
+		exchange(RIG_LAN, from_backend(&t, TCP_FIN | TCP_ACK, PEER + 1, ISN + 2));
+		exchange(RIG_WAN, from_client(&t, TCP_ACK, ISN + 2, PEER + 2));
+	}
+	return t;
+}
+
+/* The client comes again at once: the backend that closed first is in TIME_WAIT, so the old port rests. */
+static void test_backend_closed(void **state)
+{
+	for (int n = 0; n < 4; n++) {
+		bool v6 = n & 1, down = n & 2;
+		struct talk t;
+		struct sent s;
+
+		start((struct rig_config){.n_backends = 1});
+		t = converse(v6, 3, down);
+		assert_int_equal(only_state(v6), FLOW_TIME_WAIT);
+		s = exchange(RIG_WAN, from_client(&t, TCP_SYN, ISN + 5000, 0));
+		assert_int_not_equal(s.p.sport_be, t.snat_port_be);
+		assert_int_equal(snat_resting(&rig.worker->snat), down);
+		check_books();
+		pass_ms(SNAT_REST_MS + 100);
+		assert_int_equal(snat_resting(&rig.worker->snat), 0);
+		stop();
+	}
+}
+
+/* A RST leaves no TIME_WAIT, and one that is over is over. */
+static void test_no_rest(void **state)
+{
+	struct talk t;
+
+	start((struct rig_config){.n_backends = 1});
+	t = establish(false, 3);
+	exchange(RIG_LAN, from_backend(&t, TCP_FIN | TCP_ACK, PEER + 1, ISN + 1));
+	exchange(RIG_WAN, from_client(&t, TCP_RST, ISN + 1, 0));
+	exchange(RIG_WAN, from_client(&t, TCP_SYN, ISN + 5000, 0));
+	assert_int_equal(snat_resting(&rig.worker->snat), 0);
+	pass_ms(100000);
+	assert_int_equal(n_flows(), 0);
+	converse(false, 4, true);
+	pass_ms(59000);
+	assert_int_equal(n_flows(), 1);
+	pass_ms(2000);
+	assert_int_equal(n_flows(), 0);
+	assert_int_equal(snat_resting(&rig.worker->snat), 0);
+	stop();
+}
+
+static unsigned notes_of_ports(bool exhausted)
+{
+	struct note notes[64];
+	unsigned n = 0;
+
+	for (size_t got; (got = dataplane_notes(rig.dp, notes, 64)) > 0;)
+		for (size_t i = 0; i < got; i++)
+			if (notes[i].kind == NOTE_PORTS) {
+				assert_int_equal(notes[i].ports.exhausted, exhausted);
+				assert_int_equal(notes[i].ports.backend_slot, 0);
+				assert_int_equal(notes[i].ports.n_ports, rig.worker->snat.n_ports);
+				n++;
+			}
+	return n;
+}
+
+/* To the last port: TIME_WAIT is short from the middle on, decide hears at four fifths, and what is refused, aloud. */
+static void test_exhausted(void **state)
+{
+	uint32_t n_ports, client = 0;
+	struct sent s;
+
+	start((struct rig_config){.n_backends = 1, .flows_v4 = 70000});
+	rig.policy.modes.of[CURE_WALL] = CURE_OFF;
+	rig.service.timeouts.syn_sent_ms = 600000;
+	n_ports = rig.worker->snat.n_ports;
+	while (client < n_ports / 2)
+		begin(PROTO_TCP, false, client++);
+	converse(false, client++, true);
+	assert_int_equal(n_flows(), n_ports / 2 + 1);
+	pass_ms(2500);
+	assert_int_equal(n_flows(), n_ports / 2);
+	assert_int_equal(snat_resting(&rig.worker->snat), 0);
+	assert_int_equal(notes_of_ports(false), 0);
+	while (n_flows() < n_ports)
+		begin(PROTO_TCP, false, client++);
+	assert_int_equal(notes_of_ports(false), 1);
+	for (unsigned i = 0; i < 3; i++) {
+		struct talk t = {.proto = PROTO_TCP, .client = client++};
+
+		s = exchange(RIG_WAN, from_client(&t, TCP_SYN, ISN, 0));
+		check_rst(&s, RIG_WAN, TCP_RST | TCP_ACK, 0, ISN + 1);
+	}
+	assert_int_equal(verdicts(VERDICT_answer_ports_exhausted), 3);
+	assert_int_equal(notes_of_ports(true), 1);
+	stop();
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_backend_closed),
+		cmocka_unit_test(test_no_rest),
+		cmocka_unit_test(test_exhausted),
+	};
+
+	if (rig_eal(320, false, 0))
+		return 1;
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
