@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Any frames through whole workers, one and two of them: no access out of bounds, the books right after each turn, no
- * packet of the pool lost, and what leaves has right checksums exactly if it came with right ones. Flows live on from
- * frame to frame, and time, neighbours and the policy change in between, so that all states come up. Frames that the
- * generator cannot know (replies to SNAT ports, errors that quote what left) are turned into such here.
+ * packet of the pool lost, and what leaves has right checksums exactly if it came with right ones, and its flow's
+ * numbers. Flows live on from frame to frame, and time, neighbours and the policy change in between, so that all states
+ * come up. Frames that the generator cannot know (replies to SNAT ports, errors that quote what left) are turned into
+ * such here.
  */
 #include "fuzz.h"
 
@@ -260,14 +261,71 @@ static bool is_made_again(int r, const uint8_t *frame, size_t len)
 	       rigs[r].n_made_again++ < held_admitted;
 }
 
-/* What a packet was like when it came stands in its buffer. */
+/* What a packet was like when it came stands in its buffer: of a TCP segment its two numbers, too. */
 enum { CAME_RIGHT = 1, CAME_WRONG = 2 };
+
+static void remember(struct rte_mbuf *m, int how)
+{
+	const uint8_t *frame = rte_pktmbuf_mtod(m, const uint8_t *);
+	struct packet p;
+
+	m->dynfield1[0] = how;
+	if (parse(frame, m->data_len, &p) != VERDICT_NONE || p.kind != PACKET_TCP)
+		return;
+	memcpy(&m->dynfield1[1], frame + p.l4_off + 4, 4);
+	memcpy(&m->dynfield1[2], frame + p.l4_off + 8, 4);
+}
+
+/* The direction whose packets leave so, or FLOW_REF_NONE. */
+static flow_ref find_flow(const struct worker *w, const uint8_t *frame, const struct packet *p)
+{
+	const uint8_t *secret = w->dp->config.secret;
+	flow_ref replies;
+
+	if (p->family == 4) {
+		struct flow_key4 key = {.src_be = packet_dst4_be(frame, p),
+					.dst_be = packet_src4_be(frame, p),
+					.sport_be = p->dport_be,
+					.dport_be = p->sport_be};
+
+		replies = flow_lookup4(&w->flows, &key, PROTO_TCP, flow_hash4(&key, PROTO_TCP, secret));
+	} else {
+		struct flow_key6 key = {.sport_be = p->dport_be, .dport_be = p->sport_be};
+
+		memcpy(key.src, packet_ip6(frame, p)->dst_addr, 16);
+		memcpy(key.dst, packet_ip6(frame, p)->src_addr, 16);
+		replies = flow_lookup6(&w->flows, &key, PROTO_TCP, flow_hash6(&key, PROTO_TCP, secret));
+	}
+	return replies == FLOW_REF_NONE ? FLOW_REF_NONE : flow_ref_other(replies);
+}
+
+/* D-2: what is forwarded differs from what came by its flow's shift, and by nothing in the other number. */
+static void check_numbers(int r, const uint8_t *frame, const struct packet *p, const struct rte_mbuf *m)
+{
+	uint32_t came[2] = {ntohl(m->dynfield1[1]), ntohl(m->dynfield1[2])}, left[2];
+
+	memcpy(left, frame + p->l4_off + 4, 8);
+	for (unsigned i = 0; i < rigs[r].n_workers; i++) {
+		const struct worker *w = rigs[r].rig.dp->workers[i];
+		flow_ref ref = find_flow(w, frame, p);
+		uint32_t shift;
+
+		if (ref == FLOW_REF_NONE)
+			continue;
+		shift = flow_half(&w->flows, ref)->seq_shift;
+		check(flow_half(&w->flows, flow_ref_other(ref))->seq_shift == -shift);
+		check(ntohl(left[0]) == came[0] + (flow_ref_dir(ref) == DIR_UP ? shift : 0));
+		if (p->tcp_flags & TCP_ACK)
+			check(ntohl(left[1]) == came[1] + (flow_ref_dir(ref) == DIR_DOWN ? shift : 0));
+	}
+}
 
 static void check_left(int r, enum rig_port port, struct rte_mbuf *m)
 {
 	struct left *l = &rigs[r].left[port][rigs[r].n_left[port]++ & (MEMORY - 1)];
 	const uint8_t *frame = rte_pktmbuf_mtod(m, const uint8_t *);
 	bool right = is_right(frame, m->data_len);
+	struct packet p;
 
 	check(m->nb_segs == 1 && m->pkt_len == m->data_len && m->data_len >= ETH);
 	check(memcmp(frame + 6, rig_mac[port], 6) == 0);
@@ -276,6 +334,8 @@ static void check_left(int r, enum rig_port port, struct rte_mbuf *m)
 		      is_made_again(r, frame, m->data_len));
 	else
 		check(m->dynfield1[0] == CAME_WRONG);
+	if (parse(frame, m->data_len, &p) == VERDICT_NONE && p.kind == PACKET_TCP && !is_made(frame, m->data_len))
+		check_numbers(r, frame, &p, m);
 	l->len = m->data_len < MEMORY_BYTES ? m->data_len : MEMORY_BYTES;
 	memcpy(l->frame, frame, l->len);
 	rte_pktmbuf_free(m);
@@ -391,7 +451,7 @@ static void put(int r, enum rig_port port, const uint8_t *frame, size_t len)
 
 	check(m != NULL);
 	memcpy(rte_pktmbuf_append(m, len), frame, len);
-	m->dynfield1[0] = CAME_RIGHT;
+	remember(m, CAME_RIGHT);
 	check(memport_feed(rig->ports[port], 0, RX_KNOWN, &m, 1) == 1);
 	run(r);
 }
@@ -427,13 +487,16 @@ static void open_flow(int r)
 				.dport_be = htons(80),
 				.tcp_flags = TCP_SYN,
 				.seq_be = htonl(ISN)};
-	struct frame_spec down = {.tcp_flags = TCP_SYN | TCP_ACK, .seq_be = htonl(ISN), .ack_be = htonl(ISN + 1)};
+	struct frame_spec down = {.tcp_flags = TCP_SYN | TCP_ACK, .seq_be = htonl(ISN)};
+	uint32_t isn_be; /* as the backend sees it */
 
 	put(r, RIG_WAN, frame, make_segment(frame, up, true));
 	left = &rigs[r].left[RIG_LAN][(rigs[r].n_left[RIG_LAN] - 1) & (MEMORY - 1)];
 	/* Perhaps it was refused, or there is no way. */
 	if (!left->len || parse(left->frame, left->len, &syn) != VERDICT_NONE || syn.tcp_flags != TCP_SYN)
 		return;
+	memcpy(&isn_be, left->frame + syn.l4_off + 4, 4);
+	down.ack_be = htonl(ntohl(isn_be) + 1);
 	down.src = packet_dst(left->frame, &syn);
 	down.dst = packet_src(left->frame, &syn);
 	down.sport_be = syn.dport_be;
@@ -492,7 +555,7 @@ static void feed(int r, const uint8_t *data, size_t len)
 	memcpy(frame, data, len);
 	len = make_sense(r, frame, len, 1514);
 	m->data_len = m->pkt_len = len;
-	m->dynfield1[0] = is_right(frame, len) ? CAME_RIGHT : CAME_WRONG;
+	remember(m, is_right(frame, len) ? CAME_RIGHT : CAME_WRONG);
 	check(memport_feed(rig->ports[c & 1], (c >> 1) % rigs[r].n_workers, c & 4 ? RX_NEW : RX_KNOWN, &m, 1) == 1);
 	/* Bursts of one to a few; mostly packets come close together, now and then timers fire in between. */
 	if (++rigs[r].n_waiting < (c >> 8 & 7))
