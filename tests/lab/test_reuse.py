@@ -2,7 +2,6 @@
 """Many clients with clocks of their own share SNAT ports, faster than a backend forgets the connections it closed."""
 
 import contextlib
-import ipaddress
 
 import pytest
 from conftest import assert_nothing_left
@@ -12,9 +11,11 @@ from tools import Load
 from topology import CLIENTS, VIP
 
 PORT = 8090
-N_PORTS = 63 * 1024  # of one SNAT address, at one worker
+N_PORTS = 63 * 1024  # of one SNAT address
+N_FILL = N_PORTS + 4000  # so that each worker has used all of its own
 N_CLIENTS = 200
 N_AGAIN = 1000
+ROOM = ("  flows: 100000\n", "  flows: 100000\n  flows_ipv6: 100000\n")
 OFF = "reuse: {isn: off, timestamps: off, assist: off}"
 
 
@@ -27,9 +28,8 @@ def retransmissions(ns):
 @contextlib.contextmanager
 def many_clients(lab, family):
     """Addresses of the client's host: Linux gives each pair of addresses a timestamp clock of its own."""
-    first, bits = ipaddress.ip_address(CLIENTS[family][-1]) + 1, {4: 24, 6: 64}[family]
-    more = [str(first + i) for i in range(N_CLIENTS - len(CLIENTS[family]))]
-    more = [a for a in more if not a.endswith((".255", ".0"))]
+    net, bits = {4: ("198.18.0.{}", 24), 6: ("2001:db8:0::{}", 64)}[family]
+    more = [net.format(host) for host in (*range(10, 100), *range(130, 220))][: N_CLIENTS - len(CLIENTS[family])]
     flags = "nodad" if family == 6 else ""
     lab.client.ip(*(f"addr replace {a}/{bits} dev eth0 {flags}" for a in more))
     try:
@@ -46,15 +46,15 @@ def run(lab, family, options):
         stack.callback(lab.up1.sysctl, ipv4__tcp_max_tw_buckets=lab.up1.get_sysctl("ipv4__tcp_max_tw_buckets"))
         lab.up1.sysctl(ipv4__tcp_max_tw_buckets=4 * N_PORTS)
         stack.enter_context(contextlib.closing(SlowUpstream(lab, "up1", PORT, workers=64, work_ms=1)))
-        gateway = Spillway(lab, 1, services=(service,))
+        gateway = Spillway(lab, lab.n_queues, services=(service,), edits=(ROOM,))
         gateway.start()
         stack.callback(assert_nothing_left, lab)
         stack.callback(gateway.stop)
         gateway.wait_serving()
         sources = stack.enter_context(many_clients(lab, family))
         load = {"to": VIP[family], "port": PORT, "sources": sources, "concurrency": 32, "timeout_ms": 10000}
-        first = Load(lab, family, requests=N_PORTS, **load).wait(240)
-        assert first["ok"] >= N_PORTS * 0.999, first
+        first = Load(lab, family, requests=N_FILL, **load).wait(120)
+        assert first["ok"] >= N_FILL * 0.999, first
         before = retransmissions(lab.client)
         again = Load(lab, family, requests=N_AGAIN, **load).wait()
         again["retransmissions"] = retransmissions(lab.client) - before
@@ -74,7 +74,9 @@ def test_reuse(lab, family):
 
 @pytest.mark.long
 def test_reuse_untranslated(lab, family):
-    """The test above would notice: without the cure, connects wait for a SYN that is sent again after a second."""
+    """
+    The test above would notice: without the cure, many a SYN has to be sent again. A kernel of today does that a few
+    milliseconds after the odd answer, others wait for a second; so it is the SYNs that are counted.
+    """
     again = run(lab, family, OFF)
     assert again["retransmissions"] >= N_AGAIN * 0.3
-    assert again["connect_max_ms"] >= 1000

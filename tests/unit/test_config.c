@@ -155,6 +155,7 @@ static void test_defaults(void **state)
 	assert_int_equal(s->idle_probe_ns, 180 * 1000000000ull);
 	assert_int_equal(s->idle_udp_ns, 300 * 1000000000ull);
 	assert_int_equal(s->path_clamp, CLAMP_AUTO);
+	assert_true(s->reuse.isn && s->reuse.timestamps && s->reuse.assist);
 	assert_true(s->path_blackhole);
 	assert_int_equal(s->breaker_consecutive, 5);
 	assert_int_equal(s->breaker_window_ns, 10 * 1000000000ull);
@@ -259,12 +260,14 @@ static void test_single_keys_without_effect_are_warned(void **state)
 	struct messages m;
 	struct config *c =
 		parse(GATEWAY "  state_dir: /var/lib/other\ncures: {names: shadow, silence: enforce}\n" SERVICE
-			      "    drain: 30s\n    idle: {tcp: 1h, probe: 1m}\n"
+			      "    drain: 30s\n    idle: {tcp: 1h, probe: 1m}\n    reuse: {isn: off, assist: off}\n"
 			      "    path: {clamp: off, blackhole: off}\n",
 		      &m);
 
 	assert_non_null(c);
 	assert_int_equal(c->services[0].path_clamp, CLAMP_OFF);
+	assert_false(c->services[0].reuse.isn || c->services[0].reuse.assist);
+	assert_true(c->services[0].reuse.timestamps);
 	assert_int_equal(c->services[0].idle_probe_ns, 60000000000ull);
 	assert_int_equal(m.n, 1);
 	assert_non_null(strstr(m.text, "warning: services[0].path.blackhole: has no effect yet"));
