@@ -67,5 +67,5 @@ void numbers_begin(struct worker *w, flow_ref up, const struct syn_numbers *befo
 
 void numbers_without_timestamps(struct worker *w, flow_ref ref)
 {
-	put_shifts(w, ref & ~UINT32_C(1), flow_half(&w->flows, ref & ~UINT32_C(1))->seq_shift, 0);
+	put_shifts(w, flow_ref_up(ref), flow_half(&w->flows, flow_ref_up(ref))->seq_shift, 0);
 }
