@@ -27,14 +27,6 @@ struct syn_numbers numbers_of_syn(const struct worker *w, flow_ref up)
 	return (struct syn_numbers){syn->isn + half->seq_shift, options_of(syn).tsval + half->ts_shift};
 }
 
-static const struct policy_service *service_of(const struct worker *w, flow_ref up)
-{
-	const struct policy *policy = w->burst.policy;
-	uint32_t slot = flow_track(&w->flows, up)->service_slot;
-
-	return slot < policy->n_services ? policy->services[slot] : NULL;
-}
-
 static void put_shifts(struct worker *w, flow_ref up, uint32_t seq_shift, uint32_t ts_shift)
 {
 	struct flow_half *client = flow_half(&w->flows, up), *backend = flow_half(&w->flows, flow_ref_other(up));
@@ -52,7 +44,7 @@ static uint32_t ahead_of(uint32_t number, const uint32_t *before)
 
 void numbers_begin(struct worker *w, flow_ref up, const struct syn_numbers *before)
 {
-	const struct policy_service *svc = service_of(w, up);
+	const struct policy_service *svc = policy_service_at(w->burst.policy, flow_track(&w->flows, up)->service_slot);
 	const struct syn_kept *syn = flow_syn(&w->flows, up);
 	struct tcp_options options = options_of(syn);
 	uint64_t down_hash = flow_cold(&w->flows, up)->hash[DIR_DOWN];

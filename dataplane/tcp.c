@@ -83,8 +83,8 @@ void flow_set_state(struct worker *w, flow_ref ref, enum flow_state state, const
 }
 
 struct segment {
-	uint32_t seq, ack,
-		end; /* host order, as its sender and the receiver of that say them; end: seq + what it occupies */
+	/* Host order, in the numbers of whoever sent what is numbered; end: seq + what it occupies. */
+	uint32_t seq, ack, end;
 	uint8_t flags;
 };
 
@@ -651,9 +651,7 @@ static void track_syn(struct worker *w, struct item *it, const struct segment *s
 
 static bool may_assist(const struct worker *w, const struct flow_track *track)
 {
-	const struct policy *policy = w->burst.policy;
-	const struct policy_service *svc =
-		track->service_slot < policy->n_services ? policy->services[track->service_slot] : NULL;
+	const struct policy_service *svc = policy_service_at(w->burst.policy, track->service_slot);
 
 	/* A SYN that nobody need answer is not made again: see syn.h. */
 	return (!svc || svc->reuse.assist) &&
