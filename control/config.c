@@ -254,4 +254,5 @@ void config_to_dataplane(const struct config *config, unsigned n_queues, struct 
 	out->n_clients = CLIENTS;
 	out->n_snat = config->n_snat;
 	memcpy(out->snat, config->snat, sizeof(out->snat));
+	out->snat_ports = config->snat_ports;
 }

@@ -107,6 +107,7 @@ struct config {
 	unsigned n_ports;
 	struct ipaddr snat[DATAPLANE_MAX_SNAT];
 	unsigned n_snat;
+	struct port_range snat_ports;
 	enum config_on_fail on_death, on_hang;
 	char api_socket[108];
 	char api_http[64]; /* "127.0.0.1:9090", "" = off */

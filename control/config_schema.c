@@ -81,6 +81,9 @@ static const struct config_key gateway_keys[] = {
 	 .help = "where packets come and go; one is enough (one-armed)"},
 	{"snat", TYPE_LIST, 0, FIELD(config, snat), .list = &snat_list,
 	 .help = "source addresses towards the upstreams, Spillway's alone: /32 or /128, secondary, preferred_lft 0"},
+	{"snat_ports", TYPE_PORTS, 0, FIELD(config, snat_ports), .min = 1024, .max = 65535, .fallback = "1024-65535",
+	 .help = "their ports that flows may take, each worker an equal share of them; what comes to another port belongs "
+		 "to no flow"},
 	{"on_death", TYPE_ENUM, 0, FIELD(config, on_death), .choices = on_fail_choices, .fallback = "drop",
 	 .help = "packets to listeners while no gateway runs: drop them, so that clients retry, or pass them to the "
 		 "host"},

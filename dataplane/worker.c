@@ -350,8 +350,7 @@ static uint32_t share(uint32_t total, unsigned n_workers)
 
 uint64_t worker_bytes(const struct dataplane_config *config)
 {
-	return sizeof(struct worker) + answer_limits_bytes() + tuples_bytes() +
-	       snat_pool_bytes(config->n_snat_pairs, config->n_workers) +
+	return sizeof(struct worker) + answer_limits_bytes() + tuples_bytes() + snat_pool_bytes(config) +
 	       (uint64_t)config->n_backend_slots * sizeof(struct backend_cell) + reap_bytes(config->n_backend_slots) +
 	       (uint64_t)config->n_service_slots * sizeof(struct service_cell);
 }

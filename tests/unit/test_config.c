@@ -326,6 +326,17 @@ static void test_too_few_snat_ports_are_warned(void **state)
 				    "1 backends x 64512 ports\n");
 	messages_fini(&m);
 	config_free(c);
+	/* Of those that the range leaves. */
+	c = parse("gateway: {flows: 20001, flows_ipv6: 1024, workers: [0], ports: [{name: wan, device: eth1}],\n"
+		  "  snat: [198.18.101.10, 198.18.101.11], snat_ports: 20000-29999}\n"
+		  "services:\n"
+		  "  - {name: shop, listen: [\"198.18.100.1:80/tcp\"], backends: [{address: 198.18.3.21, port: 80}]}\n",
+		  &m);
+	assert_non_null(c);
+	assert_string_equal(m.text, "t.yaml:1:18: warning: gateway.flows: more than SNAT has ports for: 2 addresses x "
+				    "1 backends x 10000 ports\n");
+	messages_fini(&m);
+	config_free(c);
 }
 
 static void test_to_dataplane(void **state)
