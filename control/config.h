@@ -49,6 +49,11 @@ struct config_backend {
 	unsigned line, column;
 };
 
+enum config_evict {
+	EVICT_OFF,
+	EVICT_RST,
+};
+
 enum config_source {
 	SOURCE_SNAT,
 	SOURCE_CLIENT,
@@ -100,6 +105,7 @@ struct config {
 	enum idle_policy idle;
 	uint64_t flows;      /* IPv4 flows */
 	uint64_t flows_ipv6; /* IPv6 flows; default an eighth of `flows` */
+	enum config_evict evict_idle;
 	uint64_t memory_bytes;
 	uint32_t routes;  /* cap, per family */
 	uint32_t packets; /* buffers of the packet pool; 0: chosen from ports and queues */

@@ -15,6 +15,7 @@
 
 static const char *const idle_choices[] = {[IDLE_SLEEP] = "sleep", [IDLE_SPIN] = "spin", NULL};
 static const char *const on_fail_choices[] = {[ON_FAIL_DROP] = "drop", [ON_FAIL_PASS] = "pass", NULL};
+static const char *const evict_choices[] = {[EVICT_OFF] = "off", [EVICT_RST] = "rst", NULL};
 static const char *const mode_choices[] = {
 	[CURE_OFF] = "off", [CURE_SHADOW] = "shadow", [CURE_ENFORCE] = "enforce", NULL};
 static const char *const source_choices[] = {[SOURCE_SNAT] = "snat", [SOURCE_CLIENT] = "client", NULL};
@@ -68,9 +69,13 @@ static const struct config_key gateway_keys[] = {
 	{"idle", TYPE_ENUM, 0, FIELD(config, idle), .choices = idle_choices, .fallback = "sleep",
 	 .help = "what a worker without packets does: sleep in poll(), or spin on a CPU of its own"},
 	{"flows", TYPE_NUMBER, 0, FIELD(config, flows), .min = 1024, .max = 64000000, .fallback = "1000000",
-	 .help = "size of the IPv4 flow table; when it is full, new flows are refused and old ones stay"},
+	 .help = "size of the IPv4 flow table; when it is full, new flows are refused and connections stay"},
 	{"flows_ipv6", TYPE_NUMBER, 0, FIELD(config, flows_ipv6), .min = 1024, .max = 64000000, .zero_word = "auto",
 	 .fallback = "auto", .derived = "an eighth of `flows`", .help = "size of the IPv6 flow table"},
+	{"evict_idle", TYPE_ENUM, 0, FIELD(config, evict_idle), .choices = evict_choices, .fallback = "off",
+	 .help = "what makes room in a flow table that is 95% full, where new flows of clients without a success in the "
+		 "last minute are refused: nothing; or connections on which nobody has said anything for ten minutes end, "
+		 "the idlest first, with RST to both sides, at most 1000 a second"},
 	{"memory", TYPE_SIZE, 0, FIELD(config, memory_bytes), .min = 64ull << 20, .max = 1ull << 40, .fallback = "768M",
 	 .help = "the memory plan may not exceed this; hugepages where they are reserved, plain pages otherwise"},
 	{"routes", TYPE_NUMBER, 0, FIELD(config, routes), .min = 16, .max = 4000000, .fallback = "100k",

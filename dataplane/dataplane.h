@@ -42,6 +42,7 @@ struct dataplane_config {
 	enum idle_policy idle;
 	uint32_t flows_v4; /* table sizes, all workers together */
 	uint32_t flows_v6;
+	bool evict_idle;    /* connections that idle, rather than refuse new ones: pressure.h */
 	uint32_t n_mbufs;   /* of the one packet pool */
 	uint32_t max_frame; /* longest frame any port may carry, without FCS */
 	uint32_t n_service_slots;

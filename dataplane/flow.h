@@ -165,10 +165,15 @@ struct flow_track {
 	uint16_t snat_port_be;
 	uint8_t snat_index;
 	/* While a SYN waits for its answer (wall.c): */
-	uint8_t wall;                        /* enum wall_flag */
-	uint32_t syn_ms;                     /* CLOCK_MS of the SYN */
+	uint8_t wall; /* enum wall_flag */
+	union {
+		uint32_t syn_ms;   /* CLOCK_MS of the SYN */
+		uint32_t quiet_ms; /* of the running clock: see quiet_packets */
+	};
 	flow_ref waiting_next, waiting_prev; /* DIR_DOWN of others that wait for the same backend; 0: none */
 	uint32_t challenged_ms;              /* when the client was last asked about a SYN; 0: never */
+	/* What had passed when the flow was last probed; while that is all, nobody has said anything since quiet_ms. */
+	uint32_t quiet_packets;
 } __attribute__((aligned(64)));
 
 /* What birth and end need; no established packet reads it. */

@@ -288,6 +288,36 @@ static void peer_dead(struct worker *w, flow_ref up, struct flow_track *track, u
 	end(w, up, track, MADE_rst_peer_dead);
 }
 
+/* --- quiet --- */
+
+/* Of both directions, ever: answers to probes end here, and are not among them. */
+static uint32_t packets_passed(const struct worker *w, flow_ref up)
+{
+	const struct flow_cold *cold = flow_cold(&w->flows, up);
+
+	return cold->packets[DIR_UP] + cold->packets[DIR_DOWN] + flow_half(&w->flows, up | DIR_UP)->packets +
+	       flow_half(&w->flows, up | DIR_DOWN)->packets;
+}
+
+static void note_quiet(struct worker *w, flow_ref up, struct flow_track *track)
+{
+	uint32_t n = packets_passed(w, up);
+
+	if (track->quiet_packets == n)
+		return;
+	track->quiet_packets = n;
+	track->quiet_ms = (uint32_t)w->run_ms - flow_idle_ms(&w->flows, up, w->run_ms);
+}
+
+uint32_t silence_quiet_ms(const struct worker *w, flow_ref up)
+{
+	const struct flow_track *track = flow_track(&w->flows, up);
+
+	if (track->quiet_packets && track->quiet_packets == packets_passed(w, up))
+		return (uint32_t)w->run_ms - track->quiet_ms;
+	return flow_idle_ms(&w->flows, up, w->run_ms);
+}
+
 /* --- probing --- */
 
 /* What the sender of `side` is sure to have had: what it acknowledged, unless that was forged and never sent. */
@@ -340,6 +370,7 @@ static void begin_probing(struct worker *w, flow_ref up, struct flow_track *trac
 	}
 	if (!may_probe(w, up, track))
 		return;
+	note_quiet(w, up, track);
 	flow_half(&w->flows, up | DIR_UP)->probes = 0;
 	flow_half(&w->flows, up | DIR_DOWN)->probes = 0;
 	track->doubts = 0;

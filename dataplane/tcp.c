@@ -3,6 +3,7 @@
 #include "admit.h"
 #include "numbers.h"
 #include "outcome_worker.h"
+#include "pressure.h"
 #include "resteer.h"
 #include "segment.h"
 #include "silence.h"
@@ -74,6 +75,7 @@ void flow_set_state(struct worker *w, flow_ref ref, enum flow_state state, const
 	flow_put_state(&w->flows, ref, state);
 	track->look = LOOK_IDLE;
 	track->timeout_ms = silence_timeout_ms(w, ref, state, timeouts, flow_state_timeout_ms(timeouts, state));
+	track->timeout_ms = pressure_timeout_ms(w, flow_ref_is_v6(ref), state, track->timeout_ms);
 	if (state == FLOW_TIME_WAIT && track->timeout_ms > TIME_WAIT_PRESSED_MS &&
 	    snat_is_pressed(&w->snat, track->snat_index, track->backend_slot))
 		track->timeout_ms = TIME_WAIT_PRESSED_MS;

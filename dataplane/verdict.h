@@ -44,7 +44,11 @@ enum cause {
 	V(answer_reset_again, ANSWERED, SILENCE,                                                                          \
 	  "packet of a connection that the gateway just reset, answered with RST again")                                  \
 	V(answer_service_down, ANSWERED, NAMES, "SYN to a service without a usable backend, answered with RST")           \
-	V(answer_table_full, ANSWERED, GATEWAY, "SYN that found the flow table full, answered with RST")                  \
+	V(answer_table_full, ANSWERED, GATEWAY,                                                                           \
+	  "SYN that found the flow table full, answered with RST: gateway.flows is too small for what comes")             \
+	V(answer_table_pressed, ANSWERED, GATEWAY,                                                                        \
+	  "SYN of a client without a success in the last minute, answered with RST, as the flow table is nearly full: "   \
+	  "raise gateway.flows, or see which clients fill it")                                                            \
 	V(answer_ports_exhausted, ANSWERED, GATEWAY,                                                                      \
 	  "SYN that found no free SNAT port towards its backend, answered with RST")                                      \
 	V(answer_echo, ANSWERED, NONE, "echo request to a VIP or a SNAT address, answered")                               \
@@ -118,6 +122,8 @@ enum cause {
 	V(drop_unanswerable, DROPPED, GATEWAY,                                                                            \
 	  "could not be served, and such a packet is not to be answered (multicast, ICMP errors)")                        \
 	V(drop_table_full, DROPPED, GATEWAY, "flow table full (UDP)")                                                     \
+	V(drop_table_pressed, DROPPED, GATEWAY,                                                                           \
+	  "UDP of a client without an answer in the last minute, as the flow table is nearly full: raise gateway.flows")  \
 	V(drop_ports_exhausted, DROPPED, GATEWAY, "no free SNAT port towards that backend (UDP)")                         \
 	V(drop_no_route, DROPPED, GATEWAY, "no route to the next address")                                                \
 	V(drop_route_blackhole, DROPPED, GATEWAY, "the route says blackhole, unreachable or prohibit")                    \

@@ -555,6 +555,34 @@ static uint64_t in_seconds(outcome_reason reason)
 	return s.n;
 }
 
+/* The backend answered and the client never did: told, and no failure of the backend's. */
+static void test_unfinished(void **state)
+{
+	for (int is_v6 = 0; is_v6 < 2; is_v6++) {
+		struct ipaddr addr = rig_client(3, is_v6);
+		struct backend_report backend;
+		struct client_row row;
+		struct talk t;
+
+		start((struct rig_config){.n_backends = 1});
+		t = begin(PROTO_TCP, is_v6, 3);
+		exchange(RIG_LAN, from_backend(&t, TCP_SYN | TCP_ACK, PEER, ISN + 1));
+		pass_ms(59000);
+		assert_int_equal(records(), 0);
+		pass_ms(1500);
+		assert_int_equal(n_flows(), 0);
+		row = client(&addr);
+		assert_int_equal(row.n, 1);
+		assert_int_equal(count_of(&row, OUTCOME_ATTEMPT(ATTEMPT_unfinished)), 1);
+		assert_int_equal(row.counts[OUTCOME_OTHER], 1);
+		observe_backend(rig.dp, row.outcomes[0].backend_slot, &backend);
+		assert_int_equal(backend.unfinished, 1);
+		assert_int_equal(backend.connects, 1);
+		assert_int_equal(backend.failures, 0);
+		stop();
+	}
+}
+
 /* Refused by the backend, unanswered, and connected; a SYN alone leaves nothing. */
 static void test_attempts(void **state)
 {
@@ -818,16 +846,27 @@ static void test_live_tuple(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_reasons),         cmocka_unit_test(test_record),
-		cmocka_unit_test(test_kinds),           cmocka_unit_test(test_groups),
-		cmocka_unit_test(test_flood),           cmocka_unit_test(test_who_goes_first),
-		cmocka_unit_test(test_readers),         cmocka_unit_test(test_seconds),
-		cmocka_unit_test(test_seconds_full),    cmocka_unit_test(test_ended_ring),
-		cmocka_unit_test(test_ended_overtaken), cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_attempts),        cmocka_unit_test(test_connected_and_closed),
-		cmocka_unit_test(test_idle_reset),      cmocka_unit_test(test_in_flow),
-		cmocka_unit_test(test_strays),          cmocka_unit_test(test_victim_in_flood),
-		cmocka_unit_test(test_tuple),           cmocka_unit_test(test_live_tuple),
+		cmocka_unit_test(test_reasons),
+		cmocka_unit_test(test_record),
+		cmocka_unit_test(test_kinds),
+		cmocka_unit_test(test_groups),
+		cmocka_unit_test(test_flood),
+		cmocka_unit_test(test_who_goes_first),
+		cmocka_unit_test(test_readers),
+		cmocka_unit_test(test_seconds),
+		cmocka_unit_test(test_seconds_full),
+		cmocka_unit_test(test_ended_ring),
+		cmocka_unit_test(test_ended_overtaken),
+		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_attempts),
+		cmocka_unit_test(test_unfinished),
+		cmocka_unit_test(test_connected_and_closed),
+		cmocka_unit_test(test_idle_reset),
+		cmocka_unit_test(test_in_flow),
+		cmocka_unit_test(test_strays),
+		cmocka_unit_test(test_victim_in_flood),
+		cmocka_unit_test(test_tuple),
+		cmocka_unit_test(test_live_tuple),
 	};
 
 	if (rig_eal(320, false, 0))
