@@ -59,6 +59,17 @@ enum config_source {
 	SOURCE_CLIENT,
 };
 
+enum config_probe_side {
+	PROBE_BOTH,
+	PROBE_CLIENT,
+	PROBE_BACKEND,
+};
+
+enum config_udp6_zero {
+	UDP6_ZERO_DROP,
+	UDP6_ZERO_ALLOW,
+};
+
 enum config_clamp {
 	CLAMP_AUTO, /* MSS to what the path carries */
 	CLAMP_OFF,
@@ -71,9 +82,13 @@ struct config_service {
 	struct config_backend *backends;
 	size_t n_backends;
 	enum config_source source;
-	uint64_t idle_tcp_ns, idle_udp_ns;
-	uint64_t drain_ns;      /* 0: off */
-	uint64_t idle_probe_ns; /* 0: off */
+	uint64_t idle_tcp_ns;
+	uint64_t idle_udp_ns, idle_udp_unreplied_ns; /* 0: auto */
+	uint64_t drain_ns;                           /* 0: off */
+	uint64_t idle_probe_ns;                      /* 0: off */
+	enum config_probe_side idle_probe_side;
+	bool udp_oneshot;
+	enum config_udp6_zero udp6_zero;
 	enum config_clamp path_clamp;
 	struct policy_reuse reuse;
 	uint32_t breaker_consecutive;

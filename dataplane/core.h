@@ -49,6 +49,7 @@ struct burst {
 	unsigned n;
 	enum rx_class class;
 	bool taken_over; /* from another worker: its owner is known to be us */
+	bool udp6_zero;  /* some packet is UDP over IPv6 without checksum, and may be allowed */
 	const struct policy *policy;
 	const struct fib_view *fib;
 	const struct fib_cell *cells; /* of neighbours */

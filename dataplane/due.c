@@ -34,7 +34,9 @@ static bool is_over(struct worker *w, flow_ref up)
 		end_unfinished(w, up);
 		return true;
 	case FLOW_UDP_UNREPLIED:
-		end_unanswered(w, up);
+		/* Some were. */
+		if (!flow_half(&w->flows, up | DIR_DOWN)->end)
+			end_unanswered(w, up);
 		return true;
 	case FLOW_ESTABLISHED:
 	case FLOW_FIN_WAIT:

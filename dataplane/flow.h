@@ -67,7 +67,7 @@ struct flow_half {
 	/* Of this direction's packets: */
 	uint16_t window_be; /* as last advertised, unscaled */
 	uint32_t last_ms;   /* last one that refreshed the flow */
-	uint32_t end;       /* host order: highest sequence number + length */
+	uint32_t end;       /* host order: highest sequence number + length; UDP: packets while unreplied */
 	uint32_t ack;       /* host order: last acknowledgement */
 	uint32_t tsval;     /* host order: newest timestamp, if `timestamps` */
 	union {

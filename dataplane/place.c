@@ -3,6 +3,7 @@
 #include "note.h"
 #include "outcome_worker.h"
 #include "pressure.h"
+#include "udp.h"
 #include "wall.h"
 
 struct flow_key4 place_down4(const struct worker *w, const struct policy_backend *backend, unsigned snat,
@@ -89,7 +90,7 @@ static void begin(struct worker *w, const struct item *it, const struct policy *
 	flow_put_state(&w->flows, it->ref, it->p.proto == PROTO_TCP ? FLOW_SYN_SENT : FLOW_UDP_UNREPLIED);
 	track->timeout_ms = it->p.proto == PROTO_TCP ? pressure_timeout_ms(w, it->p.family == 6, FLOW_SYN_SENT,
 									   svc->timeouts.syn_sent_ms)
-						     : svc->timeouts.udp_unreplied_ms;
+						     : udp_timeout_ms(w, it->ref, FLOW_UDP_UNREPLIED, &svc->timeouts);
 	if (it->p.proto == PROTO_TCP && policy->modes.of[CURE_WALL] != CURE_OFF)
 		wall_begin(w, it);
 	wheel_add(&w->wheel, &w->flows, it->ref, w->run_ms);

@@ -10,6 +10,7 @@
 #include "stray.h"
 #include "syn.h"
 #include "tcp_options.h"
+#include "udp.h"
 #include "wall.h"
 
 #include <rte_tcp.h>
@@ -29,7 +30,11 @@ const struct policy_timeouts policy_timeouts_default = {
 	.closed_ms = 10000,
 	.udp_unreplied_ms = 30000,
 	.udp_replied_ms = 300000,
+	.dns_unreplied_ms = 10000,
+	.dns_replied_ms = 10000,
 	.probe_ms = 180000,
+	.probe_client = true,
+	.probe_backend = true,
 	.unacked_ms = 300000,
 };
 
@@ -55,10 +60,6 @@ uint32_t flow_state_timeout_ms(const struct policy_timeouts *t, enum flow_state 
 		return t->last_ack_ms;
 	case FLOW_TIME_WAIT:
 		return t->time_wait_ms;
-	case FLOW_UDP_UNREPLIED:
-		return t->udp_unreplied_ms;
-	case FLOW_UDP_REPLIED:
-		return t->udp_replied_ms;
 	default:
 		return t->closed_ms;
 	}
@@ -68,13 +69,15 @@ void flow_set_state(struct worker *w, flow_ref ref, enum flow_state state, const
 {
 	struct flow_track *track = flow_track(&w->flows, ref);
 	const struct policy_timeouts *timeouts = flow_timeouts(policy, track);
-	uint32_t before_ms = track->timeout_ms;
+	uint32_t before_ms = track->timeout_ms, plain_ms;
 	bool looking = track->look != LOOK_IDLE;
 
 	wall_leave(w, ref);
 	flow_put_state(&w->flows, ref, state);
 	track->look = LOOK_IDLE;
-	track->timeout_ms = silence_timeout_ms(w, ref, state, timeouts, flow_state_timeout_ms(timeouts, state));
+	plain_ms = state == FLOW_UDP_REPLIED ? udp_timeout_ms(w, ref, state, timeouts)
+					     : flow_state_timeout_ms(timeouts, state);
+	track->timeout_ms = silence_timeout_ms(w, ref, state, timeouts, plain_ms);
 	track->timeout_ms = pressure_timeout_ms(w, flow_ref_is_v6(ref), state, track->timeout_ms);
 	if (state == FLOW_TIME_WAIT && track->timeout_ms > TIME_WAIT_PRESSED_MS &&
 	    snat_is_pressed(&w->snat, track->snat_index, track->backend_slot))

@@ -153,7 +153,11 @@ static void test_defaults(void **state)
 	assert_int_equal(s->drain_ns, 0);
 	assert_int_equal(s->idle_tcp_ns, 7440 * 1000000000ull);
 	assert_int_equal(s->idle_probe_ns, 180 * 1000000000ull);
-	assert_int_equal(s->idle_udp_ns, 300 * 1000000000ull);
+	assert_int_equal(s->idle_udp_ns, 0);
+	assert_int_equal(s->idle_udp_unreplied_ns, 0);
+	assert_int_equal(s->idle_probe_side, PROBE_BOTH);
+	assert_false(s->udp_oneshot);
+	assert_int_equal(s->udp6_zero, UDP6_ZERO_DROP);
 	assert_int_equal(s->path_clamp, CLAMP_AUTO);
 	assert_true(s->reuse.isn && s->reuse.timestamps && s->reuse.assist);
 	assert_true(s->path_blackhole);
@@ -418,7 +422,7 @@ static void test_all_errors_are_reported(void **state)
 	assert_non_null(strstr(m.text, "t.yaml:4:10: gateway.ports: expected a list of 1 to 16 items, found 0\n"));
 	assert_non_null(strstr(m.text, "t.yaml:6:5: services[0].listen: missing"));
 	assert_non_null(strstr(m.text, "t.yaml:7:17: services[0].idle.udp: expected a duration such as 30s, 2h4m "
-				       "or 900ms from 1s to 1d, found '30': the unit is missing"));
+				       "or 900ms from 1s to 1d, or auto, found '30': the unit is missing"));
 	assert_non_null(strstr(m.text, "t.yaml:8:26: services[0].backends[0].address: "));
 	assert_non_null(strstr(m.text, "t.yaml:8:47: services[0].backends[0].port: "));
 	assert_int_equal(m.n, 7);
