@@ -160,6 +160,7 @@ struct flow_track {
 	uint8_t scale[DIRS]; /* log2 of the unit of that sender's windows (RFC 7323 2) */
 	uint8_t doubts;      /* how often in a row its silence was none to go by: wall.c, then silence.c */
 	uint16_t modes;      /* of the cures, at its birth: cure_pack() */
+	uint8_t dscp[DIRS];  /* of that sender's SYN, where IP has it: the two low bits, ECN's, are 0 */
 	uint32_t service_slot;
 	uint32_t backend_slot;
 	uint16_t snat_port_be;

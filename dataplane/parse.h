@@ -84,6 +84,16 @@ static inline const struct rte_ipv4_hdr *packet_ip4(const uint8_t *frame, const 
 	return (const void *)(frame + p->l3_off);
 }
 
+/* Type of service, or traffic class. */
+static inline uint8_t packet_tos(const uint8_t *frame, const struct packet *p)
+{
+	const uint8_t *ip = frame + p->l3_off;
+
+	return p->family == 4 ? ip[1] : (uint8_t)(ip[0] << 4 | ip[1] >> 4);
+}
+
+#define TOS_ECN 0x03 /* RFC 3168 5 */
+
 static inline const struct rte_ipv6_hdr *packet_ip6(const uint8_t *frame, const struct packet *p)
 {
 	return (const void *)(frame + p->l3_off);

@@ -236,6 +236,11 @@ static void keep_syn(struct worker *w, const struct item *it)
 	kept->first = first;
 }
 
+static void keep_dscp(struct worker *w, flow_ref ref, enum flow_dir dir, const struct item *it)
+{
+	flow_track(&w->flows, ref)->dscp[dir] = packet_tos(it->frame, &it->p) & ~TOS_ECN;
+}
+
 static void begin_syn(struct worker *w, const struct item *it)
 {
 	struct flow_half *half = flow_half(&w->flows, it->ref);
@@ -244,6 +249,9 @@ static void begin_syn(struct worker *w, const struct item *it)
 	flow_cold(&w->flows, it->ref)->isn = s.seq;
 	half->end = s.end;
 	keep_syn(w, it);
+	keep_dscp(w, it->ref, DIR_UP, it);
+	/* Until the backend says its own. */
+	keep_dscp(w, it->ref, DIR_DOWN, it);
 }
 
 /* `before`: of the SYN that the tuple had before, or NULL. */
@@ -562,6 +570,7 @@ static void take_syn_ack(struct worker *w, const struct item *it, const struct s
 	down->end = s->end;
 	down->ack = s->ack;
 	flow_cold(&w->flows, it->ref)->peer_isn = s->seq;
+	keep_dscp(w, it->ref, DIR_DOWN, it);
 	note_options(w, it, &syn);
 }
 
@@ -678,7 +687,9 @@ static void assist(struct worker *w, struct item *it, const struct segment *s)
 {
 	flow_ref up = flow_ref_other(it->ref);
 
-	if (!segment_send(w, &w->burst, up, s->ack, 0, TCP_RST, MADE_rst_time_wait))
+	/* Beyond the limit its client does the same, a second later. */
+	if (!answer_limits_ends(w->limits, 1, w->now_ns) ||
+	    !segment_send(w, &w->burst, up, s->ack, 0, TCP_RST, MADE_rst_time_wait))
 		return;
 	it->verdict = VERDICT_absorb_time_wait;
 	flow_track(&w->flows, up)->marks |= FLOW_MARK_ASSISTED;

@@ -80,6 +80,8 @@ enum cause {
 	V(shed_stray_limit, SHED, SILENCE, "mid-flow packet of an unknown flow, over the RST limits")                     \
 	V(shed_reset_again, SHED, SILENCE,                                                                                \
 	  "packet of a connection that the gateway just reset: said often enough, or over the RST limits")                \
+	V(shed_backend_rst, SHED, WALL,                                                                                   \
+	  "answer of a backend to a SYN that was withdrawn or the gateway's own, over the RST limits: it comes again")    \
 	V(shed_refused_limit, SHED, GATEWAY, "SYN that could not be served, over the RST limits")                         \
 	V(shed_icmp_limit, SHED, PATH, "answer suppressed by the limits on ICMP that the gateway makes")                  \
 	V(shed_storm_client, SHED, STORM, "new flow beyond its client's cap: UDP, or a SYN over the RST limits")          \
