@@ -85,6 +85,8 @@ static void look(struct worker *w, bool v6)
 		rise(p);
 	while (p->level != PRESSURE_NONE && in_use < p->down[p->level])
 		p->level--;
+	if (p->level == PRESSURE_NONE)
+		p->walking = p->starved = false;
 }
 
 enum pressure_answer pressure_ask(struct worker *w, bool v6, const struct ipaddr *client)
@@ -245,12 +247,10 @@ static void walk(struct worker *w, bool v6)
 		end_walk(w, v6);
 }
 
-/* What it was for is over, or begins. */
+/* For evicting, walk follows walk. */
 static void check_walk(const struct worker *w, struct pressure_pool *p)
 {
-	if (p->level == PRESSURE_NONE)
-		p->walking = p->starved = false;
-	else if (!p->walking && is_evicting(w, p) && w->run_ms >= p->next_ms)
+	if (!p->walking && is_evicting(w, p) && w->run_ms >= p->next_ms)
 		begin_walk(p);
 }
 
@@ -261,9 +261,9 @@ unsigned pressure_run(struct worker *w)
 	for (int v6 = 0; v6 < SET_FAMILIES; v6++) {
 		struct pressure_pool *p = &w->pressure.pools[v6];
 
-		look(w, v6);
-		if (__builtin_expect(p->level == PRESSURE_NONE && !p->walking, 1))
+		if (__builtin_expect(p->level == PRESSURE_NONE && pool_of(w, v6)->in_use < p->up[PRESSURE_SHORT], 1))
 			continue;
+		look(w, v6);
 		check_walk(w, p);
 		if (!p->walking)
 			continue;
