@@ -196,7 +196,6 @@ struct pressure_pool {
 	uint64_t reached[PRESSURE_LEVELS]; /* ever */
 	bool walking;
 	bool starved;    /* the walk waits for the limits on evictions and RSTs */
-	bool rest;       /* the last walk found nothing to end */
 	uint32_t cursor; /* the entry to look at next */
 	uint64_t next_ms;
 	/* How many this walk ends: all above one class, and some of that. */

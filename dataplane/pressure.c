@@ -16,14 +16,15 @@
 #include "silence.h"
 #include "tcp.h"
 
-#define SCAN_PER_LOOP      128 /* entries looked at per loop: 9 us where none is in a cache */
-#define KNOWN_MS           60000
-#define EVICT_IDLE_MS      600000
+#define SCAN_PER_LOOP       128 /* entries looked at per loop: 9 us where none is in a cache */
+#define KNOWN_MS            60000
+#define EVICT_IDLE_MS       600000
 /* Of the whole gateway: no second has more than a thousand. */
-#define EVICTS_PER_S       960
-#define EVICTS_AT_ONCE     40
-#define STARVED_NAP_MS     5
-#define EVICT_WALK_REST_MS 100 /* between walks, where nothing was to be ended */
+#define EVICTS_PER_S        960
+#define EVICTS_AT_ONCE      40
+#define STARVED_NAP_MS      5
+#define REST_MIN_MS         5
+#define REST_ENTRIES_PER_MS 3500 /* between walks: four times as long as one takes */
 
 static const struct {
 	uint32_t up, down; /* percent */
@@ -208,7 +209,6 @@ static void choose_classes(struct worker *w, bool v6)
 		found += p->idle[--p->evict_from];
 	}
 	memset(p->idle, 0, sizeof(p->idle));
-	p->rest = !found;
 }
 
 /* --- walking --- */
@@ -218,11 +218,10 @@ static void end_walk(struct worker *w, bool v6)
 	struct pressure_pool *p = &w->pressure.pools[v6];
 
 	p->walking = false;
-	p->next_ms = w->run_ms;
 	if (!is_evicting(w, p))
 		return;
 	choose_classes(w, v6);
-	p->next_ms += p->rest ? EVICT_WALK_REST_MS : 0;
+	p->next_ms = w->run_ms + REST_MIN_MS + pool_of(w, v6)->capacity / REST_ENTRIES_PER_MS;
 }
 
 static void walk(struct worker *w, bool v6)

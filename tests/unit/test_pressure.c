@@ -108,7 +108,7 @@ static struct sent syn_of(bool v6, unsigned client)
 
 /* --- levels and who is refused --- */
 
-/* D-30: from 95 % on only clients that had a success come in, and nobody in the last 5 % pays for a stranger. */
+/* D-24: from 95 % on only clients that had a success come in, and nobody in the last 5 % pays for a stranger. */
 static void strangers(bool v6, unsigned workers)
 {
 	unsigned next, host = 20000;

@@ -55,7 +55,7 @@ static struct backend_report backend_of(const struct talk *t)
 
 /* --- lives --- */
 
-/* D-31: 30 s until it is answered, five minutes from then on, without a word; either direction refreshes. */
+/* D-28: 30 s until it is answered, five minutes from then on, without a word; either direction refreshes. */
 static void lives(bool v6, unsigned workers)
 {
 	struct talk t;
