@@ -259,7 +259,7 @@ struct racing {
 	_Atomic unsigned looks;
 };
 
-/* Every outcome is noted under service and backend that follow from the address. */
+/* Every outcome is noted under service and backend that follow from the address; every other client connects. */
 static void *write_on(void *arg)
 {
 	struct racing *r = arg;
@@ -268,7 +268,7 @@ static void *write_on(void *arg)
 		uint32_t n = i % 64;
 		struct ipaddr a = ordinary(n);
 
-		note(&r->clients, &a, down, n, n + 1, i);
+		note(&r->clients, &a, n % 2 ? connected : down, n, n + 1, i);
 		seconds_note(&r->seconds, &a, n, down, i / 4096);
 		ended_add(&r->ended, &(struct ended_flow){.client = a, .service_slot = n, .ended_cs = i});
 	}
@@ -301,13 +301,18 @@ static void *read_on(void *arg)
 	for (uint32_t i = 0; !r->stop; i++) {
 		struct ipaddr a = ordinary(i % 64);
 		struct client_record record;
+		struct client_key key;
 		struct record_set set;
 		uint32_t oldest;
 
 		if (record_read(&r->clients, &a, &record, &set) &&
 		    (!ipaddr_equal(&record.addr, &a) || record.outcomes[0].service_slot != i % 64 ||
 		     record.outcomes[0].backend_slot != i % 64 + 1 ||
-		     record.outcomes[0].count != record.counts[OUTCOME_REFUSED]))
+		     record.outcomes[0].count != record.counts[i % 2 ? OUTCOME_CONNECTED : OUTCOME_REFUSED]))
+			abort();
+		/* At any time at all. */
+		key = record_key(&r->clients, &a);
+		if (record_connected_lately(&r->clients, &key, 0, UINT32_MAX - 100) && i % 2 == 0)
 			abort();
 		if (i % 64 == 0) {
 			seconds_read(&r->seconds, __atomic_load_n(&r->seconds.pages[0].second, __ATOMIC_RELAXED),
