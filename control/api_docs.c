@@ -7,6 +7,7 @@
 #include "outcome.h"
 #include "owners.h"
 #include "streak.h"
+#include "tables.h"
 #include "view.h"
 
 #include <assert.h>
@@ -105,6 +106,33 @@ static const struct json_field worker_fields[] = {
 	JSON_FIELD(worker_report, out_of_window), JSON_FIELD(worker_report, damaged),
 	JSON_FIELD(worker_report, wants_denied),
 };
+
+struct table_row {
+	const char *family, *level;
+	uint64_t flows, capacity;
+};
+
+static const struct json_field table_fields[] = {
+	JSON_FIELD(table_row, family),
+	JSON_FIELD(table_row, level),
+	JSON_FIELD(table_row, flows),
+	JSON_FIELD(table_row, capacity),
+};
+
+static json_t *status_tables(const struct api_source *src)
+{
+	struct table_state tables[SET_FAMILIES];
+	json_t *rows = json_array();
+
+	tables_read(src->dp, tables);
+	for (int v6 = 0; v6 < SET_FAMILIES; v6++) {
+		struct table_row row = {table_family_name[v6], table_level_name[tables[v6].level], tables[v6].flows,
+					tables[v6].capacity};
+
+		json_array_append_new(rows, JSON_ROW(table_fields, &row));
+	}
+	return rows;
+}
 
 static json_t *status_workers(const struct api_source *src)
 {
@@ -239,6 +267,7 @@ unsigned api_doc_status(const struct api_source *src, const struct view *view, c
 	};
 
 	*doc = JSON_ROW(status_fields, &row);
+	json_object_set_new(*doc, "tables", status_tables(src));
 	json_object_set_new(*doc, "workers", status_workers(src));
 	json_object_set_new(*doc, "ports", status_ports(src));
 	json_object_set_new(*doc, "gates", status_gates(view));
@@ -310,7 +339,7 @@ unsigned api_doc_services(const struct api_source *src, const struct view *view,
 struct backend_row {
 	const char *id, *services, *life, *breaker;
 	uint32_t weight;
-	uint64_t flows, new_flows, connects, failures, resteered, probes, pinned;
+	uint64_t flows, new_flows, connects, failures, resteered, unfinished, probes, pinned;
 	uint64_t packets_up, packets_down, bytes_up, bytes_down;
 	uint64_t silent_clients, silent_backends;
 	double removed_s;                              /* since no service names it; null: one does */
@@ -329,6 +358,7 @@ static const struct json_field backend_fields[] = {
 	JSON_FIELD(backend_row, connects),
 	JSON_FIELD(backend_row, failures),
 	JSON_FIELD(backend_row, resteered),
+	JSON_FIELD(backend_row, unfinished),
 	JSON_FIELD(backend_row, probes),
 	JSON_FIELD(backend_row, pinned),
 	JSON_FIELD(backend_row, ttl_left),
@@ -362,6 +392,7 @@ json_t *api_backend_json(const struct api_source *src, const struct view_backend
 	row.failures = r.failures;
 	row.breaker = breaker_state_name[r.breaker];
 	row.resteered = r.resteered;
+	row.unfinished = r.unfinished;
 	row.probes = r.probes;
 	row.pinned = api_pinned(b, &r);
 	row.packets_up = r.packets_up;

@@ -106,8 +106,18 @@ static bool slots_suffice(const struct build_input *in, const struct slots *slot
 	return n <= slots_free(slots);
 }
 
+#define DNS_MS 10000
+
+/* What the operator says holds for every port. */
+static uint32_t udp_ms(uint64_t ns, uint32_t auto_ms)
+{
+	return ns ? ns / NS_PER_MS : auto_ms;
+}
+
 static struct policy_timeouts timeouts_of(const struct config_service *svc)
 {
+	uint32_t unreplied_ms = svc->udp_oneshot ? DNS_MS : 30000, replied_ms = svc->udp_oneshot ? DNS_MS : 300000;
+
 	return (struct policy_timeouts){
 		.syn_sent_ms = 15000,
 		.syn_recv_ms = 60000,
@@ -116,9 +126,13 @@ static struct policy_timeouts timeouts_of(const struct config_service *svc)
 		.last_ack_ms = 60000,
 		.time_wait_ms = 60000,
 		.closed_ms = 10000,
-		.udp_unreplied_ms = 30000,
-		.udp_replied_ms = svc->idle_udp_ns / NS_PER_MS,
+		.udp_unreplied_ms = udp_ms(svc->idle_udp_unreplied_ns, unreplied_ms),
+		.udp_replied_ms = udp_ms(svc->idle_udp_ns, replied_ms),
+		.dns_unreplied_ms = udp_ms(svc->idle_udp_unreplied_ns, DNS_MS),
+		.dns_replied_ms = udp_ms(svc->idle_udp_ns, DNS_MS),
 		.probe_ms = svc->idle_probe_ns / NS_PER_MS,
+		.probe_client = svc->idle_probe_side != PROBE_BACKEND,
+		.probe_backend = svc->idle_probe_side != PROBE_CLIENT,
 		.unacked_ms = 300000,
 	};
 }
@@ -170,6 +184,8 @@ struct policy_service *build_service(const struct build_input *in, struct slots 
 	svc->timeouts = timeouts_of(in->service);
 	svc->clamp_mss = in->service->path_clamp == CLAMP_AUTO;
 	svc->reuse = in->service->reuse;
+	svc->udp_oneshot = in->service->udp_oneshot;
+	svc->udp6_zero = in->service->udp6_zero == UDP6_ZERO_ALLOW;
 	svc->breaker_consecutive = in->service->breaker_consecutive;
 	err = storm_build(&svc->storm, in->service);
 	svc->would_differ = in->would_differ;
@@ -251,5 +267,7 @@ struct policy *build_policy(uint64_t number, const struct cure_modes *modes, con
 		.n_services = n_slots,
 		.services = services,
 	};
+	for (uint32_t i = 0; i < n_slots; i++)
+		policy->udp6_zero |= parts[i] && parts[i]->udp6_zero;
 	return policy;
 }

@@ -243,6 +243,7 @@ void config_to_dataplane(const struct config *config, unsigned n_queues, struct 
 	out->idle = config->idle;
 	out->flows_v4 = config->flows;
 	out->flows_v6 = config->flows_ipv6;
+	out->evict_idle = config->evict_idle == EVICT_RST;
 	/* A queue's fill and transmit ring and 1024 frames on their way; the bursts and caches of a worker. */
 	out->n_mbufs = config->packets ? config->packets : 7168 * n_queues + 1024 * config->n_workers;
 	out->n_service_slots = power_of_two(2 * config->n_services, 256, 2 * CONFIG_MAX_SERVICES);
@@ -254,4 +255,5 @@ void config_to_dataplane(const struct config *config, unsigned n_queues, struct 
 	out->n_clients = CLIENTS;
 	out->n_snat = config->n_snat;
 	memcpy(out->snat, config->snat, sizeof(out->snat));
+	out->snat_ports = config->snat_ports;
 }

@@ -49,9 +49,25 @@ struct config_backend {
 	unsigned line, column;
 };
 
+enum config_evict {
+	EVICT_OFF,
+	EVICT_RST,
+};
+
 enum config_source {
 	SOURCE_SNAT,
 	SOURCE_CLIENT,
+};
+
+enum config_probe_side {
+	PROBE_BOTH,
+	PROBE_CLIENT,
+	PROBE_BACKEND,
+};
+
+enum config_udp6_zero {
+	UDP6_ZERO_DROP,
+	UDP6_ZERO_ALLOW,
 };
 
 enum config_clamp {
@@ -66,9 +82,13 @@ struct config_service {
 	struct config_backend *backends;
 	size_t n_backends;
 	enum config_source source;
-	uint64_t idle_tcp_ns, idle_udp_ns;
-	uint64_t drain_ns;      /* 0: off */
-	uint64_t idle_probe_ns; /* 0: off */
+	uint64_t idle_tcp_ns;
+	uint64_t idle_udp_ns, idle_udp_unreplied_ns; /* 0: auto */
+	uint64_t drain_ns;                           /* 0: off */
+	uint64_t idle_probe_ns;                      /* 0: off */
+	enum config_probe_side idle_probe_side;
+	bool udp_oneshot;
+	enum config_udp6_zero udp6_zero;
 	enum config_clamp path_clamp;
 	struct policy_reuse reuse;
 	uint32_t breaker_consecutive;
@@ -100,6 +120,7 @@ struct config {
 	enum idle_policy idle;
 	uint64_t flows;      /* IPv4 flows */
 	uint64_t flows_ipv6; /* IPv6 flows; default an eighth of `flows` */
+	enum config_evict evict_idle;
 	uint64_t memory_bytes;
 	uint32_t routes;  /* cap, per family */
 	uint32_t packets; /* buffers of the packet pool; 0: chosen from ports and queues */
@@ -107,6 +128,7 @@ struct config {
 	unsigned n_ports;
 	struct ipaddr snat[DATAPLANE_MAX_SNAT];
 	unsigned n_snat;
+	struct port_range snat_ports;
 	enum config_on_fail on_death, on_hang;
 	char api_socket[108];
 	char api_http[64]; /* "127.0.0.1:9090", "" = off */

@@ -12,8 +12,6 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Ports of a SNAT address towards one backend (RFC 6056 3.2: all above the well-known ones). */
-#define SNAT_PORTS  64512
 /* Of a rate, in one burst: a bucket that takes longer to fill is none. */
 #define BURST_MAX_S 3600
 
@@ -147,6 +145,11 @@ static void check_gateway(struct config_reader *r, const struct config *config)
 					 "expected another address, this is snat[%u]", j);
 				break;
 			}
+	if (port_range_size(config->snat_ports) < config->n_workers)
+		complain(
+			r, path_of("gateway.snat_ports"),
+			"expected at least %u ports, one for each worker, found %u: give more ports, or list fewer workers",
+			config->n_workers, port_range_size(config->snat_ports));
 	if (config->on_hang == ON_FAIL_PASS && config->on_death == ON_FAIL_DROP)
 		complain(r, path_of("gateway.on_hang"),
 			 "expected drop, as on_death is: the host would drop what a hung gateway passes to it");
@@ -501,7 +504,7 @@ static int check_names_in_all(struct config_reader *r, const struct config *conf
 static void check_snat_ports(struct config_reader *r, const struct config *config, bool v4, uint64_t flows,
 			     const char *key)
 {
-	uint64_t n_backends = 0, n_snat = 0;
+	uint64_t n_backends = 0, n_snat = 0, n_ports = port_range_size(config->snat_ports);
 
 	for (size_t i = 0; i < config->n_services; i++)
 		for (size_t j = 0; j < config->services[i].n_backends; j++) {
@@ -511,9 +514,9 @@ static void check_snat_ports(struct config_reader *r, const struct config *confi
 		}
 	for (unsigned i = 0; i < config->n_snat; i++)
 		n_snat += ipaddr_is_v4(&config->snat[i]) == v4;
-	if (n_snat && n_backends && flows > SNAT_PORTS * n_snat * n_backends)
-		warn(r, path_of("%s", key), "more than SNAT has ports for: %ju addresses x %ju backends x %u ports",
-		     (uintmax_t)n_snat, (uintmax_t)n_backends, SNAT_PORTS);
+	if (n_snat && n_backends && flows > n_ports * n_snat * n_backends)
+		warn(r, path_of("%s", key), "more than SNAT has ports for: %ju addresses x %ju backends x %ju ports",
+		     (uintmax_t)n_snat, (uintmax_t)n_backends, (uintmax_t)n_ports);
 }
 
 void config_check(struct config_reader *r, const struct config *config)

@@ -15,6 +15,10 @@
 
 static const char *const idle_choices[] = {[IDLE_SLEEP] = "sleep", [IDLE_SPIN] = "spin", NULL};
 static const char *const on_fail_choices[] = {[ON_FAIL_DROP] = "drop", [ON_FAIL_PASS] = "pass", NULL};
+static const char *const evict_choices[] = {[EVICT_OFF] = "off", [EVICT_RST] = "rst", NULL};
+static const char *const probe_side_choices[] = {
+	[PROBE_BOTH] = "both", [PROBE_CLIENT] = "client", [PROBE_BACKEND] = "backend", NULL};
+static const char *const udp6_zero_choices[] = {[UDP6_ZERO_DROP] = "drop", [UDP6_ZERO_ALLOW] = "allow", NULL};
 static const char *const mode_choices[] = {
 	[CURE_OFF] = "off", [CURE_SHADOW] = "shadow", [CURE_ENFORCE] = "enforce", NULL};
 static const char *const source_choices[] = {[SOURCE_SNAT] = "snat", [SOURCE_CLIENT] = "client", NULL};
@@ -68,9 +72,13 @@ static const struct config_key gateway_keys[] = {
 	{"idle", TYPE_ENUM, 0, FIELD(config, idle), .choices = idle_choices, .fallback = "sleep",
 	 .help = "what a worker without packets does: sleep in poll(), or spin on a CPU of its own"},
 	{"flows", TYPE_NUMBER, 0, FIELD(config, flows), .min = 1024, .max = 64000000, .fallback = "1000000",
-	 .help = "size of the IPv4 flow table; when it is full, new flows are refused and old ones stay"},
+	 .help = "size of the IPv4 flow table; when it is full, new flows are refused and connections stay"},
 	{"flows_ipv6", TYPE_NUMBER, 0, FIELD(config, flows_ipv6), .min = 1024, .max = 64000000, .zero_word = "auto",
 	 .fallback = "auto", .derived = "an eighth of `flows`", .help = "size of the IPv6 flow table"},
+	{"evict_idle", TYPE_ENUM, 0, FIELD(config, evict_idle), .choices = evict_choices, .fallback = "off",
+	 .help = "what makes room in a flow table that is 95% full, where new flows of clients without a success in the "
+		 "last minute are refused: nothing; or connections on which nobody has said anything for ten minutes end, "
+		 "the idlest first, with RST to both sides, at most 1000 a second"},
 	{"memory", TYPE_SIZE, 0, FIELD(config, memory_bytes), .min = 64ull << 20, .max = 1ull << 40, .fallback = "768M",
 	 .help = "the memory plan may not exceed this; hugepages where they are reserved, plain pages otherwise"},
 	{"routes", TYPE_NUMBER, 0, FIELD(config, routes), .min = 16, .max = 4000000, .fallback = "100k",
@@ -81,6 +89,9 @@ static const struct config_key gateway_keys[] = {
 	 .help = "where packets come and go; one is enough (one-armed)"},
 	{"snat", TYPE_LIST, 0, FIELD(config, snat), .list = &snat_list,
 	 .help = "source addresses towards the upstreams, Spillway's alone: /32 or /128, secondary, preferred_lft 0"},
+	{"snat_ports", TYPE_PORTS, 0, FIELD(config, snat_ports), .min = 1024, .max = 65535, .fallback = "1024-65535",
+	 .help = "their ports that flows may take, each worker an equal share of them; what comes to another port belongs "
+		 "to no flow"},
 	{"on_death", TYPE_ENUM, 0, FIELD(config, on_death), .choices = on_fail_choices, .fallback = "drop",
 	 .help = "packets to listeners while no gateway runs: drop them, so that clients retry, or pass them to the "
 		 "host"},
@@ -164,8 +175,16 @@ static const struct config_key idle_keys[] = {
 	 .help = "an idle connection is asked on both sides whether it is still there after this (+-10%), and a silent "
 		 "side twice more, 10s apart; if it stays silent both get a RST. Shorter than what any firewall or "
 		 "balancer on the way takes to forget a connection"},
-	{"udp", TYPE_DURATION, 0, FIELD(config_service, idle_udp_ns), .min = NS_PER_S, .max = DAY_NS, .fallback = "5m",
-	 .help = "an answered UDP flow ends after this idle time (RFC 4787 REQ-5)"},
+	{"probe_side", TYPE_ENUM, 0, FIELD(config_service, idle_probe_side), .choices = probe_side_choices,
+	 .fallback = "both",
+	 .help = "which side is asked: a client on a battery may be left in peace, and then its silence is not noticed"},
+	{"udp", TYPE_DURATION, 0, FIELD(config_service, idle_udp_ns), .min = NS_PER_S, .max = DAY_NS,
+	 .zero_word = "auto", .fallback = "auto",
+	 .derived = "5m (RFC 4787 REQ-5); 10s to port 53 or with `udp_oneshot`",
+	 .help = "an answered UDP flow ends after this idle time"},
+	{"udp_unreplied", TYPE_DURATION, 0, FIELD(config_service, idle_udp_unreplied_ns), .min = NS_PER_S,
+	 .max = DAY_NS, .zero_word = "auto", .fallback = "auto", .derived = "30s; 10s to port 53 or with `udp_oneshot`",
+	 .help = "one that was not answered yet"},
 };
 
 static const struct config_key path_keys[] = {
@@ -234,6 +253,10 @@ static const struct config_key service_keys[] = {
 	 .zero_word = "off", .fallback = "off",
 	 .help = "flows of a backend that left are ended after this, with RST to both sides; off: they end by themselves"},
 	{"idle", TYPE_MAP, 0, .map = MAP(idle_keys), .help = "idle times"},
+	{"udp_oneshot", TYPE_SWITCH, 0, FIELD(config_service, udp_oneshot), .fallback = "off",
+	 .help = "a UDP flow ends when each of its queries has had a reply: for DNS, not for what sends more than one"},
+	{"udp6_zero", TYPE_ENUM, 0, FIELD(config_service, udp6_zero), .choices = udp6_zero_choices, .fallback = "drop",
+	 .help = "UDP over IPv6 without checksum: drop it (RFC 8200 8.1), or pass it as it is, for tunnels (RFC 6935)"},
 	{"path", TYPE_MAP, 0, .map = MAP(path_keys), .help = "path MTU"},
 	{"reuse", TYPE_MAP, 0, .map = MAP(reuse_keys),
 	 .help = "clients share SNAT ports, and a backend in TIME_WAIT takes only a SYN whose numbers lie ahead: without "

@@ -31,6 +31,7 @@ enum config_type {
 	TYPE_DEVICE,   /* char[] */
 	TYPE_HOSTNAME, /* char[256] */
 	TYPE_PATH,     /* char[] */
+	TYPE_PORTS,    /* struct port_range */
 	CONFIG_TYPES,
 };
 

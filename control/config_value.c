@@ -491,6 +491,27 @@ static int parse_path(const struct config_key *key, const char *text, void *fiel
 	return 0;
 }
 
+static int parse_ports(const struct config_key *key, const char *text, void *field, const char **hint)
+{
+	struct port_range *range = field;
+	uint64_t first, last;
+
+	text = read_digits(text, &first);
+	if (!text || *text != '-')
+		return -EINVAL;
+	text = read_digits(text + 1, &last);
+	if (!text || *text)
+		return -EINVAL;
+	if (first < key->min || last > key->max)
+		return -ERANGE;
+	if (first > last) {
+		*hint = "the lower port stands first";
+		return -EINVAL;
+	}
+	*range = (struct port_range){first, last};
+	return 0;
+}
+
 struct value_type {
 	const char *words; /* in messages */
 	const char *noun;  /* in the example */
@@ -515,6 +536,7 @@ static const struct value_type types[CONFIG_TYPES] = {
 	[TYPE_DEVICE] = {"a netdev, a PCI address or vdev:net_...", "device", parse_device},
 	[TYPE_HOSTNAME] = {"a host name (RFC 1123)", "host name", parse_hostname},
 	[TYPE_PATH] = {"an absolute path", "absolute path", parse_path},
+	[TYPE_PORTS] = {"a range of ports within 1024-65535, such as 20000-29999", "ports", parse_ports},
 };
 
 int config_value_parse(const struct config_key *key, const char *text, void *field, const char **hint)
@@ -530,6 +552,7 @@ int config_value_parse(const struct config_key *key, const char *text, void *fie
 void config_value_format(const struct config_key *key, const void *field, char out[static CONFIG_TEXT_MAX])
 {
 	const struct config_listen *listen = field;
+	const struct port_range *range = field;
 	char text[IPADDR_PORT_STRLEN];
 
 	if (number_types[key->type].write) {
@@ -552,6 +575,9 @@ void config_value_format(const struct config_key *key, const void *field, char o
 	case TYPE_LISTEN:
 		snprintf(out, CONFIG_TEXT_MAX, "%s/%s", ipaddr_port_format(&listen->addr, listen->port_be, text),
 			 listen->proto == PROTO_TCP ? "tcp" : "udp");
+		break;
+	case TYPE_PORTS:
+		snprintf(out, CONFIG_TEXT_MAX, "%u-%u", range->first, range->last);
 		break;
 	default:
 		snprintf(out, CONFIG_TEXT_MAX, "%s", *(const char *)field ? (const char *)field : key->zero_word);

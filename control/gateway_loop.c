@@ -236,6 +236,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 	make_up_for_lost_notes(gw);
 	pulse_tick(&gw->pulse, clock_monotonic_ns());
 	pulse_workers(&gw->pulse, gw->dp, gw->events, observe_now_ns(gw->dp));
+	tables_tick(&gw->tables, gw->dp, gw->events, clock_monotonic_ns());
 	services_reap(gw->services);
 	paths_tick(gw->paths);
 	say_refused(gw);

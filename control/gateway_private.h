@@ -9,6 +9,7 @@
 #include "dataplane.h"
 #include "gateway.h"
 #include "pulse.h"
+#include "tables.h"
 #include "view.h"
 
 #include <event2/event.h>
@@ -47,6 +48,7 @@ struct gateway {
 	struct silence_events *silence_events;
 	struct owners *owners;
 	struct pulse pulse;
+	struct tables tables;
 	int command_fd;
 	int instance_fd;
 	uint64_t started_ns, last_publish_ns;

@@ -6,6 +6,7 @@
 #include "api_docs.h"
 #include "observe.h"
 #include "outcome.h"
+#include "tables.h"
 #include "view.h"
 
 #include <stdio.h>
@@ -131,6 +132,8 @@ static const struct metric backend_metrics[] = {
 	 offsetof(struct backend_sample, report.resteered)},
 	{"spillway_backend_overloads_total", "counter", "SYNs that it did not answer although it was heard meanwhile",
 	 offsetof(struct backend_sample, report.overloads)},
+	{"spillway_backend_unfinished_total", "counter", "handshakes that it answered and the client never completed",
+	 offsetof(struct backend_sample, report.unfinished)},
 	{"spillway_backend_probes_total", "counter", "SYNs of the gateway's own that it was sent while open",
 	 offsetof(struct backend_sample, report.probes)},
 	{"spillway_backend_breaker_state", "gauge", "0 closed, 1 open, 2 half open, 3 ramp",
@@ -292,6 +295,36 @@ static void put_clients(FILE *out, const struct api_source *src)
 		   "clients whose outcomes were forgotten, for want of room", r.forgotten);
 }
 
+static void put_table(FILE *out, const struct table_state tables[SET_FAMILIES], const char *name, const char *help,
+		      size_t offset)
+{
+	put_family(out, name, "gauge", help);
+	for (int v6 = 0; v6 < SET_FAMILIES; v6++)
+		fprintf(out, "%s{family=\"%s\"} %llu\n", name, table_family_name[v6],
+			*(const unsigned long long *)((const char *)&tables[v6] + offset));
+}
+
+static void put_tables(FILE *out, const struct api_source *src)
+{
+	struct table_state tables[SET_FAMILIES];
+
+	tables_read(src->dp, tables);
+	put_table(out, tables, "spillway_flow_table_flows", "flows in the table now",
+		  offsetof(struct table_state, flows));
+	put_table(out, tables, "spillway_flow_table_capacity", "flows that it has room for, all workers together",
+		  offsetof(struct table_state, capacity));
+	put_family(out, "spillway_flow_table_pressure", "gauge",
+		   "of the worker that is pressed most: 0 relaxed, 1 from 90 % on, 2 from 95 % on, 3 full");
+	for (int v6 = 0; v6 < SET_FAMILIES; v6++)
+		fprintf(out, "spillway_flow_table_pressure{family=\"%s\"} %u\n", table_family_name[v6],
+			tables[v6].level);
+	put_family(out, "spillway_flow_table_pressed_total", "counter", "how often a worker's part came to a level");
+	for (int v6 = 0; v6 < SET_FAMILIES; v6++)
+		for (enum pressure_level l = PRESSURE_SHORT; l < PRESSURE_LEVELS; l++)
+			fprintf(out, "spillway_flow_table_pressed_total{family=\"%s\",level=\"%s\"} %llu\n",
+				table_family_name[v6], table_level_name[l], (unsigned long long)tables[v6].reached[l]);
+}
+
 static void put_threads(FILE *out, const struct api_source *src, const struct view *view)
 {
 	put_seconds(out, "spillway_tick_late_p99_seconds", "lateness of decide's ticks in the last minute",
@@ -419,6 +452,7 @@ char *api_metrics(const struct api_source *src, const struct view *view, enum me
 	put_ports(out, src);
 	put_gates(out, view);
 	put_kernel(out, view);
+	put_tables(out, src);
 	put_clients(out, src);
 	put_threads(out, src, view);
 	if (fclose(out) != 0) {

@@ -3,6 +3,7 @@
 #include "lookup.h"
 #include "outcome_worker.h"
 #include "place.h"
+#include "pressure.h"
 #include "select.h"
 #include "stray.h"
 #include "tcp.h"
@@ -52,6 +53,25 @@ enum verdict admit_refuse(struct worker *w, uint32_t service_slot, const struct 
 	return verdict;
 }
 
+/* Asked before anything is taken for it, a place among those that are held included. */
+static enum verdict find_room(struct worker *w, const struct policy_service *svc, const struct item *it)
+{
+	struct ipaddr client = packet_src(it->frame, &it->p);
+	uint32_t service_slot = svc->ref.slot;
+
+	/* A service that is down says so, whether there would be room or not. */
+	if (!svc->sets[it->p.family == 6][it->p.proto == PROTO_UDP].n_backends)
+		return VERDICT_NONE;
+	switch (pressure_ask(w, it->p.family == 6, &client)) {
+	case PRESSURE_ROOM:
+		return VERDICT_NONE;
+	case PRESSURE_STRANGER:
+		return admit_refuse(w, service_slot, it, VERDICT_answer_table_pressed, VERDICT_drop_table_pressed);
+	default:
+		return admit_refuse(w, service_slot, it, VERDICT_answer_table_full, VERDICT_drop_table_full);
+	}
+}
+
 /* Names in shadow: the flow began where the first answer pointed. DNS points elsewhere by now; does it for this flow?
  */
 static void count_would_follow(struct worker *w, const struct policy_service *svc, const struct item *it)
@@ -71,9 +91,13 @@ enum verdict admit_serve(struct worker *w, const struct policy *policy, const st
 	const struct policy_set *set = &svc->sets[it->p.family == 6][it->p.proto == PROTO_UDP];
 	const struct policy_backend *backend;
 	uint32_t slot = svc->ref.slot;
+	enum verdict verdict;
 
 	if (!set->n_backends)
 		return admit_refuse(w, slot, it, VERDICT_answer_service_down, VERDICT_answer_unreachable);
+	verdict = find_room(w, svc, it);
+	if (verdict != VERDICT_NONE)
+		return verdict;
 	backend = wall_choose(w, policy, svc, set, it);
 	if (!backend)
 		return admit_refuse(w, slot, it, VERDICT_answer_wall_open, VERDICT_answer_wall_unreachable);
@@ -105,7 +129,9 @@ static enum verdict first_packet(struct worker *w, const struct policy *policy, 
 	if (storm_absorb(w, it))
 		return VERDICT_absorb_held;
 	count_add(&w->services[svc->ref.slot].attempts, 1);
-	verdict = storm_admit(w, policy, svc, it, &caps);
+	verdict = find_room(w, svc, it);
+	if (verdict == VERDICT_NONE)
+		verdict = storm_admit(w, policy, svc, it, &caps);
 	return verdict == VERDICT_NONE ? admit_serve(w, policy, svc, it, &caps) : verdict;
 }
 

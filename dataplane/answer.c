@@ -19,11 +19,14 @@
  * RFC 9293 3.10.7.1: a segment with ACK gets <SEQ=SEG.ACK><CTL=RST>; one without gets
  * <SEQ=0><ACK=SEG.SEQ+SEG.LEN><CTL=RST,ACK>, which for a SYN is its ISN + 1 (+ data).
  */
-static struct segment_made rst_to(const struct item *it)
+static struct segment_made rst_to(const struct worker *w, const struct item *it)
 {
 	const struct rte_tcp_hdr *to = (const void *)(it->frame + it->p.l4_off);
 	uint32_t len = it->p.payload_len + !!(it->p.tcp_flags & TCP_SYN) + !!(it->p.tcp_flags & TCP_FIN);
 	struct segment_made rst = {.sport_be = to->dst_port, .dport_be = to->src_port};
+
+	if (it->ref != FLOW_REF_NONE)
+		rst.dscp = flow_track(&w->flows, it->ref)->dscp[!flow_ref_dir(it->ref)];
 
 	if (it->p.tcp_flags & TCP_ACK) {
 		rst.seq = ntohl(to->recv_ack);
@@ -35,9 +38,9 @@ static struct segment_made rst_to(const struct item *it)
 	return rst;
 }
 
-static void make_rst(struct item *it)
+static void make_rst(const struct worker *w, struct item *it)
 {
-	struct segment_made rst = rst_to(it);
+	struct segment_made rst = rst_to(w, it);
 	uint8_t *ip = it->frame + it->p.l3_off;
 
 	if (it->p.family == 4) {
@@ -125,9 +128,14 @@ static bool make_icmp(struct item *it, uint16_t mtu)
 /* --- which, whether, where to --- */
 
 /*
- * Ghosts and probes are answered without a limit: only to a backend, only about a SYN of ours, and a RST that it does
- * not get costs it a half-open connection.
+ * To a backend, about a SYN of ours: a RST that it does not get costs it a half-open connection, until it sends its
+ * SYN-ACK again. So these go before refusals, as those to ends of flows do.
  */
+static enum verdict limit_backend(struct worker *w, enum verdict verdict)
+{
+	return answer_limits_ends(w->limits, 1, w->now_ns) ? verdict : VERDICT_shed_backend_rst;
+}
+
 static enum verdict limit(struct worker *w, const struct item *it, const struct ipaddr *to)
 {
 	enum verdict verdict = it->verdict;
@@ -135,7 +143,7 @@ static enum verdict limit(struct worker *w, const struct item *it, const struct 
 	switch (verdict) {
 	case VERDICT_answer_ghost:
 	case VERDICT_answer_probe:
-		return verdict;
+		return limit_backend(w, verdict);
 	case VERDICT_answer_stray_rst:
 		return answer_limits_stray(w->limits, to, w->now_ns) ? verdict : VERDICT_shed_stray_limit;
 	case VERDICT_answer_reset_again:
@@ -163,7 +171,7 @@ static bool make(const struct worker *w, struct item *it)
 	case VERDICT_answer_too_big:
 		return make_icmp(it, it->ref == FLOW_REF_NONE ? 0 : flow_half(&w->flows, it->ref)->mtu);
 	default:
-		make_rst(it);
+		make_rst(w, it);
 		return true;
 	}
 }

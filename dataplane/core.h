@@ -49,6 +49,7 @@ struct burst {
 	unsigned n;
 	enum rx_class class;
 	bool taken_over; /* from another worker: its owner is known to be us */
+	bool udp6_zero;  /* some packet is UDP over IPv6 without checksum, and may be allowed */
 	const struct policy *policy;
 	const struct fib_view *fib;
 	const struct fib_cell *cells; /* of neighbours */
@@ -73,6 +74,7 @@ struct backend_cell {
 	/* The wall's: */
 	uint64_t held; /* tuples that name the slot: nor before this is 0 */
 	uint64_t resteered, overloads, probes;
+	uint64_t unfinished; /* handshakes that it answered and the client did not */
 	uint64_t heard_ms; /* of the dataplane's clock, about: when the backend was heard last; others read it; 0: never
 			    */
 	uint32_t handshake_ms8;          /* EWMA of how long handshakes took, in eighths */
@@ -81,7 +83,7 @@ struct backend_cell {
 	flow_ref lately[BACKEND_LATELY]; /* flows whose SYN was answered lately; 0: none */
 	/* silence.c's */
 	uint64_t dead[DIRS];                        /* flows that ended because that direction's sender was silent */
-	uint64_t idle_survived_ms, idle_lost_ms;    /* levels; 0: none yet */
+	uint32_t idle_survived_ms, idle_lost_ms;    /* levels; 0: none yet */
 	uint64_t alive_ms;                          /* when the backend last spoke; the running clock */
 	uint64_t suspect_idle_ms, suspect_until_ms; /* idle_lost_ms, if the backend speaks until then */
 } __attribute__((aligned(64)));
@@ -185,6 +187,28 @@ struct reaper {
 };
 struct outcomes; /* outcome_worker.h */
 
+/* How full a family's pool is, and the walk over it: pressure.c. */
+#define PRESSURE_CLASSES 32 /* of idle times */
+
+struct pressure_pool {
+	uint32_t up[PRESSURE_LEVELS], down[PRESSURE_LEVELS]; /* entries in use from which on, and under which */
+	enum pressure_level level;
+	uint64_t reached[PRESSURE_LEVELS]; /* ever */
+	bool walking;
+	bool starved;    /* the walk waits for the limits on evictions and RSTs */
+	uint32_t cursor; /* the entry to look at next */
+	uint64_t next_ms;
+	/* How many this walk ends: all above one class, and some of that. */
+	uint32_t evict_want, evict_from, evict_some;
+	uint32_t idle[PRESSURE_CLASSES]; /* what this walk saw of each */
+};
+
+struct pressure {
+	struct pressure_pool pools[SET_FAMILIES];
+	struct gcra_rate evict_rate;
+	struct gcra evicts;
+};
+
 struct worker {
 	/* the packet path's */
 	struct dataplane *dp;
@@ -221,6 +245,7 @@ struct worker {
 	uint64_t published_at_ns;
 
 	struct reaper reaper;
+	struct pressure pressure;
 	struct want_memory wants[WANT_MEMORY];
 	struct path_memory path;
 	uint64_t handover_lost[DATAPLANE_MAX_PORTS]; /* established traffic that found a full ring; others read it */

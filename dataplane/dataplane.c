@@ -88,7 +88,7 @@ static void snat_init(struct dataplane *dp)
 	dp->snat.n = dp->config.n_snat;
 	for (unsigned i = 0; i < dp->snat.n; i++)
 		dp->snat.addr[i] = dp->config.snat[i];
-	snat_partition_init(&dp->partition, dp->config.n_workers);
+	snat_partition_init(&dp->partition, dp->config.snat_ports, dp->config.n_workers);
 }
 
 /* What backends see shall tell nothing of the secret that the tables are keyed with. */

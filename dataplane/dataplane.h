@@ -19,6 +19,18 @@
 #define DATAPLANE_MAX_QUEUES  64 /* per port */
 #define DATAPLANE_MAX_SNAT    64
 
+/* Both are in it; host order. */
+struct port_range {
+	uint16_t first, last;
+};
+
+#define SNAT_PORTS_DEFAULT ((struct port_range){1024, 65535})
+
+static inline uint32_t port_range_size(struct port_range range)
+{
+	return range.last - range.first + 1;
+}
+
 enum idle_policy {
 	IDLE_SLEEP, /* poll() when idle */
 	IDLE_SPIN,
@@ -30,6 +42,7 @@ struct dataplane_config {
 	enum idle_policy idle;
 	uint32_t flows_v4; /* table sizes, all workers together */
 	uint32_t flows_v6;
+	bool evict_idle;    /* connections that idle, rather than refuse new ones: pressure.h */
 	uint32_t n_mbufs;   /* of the one packet pool */
 	uint32_t max_frame; /* longest frame any port may carry, without FCS */
 	uint32_t n_service_slots;
@@ -42,7 +55,8 @@ struct dataplane_config {
 	uint32_t n_clients; /* records of clients, all workers together */
 	struct ipaddr snat[DATAPLANE_MAX_SNAT];
 	unsigned n_snat;
-	uint8_t secret[192]; /* of the keyed hashes; random at start, fixed in tests */
+	struct port_range snat_ports; /* of each of them, one per worker at least; all zero: SNAT_PORTS_DEFAULT */
+	uint8_t secret[192];          /* of the keyed hashes; random at start, fixed in tests */
 	/* Monotonic nanoseconds, never 0; the dataplane has no clock of its own. NULL: CLOCK_MONOTONIC. */
 	uint64_t (*now_ns)(void *arg);
 	void *now_arg;

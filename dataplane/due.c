@@ -14,6 +14,13 @@ static void end_unanswered(struct worker *w, flow_ref up)
 	outcome_flow(w, up, OUTCOME_ATTEMPT(ATTEMPT_unanswered));
 }
 
+/* No failure of the backend's: it answered. */
+static void end_unfinished(struct worker *w, flow_ref up)
+{
+	count_add(&w->backends[flow_track(&w->flows, up)->backend_slot].unfinished, 1);
+	outcome_flow(w, up, OUTCOME_ATTEMPT(ATTEMPT_unfinished));
+}
+
 /* The flow is off the wheel. True: it is over. False: it lives on, with a timeout that lies ahead. */
 static bool is_over(struct worker *w, flow_ref up)
 {
@@ -23,8 +30,13 @@ static bool is_over(struct worker *w, flow_ref up)
 			return false;
 		end_unanswered(w, up);
 		return true;
+	case FLOW_SYN_RECV:
+		end_unfinished(w, up);
+		return true;
 	case FLOW_UDP_UNREPLIED:
-		end_unanswered(w, up);
+		/* Some were. */
+		if (!flow_half(&w->flows, up | DIR_DOWN)->end)
+			end_unanswered(w, up);
 		return true;
 	case FLOW_ESTABLISHED:
 	case FLOW_FIN_WAIT:

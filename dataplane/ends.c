@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "ends.h"
+#include "place.h"
 #include "segment.h"
+#include "silence.h"
 #include "tcp.h"
 
 #define UNDER_WAY_MS 1000 /* what was sent longer ago and not acknowledged was lost behind us */
@@ -36,6 +38,16 @@ unsigned ends_tell(struct worker *w, flow_ref up, enum made kind)
 			untold |= 1 << dir;
 	}
 	return untold;
+}
+
+void ends_end(struct worker *w, flow_ref up, enum made kind)
+{
+	unsigned untold = ends_tell(w, up, kind);
+
+	if (untold)
+		silence_tell_later(w, up, untold);
+	else
+		flow_end(w, up, true);
 }
 
 bool ends_are_idle(const struct worker *w, flow_ref up)

@@ -12,5 +12,8 @@
  */
 unsigned ends_tell(struct worker *w, flow_ref up, enum made kind);
 
+/* The same, and the flow is over; as soon as there is a way, where there was none. */
+void ends_end(struct worker *w, flow_ref up, enum made kind);
+
 /* Nothing that either end sent waits for its acknowledgement: nobody is in the middle of anything. True for UDP. */
 bool ends_are_idle(const struct worker *w, flow_ref up);

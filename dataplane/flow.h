@@ -67,7 +67,7 @@ struct flow_half {
 	/* Of this direction's packets: */
 	uint16_t window_be; /* as last advertised, unscaled */
 	uint32_t last_ms;   /* last one that refreshed the flow */
-	uint32_t end;       /* host order: highest sequence number + length */
+	uint32_t end;       /* host order: highest sequence number + length; UDP: packets while unreplied */
 	uint32_t ack;       /* host order: last acknowledgement */
 	uint32_t tsval;     /* host order: newest timestamp, if `timestamps` */
 	union {
@@ -160,15 +160,21 @@ struct flow_track {
 	uint8_t scale[DIRS]; /* log2 of the unit of that sender's windows (RFC 7323 2) */
 	uint8_t doubts;      /* how often in a row its silence was none to go by: wall.c, then silence.c */
 	uint16_t modes;      /* of the cures, at its birth: cure_pack() */
+	uint8_t dscp[DIRS];  /* of that sender's SYN, where IP has it: the two low bits, ECN's, are 0 */
 	uint32_t service_slot;
 	uint32_t backend_slot;
 	uint16_t snat_port_be;
 	uint8_t snat_index;
 	/* While a SYN waits for its answer (wall.c): */
-	uint8_t wall;                        /* enum wall_flag */
-	uint32_t syn_ms;                     /* CLOCK_MS of the SYN */
+	uint8_t wall; /* enum wall_flag */
+	union {
+		uint32_t syn_ms;   /* CLOCK_MS of the SYN */
+		uint32_t quiet_ms; /* of the running clock: see quiet_packets */
+	};
 	flow_ref waiting_next, waiting_prev; /* DIR_DOWN of others that wait for the same backend; 0: none */
 	uint32_t challenged_ms;              /* when the client was last asked about a SYN; 0: never */
+	/* What had passed when the flow was last probed; while that is all, nobody has said anything since quiet_ms. */
+	uint32_t quiet_packets;
 } __attribute__((aligned(64)));
 
 /* What birth and end need; no established packet reads it. */

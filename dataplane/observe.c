@@ -137,7 +137,8 @@ static uint64_t load(const uint64_t *counter)
 
 static void add_idle_times(const struct backend_cell *c, struct backend_report *out)
 {
-	uint64_t survived_ms = load(&c->idle_survived_ms), lost_ms = load(&c->idle_lost_ms);
+	uint64_t survived_ms = __atomic_load_n(&c->idle_survived_ms, __ATOMIC_RELAXED);
+	uint64_t lost_ms = __atomic_load_n(&c->idle_lost_ms, __ATOMIC_RELAXED);
 
 	if (survived_ms > out->idle_survived_ms)
 		out->idle_survived_ms = survived_ms;
@@ -163,6 +164,7 @@ void observe_backend(const struct dataplane *dp, uint32_t slot, struct backend_r
 		out->failures += load(&c->failures);
 		out->resteered += load(&c->resteered);
 		out->overloads += load(&c->overloads);
+		out->unfinished += load(&c->unfinished);
 		out->probes += load(&c->probes);
 		out->packets_up += load(&c->packets[DIR_UP]);
 		out->packets_down += load(&c->packets[DIR_DOWN]);

@@ -23,6 +23,7 @@ struct dataplane;
 	M(keepalive, "probe of an endpoint of an idle flow")                                                           \
 	M(challenge, "ACK to a client whose SYN came in the middle of its connection")                                 \
 	M(rst_peer_dead, "RST to an endpoint of a flow whose peer, or itself, answered no probe")                      \
+	M(rst_evict, "RST to an endpoint of an idle flow that ended for want of room")                                 \
 	M(rst_later, "RST to an endpoint that there was no way to when its flow ended")                                \
 	M(syn_resteer, "a client's SYN, for another backend than the one that it went to first")                       \
 	M(rst_time_wait, "RST to a backend that still was in TIME_WAIT of an earlier connection of these ports")       \
@@ -53,6 +54,7 @@ extern const char *const made_name[MADE_COUNT];
 	A(rst_untold, SILENCE, "gave up on an end that should have got a RST: there was no way to it for ten seconds") \
 	A(keepalive, SILENCE, "asked an end of an idle connection whether it is still there")                          \
 	A(rst_peer_dead, SILENCE, "ended a connection with a silent end, with RST to both sides")                      \
+	A(evict_idle, SILENCE, "ended a connection that idled for ten minutes or more, for want of room, with RSTs")   \
 	A(put_off, SILENCE, "put off a probe or an end: more than the gateway may send per second")                    \
 	A(refuse_rst, SILENCE, "dropped a RST that its receiver would not take either")                                \
 	A(challenge, SILENCE, "kept a SYN in the middle of a connection from its backend, and asked its client")       \
@@ -144,6 +146,15 @@ unsigned dataplane_n_workers(const struct dataplane *dp);
 uint64_t observe_now_ns(const struct dataplane *dp);
 void observe_ledger(const struct dataplane *dp, unsigned worker, struct ledger *out);
 
+/* How full a worker's pool of flows of a family is: pressure.h says what follows. */
+enum pressure_level {
+	PRESSURE_NONE,
+	PRESSURE_SHORT, /* 90 % */
+	PRESSURE_KNOWN, /* 95 % */
+	PRESSURE_FULL,  /* no entry is free */
+	PRESSURE_LEVELS,
+};
+
 struct worker_report {
 	uint64_t loops;
 	uint64_t bursts;
@@ -157,10 +168,12 @@ struct worker_report {
 	uint64_t wants_denied;   /* neighbours that were not asked for, because too many were */
 	uint32_t flows_v4, flows_v4_max;
 	uint32_t flows_v6, flows_v6_max;
-	uint64_t last_loop_ns; /* monotonic */
-	uint64_t stalled_ns;   /* time in which the worker did not run, ever */
-	uint64_t tuples;       /* ghosts and probes now */
-	uint64_t tuples_cut;   /* of those: gave way to others before their time */
+	uint32_t pressure_v4, pressure_v6;                                 /* enum pressure_level */
+	uint64_t pressed_v4[PRESSURE_LEVELS], pressed_v6[PRESSURE_LEVELS]; /* how often each was reached */
+	uint64_t last_loop_ns;                                             /* monotonic */
+	uint64_t stalled_ns; /* time in which the worker did not run, ever */
+	uint64_t tuples;     /* ghosts and probes now */
+	uint64_t tuples_cut; /* of those: gave way to others before their time */
 };
 
 void observe_worker(const struct dataplane *dp, unsigned worker, struct worker_report *out);
@@ -192,6 +205,7 @@ struct backend_report {
 	uint64_t resteered;       /* of those: given to another backend */
 	uint64_t overloads;       /* SYNs unanswered although the backend was heard meanwhile */
 	uint64_t probes;          /* SYNs of the gateway's own */
+	uint64_t unfinished;      /* handshakes that it answered and the client never completed: no failures of its */
 	uint64_t breaker;         /* enum breaker_state, now */
 	uint64_t streak;          /* the word that it is of: streak.h */
 	uint64_t streak_since_ns; /* when the first SYN of that streak was sent */

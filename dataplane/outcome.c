@@ -150,6 +150,19 @@ bool outcome_attempt_due(struct worker *w, enum cure_mode mode, const struct ipa
 	return due;
 }
 
+bool outcome_connected_lately(const struct worker *w, const struct ipaddr *client, uint32_t within_ms)
+{
+	struct client_key key = record_key(&w->outcomes->clients, client);
+
+	/* The tables are alike; its own first. */
+	for (unsigned i = 0, at = w->index; i < w->dp->config.n_workers; i++) {
+		if (record_connected_lately(&w->dp->workers[at]->outcomes->clients, &key, now_cs(w), within_ms / 10))
+			return true;
+		at = at + 1 == w->dp->config.n_workers ? 0 : at + 1;
+	}
+	return false;
+}
+
 static void add_ended(struct worker *w, flow_ref ref)
 {
 	const struct flow_track *track = flow_track(&w->flows, ref);

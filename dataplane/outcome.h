@@ -26,7 +26,10 @@
 #define ATTEMPT_LIST(A)                                                                                                \
 	A(connected, CONNECTED, NONE, "connected to a backend")                                                        \
 	A(refused_by_backend, REFUSED, WALL, "the backend refused the connection")                                     \
-	A(unanswered, SILENT, WALL, "no answer from the backend until the attempt timed out")
+	A(unanswered, SILENT, WALL, "no answer from the backend until the attempt timed out")                          \
+	A(unfinished, OTHER, NONE,                                                                                     \
+	  "the backend answered, and the client never completed the handshake: it gave up, was never there, or a box " \
+	  "on the way to it swallows answers")
 
 enum attempt {
 #define A(name, class, cause, help) ATTEMPT_##name,
@@ -42,7 +45,7 @@ enum outcome_class {
 	OUTCOME_SILENT,    /* it heard nothing */
 	OUTCOME_RESTEERED, /* another backend took over, and it noticed nothing */
 	OUTCOME_RESET,     /* its connection ended by a RST of the gateway's */
-	OUTCOME_OTHER,     /* neither an attempt's end nor a connection's */
+	OUTCOME_OTHER,     /* neither an attempt's end nor a connection's, or of the client's own making */
 	OUTCOME_CLASSES,
 };
 

@@ -8,6 +8,8 @@
 #include <assert.h>
 #include <errno.h>
 
+#define AHEAD_CS 100
+
 enum record_life {
 	RECORD_NONE,
 	RECORD_PROBATION,
@@ -15,7 +17,7 @@ enum record_life {
 };
 
 static_assert(sizeof(struct record_set) == 64, "one line per set");
-static_assert(sizeof(struct client_record) == 240, "65536 of them and their sets are less than 16 MiB");
+static_assert(sizeof(struct client_record) == 248, "65536 of them and their sets are 16 MiB");
 static_assert(sizeof(struct client_outcome) % 8 == 0 && offsetof(struct client_record, outcomes) % 8 == 0,
 	      "copied by words");
 
@@ -290,6 +292,8 @@ static void write_news(struct record_table *t, const struct client_key *key, int
 	memcpy(&head, r, offsetof(struct client_record, outcomes));
 	head.addr = *addr;
 	head.counts[news->class]++;
+	if (news->class == OUTCOME_CONNECTED)
+		head.connected_cs = now_cs;
 	head.used |= add_outcome(r, news, now_cs);
 	put_head(r, &head);
 	promote(t, key->set, way, now_cs);
@@ -341,6 +345,34 @@ bool record_read(const struct record_table *t, const struct ipaddr *addr, struct
 		found = copy_found(t, &key, set, out);
 	} while (seq_read_again(&t->sets[key.set].seq, begin));
 	return found;
+}
+
+static bool find_head(const struct record_table *t, const struct client_key *key, struct client_record *head)
+{
+	const struct record_set *set = &t->sets[key->set];
+
+	for (int way = 0; way < RECORD_WAYS; way++) {
+		if (__atomic_load_n(&set->tags[way], __ATOMIC_RELAXED) != key->tag ||
+		    __atomic_load_n(&set->lives[way], __ATOMIC_RELAXED) == RECORD_NONE)
+			continue;
+		observe_load_words(head, record_at(t, key->set, way), offsetof(struct client_record, outcomes));
+		if (is_of(head, key))
+			return true;
+	}
+	return false;
+}
+
+bool record_connected_lately(const struct record_table *t, const struct client_key *key, uint32_t now_cs,
+			     uint32_t within_cs)
+{
+	const uint32_t *seq = &t->sets[key->set].seq;
+	struct client_record head;
+	uint32_t begin;
+
+	if (!seq_read_try(seq, &begin) || !find_head(t, key, &head) || seq_read_again(seq, begin))
+		return false;
+	/* By the clock of another worker, which may be a bit ahead. */
+	return head.counts[OUTCOME_CONNECTED] && now_cs - head.connected_cs + AHEAD_CS <= within_cs + AHEAD_CS;
 }
 
 bool record_read_at(const struct record_table *t, uint32_t place, struct client_record *out)

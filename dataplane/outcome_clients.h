@@ -35,7 +35,9 @@ struct client_record {
 	struct ipaddr addr;
 	uint32_t counts[OUTCOME_CLASSES];
 	uint32_t since_cs;
-	uint32_t used; /* bit per outcome: a new record leaves the lines of the others alone */
+	uint32_t used;         /* bit per outcome: a new record leaves the lines of the others alone */
+	uint32_t connected_cs; /* the last time, if it ever has */
+	uint32_t unused;
 	struct client_outcome outcomes[OUTCOME_KINDS_KEPT];
 };
 
@@ -88,5 +90,11 @@ void record_note(struct record_table *t, const struct client_key *key, const str
 /* Anyone's: copies. False: there is no record; `set` is filled in either case. */
 bool record_read(const struct record_table *t, const struct ipaddr *addr, struct client_record *out,
 		 struct record_set *set);
+/*
+ * True: within that time one of the client's connections was made, or one of its queries answered. Also of another
+ * worker's table: waits for nobody, so that a set that is being written says false.
+ */
+bool record_connected_lately(const struct record_table *t, const struct client_key *key, uint32_t now_cs,
+			     uint32_t within_cs);
 bool record_read_at(const struct record_table *t, uint32_t place, struct client_record *out);
 uint32_t record_places(const struct record_table *t);

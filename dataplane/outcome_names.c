@@ -61,6 +61,7 @@ static enum outcome_class class_of_action(enum action a)
 		return OUTCOME_SILENT;
 	case ACTION_rst_idle:
 	case ACTION_rst_peer_dead:
+	case ACTION_evict_idle:
 	case ACTION_rst_stop:
 	case ACTION_drain_rst:
 		return OUTCOME_RESET;

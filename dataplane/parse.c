@@ -89,7 +89,7 @@ static inline enum verdict parse_udp(const uint8_t *frame, uint32_t l4_off, uint
 	/* The length is the datagram's, and in a first fragment most of it is yet to come. */
 	if (unlikely(length < sizeof(*udp) || (length > room && !fragment)))
 		return VERDICT_drop_l4_header;
-	if (unlikely(p->family == 6 && udp->dgram_cksum == 0 && !fragment))
+	if (unlikely(p->family == 6 && udp->dgram_cksum == 0 && !fragment && !(p->flags & PACKET_UDP6_ZERO)))
 		return VERDICT_drop_udp6_zero_checksum;
 	p->kind = PACKET_UDP;
 	p->sport_be = udp->src_port;
@@ -421,21 +421,31 @@ static __rte_noinline enum verdict parse_tagged(const uint8_t *frame, uint32_t l
 	/* Without an identifier it is a priority alone (IEEE 802.1Q 6.9), and the answer may go without. */
 	if (vlan->vlan_tci & htobe16(VLAN_ID_MASK))
 		return VERDICT_drop_vlan;
-	p->flags = PACKET_VLAN;
+	p->flags |= PACKET_VLAN;
 	return parse_l3(frame, len, RTE_ETHER_HDR_LEN + sizeof(*vlan), vlan->eth_proto, p);
 }
 
-enum verdict parse(const uint8_t *frame, uint32_t len, struct packet *p)
+static __rte_always_inline enum verdict parse_frame(const uint8_t *frame, uint32_t len, uint8_t flags, struct packet *p)
 {
 	uint16_t type_be;
 
-	*p = (struct packet){0};
+	*p = (struct packet){.flags = flags};
 	if (unlikely(len < RTE_ETHER_HDR_LEN))
 		return VERDICT_drop_truncated;
 	memcpy(&type_be, frame + offsetof(struct rte_ether_hdr, ether_type), sizeof(type_be));
 	if (unlikely(type_be == htobe16(RTE_ETHER_TYPE_VLAN) || type_be == htobe16(RTE_ETHER_TYPE_QINQ)))
 		return parse_tagged(frame, len, p);
 	return parse_l3(frame, len, RTE_ETHER_HDR_LEN, type_be, p);
+}
+
+enum verdict parse(const uint8_t *frame, uint32_t len, struct packet *p)
+{
+	return parse_frame(frame, len, 0, p);
+}
+
+enum verdict parse_udp6_zero(const uint8_t *frame, uint32_t len, struct packet *p)
+{
+	return parse_frame(frame, len, PACKET_UDP6_ZERO, p);
 }
 
 bool packet_tcp_is_right(const uint8_t *frame, const struct packet *p)

@@ -24,11 +24,12 @@ enum packet_kind {
 
 /* In `flags` of struct packet. */
 enum packet_flag {
-	PACKET_FRAGMENT = 1 << 0, /* any fragment; with a kind other than PACKET_FRAGMENT_LATER the first one */
-	PACKET_VLAN = 1 << 1,     /* a tag, of a priority alone */
-	PACKET_OPTIONS = 1 << 2,  /* IPv4 options or IPv6 extension headers */
-	PACKET_DF = 1 << 3,       /* IPv4 "don't fragment" */
-	PACKET_TRAILER = 1 << 4,  /* more hangs behind it in the frame than Ethernet's padding */
+	PACKET_FRAGMENT = 1 << 0,  /* any fragment; with a kind other than PACKET_FRAGMENT_LATER the first one */
+	PACKET_VLAN = 1 << 1,      /* a tag, of a priority alone */
+	PACKET_OPTIONS = 1 << 2,   /* IPv4 options or IPv6 extension headers */
+	PACKET_DF = 1 << 3,        /* IPv4 "don't fragment" */
+	PACKET_TRAILER = 1 << 4,   /* more hangs behind it in the frame than Ethernet's padding */
+	PACKET_UDP6_ZERO = 1 << 5, /* UDP over IPv6 may come without checksum: parse_udp6_zero() */
 };
 
 enum tcp_flag {
@@ -69,6 +70,8 @@ struct packet {
  * receiver drops it), TTL, destination.
  */
 enum verdict parse(const uint8_t *frame, uint32_t len, struct packet *p);
+/* The same for what that refused as UDP without checksum over IPv6 alone: it passes, with PACKET_UDP6_ZERO. */
+enum verdict parse_udp6_zero(const uint8_t *frame, uint32_t len, struct packet *p);
 
 /*
  * Of a TCP packet that was parsed. False: its checksum is wrong. Then it may be translated, and stays wrong, so that
@@ -80,6 +83,16 @@ static inline const struct rte_ipv4_hdr *packet_ip4(const uint8_t *frame, const 
 {
 	return (const void *)(frame + p->l3_off);
 }
+
+/* Type of service, or traffic class. */
+static inline uint8_t packet_tos(const uint8_t *frame, const struct packet *p)
+{
+	const uint8_t *ip = frame + p->l3_off;
+
+	return p->family == 4 ? ip[1] : (uint8_t)(ip[0] << 4 | ip[1] >> 4);
+}
+
+#define TOS_ECN 0x03 /* RFC 3168 5 */
 
 static inline const struct rte_ipv6_hdr *packet_ip6(const uint8_t *frame, const struct packet *p)
 {

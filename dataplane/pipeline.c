@@ -13,6 +13,7 @@
 #include "steer.h"
 #include "tcp.h"
 #include "tx.h"
+#include "udp.h"
 
 #include <rte_mbuf.h>
 
@@ -20,14 +21,18 @@
 
 /* --- parse --- */
 
-static inline void parse_item(const struct worker *w, struct item *it)
+static inline void parse_item(const struct worker *w, struct burst *b, struct item *it)
 {
 	it->frame = rte_pktmbuf_mtod(it->m, uint8_t *);
 	it->ref = FLOW_REF_NONE;
 	it->hash = 0;
 	it->verdict = parse(it->frame, it->m->data_len, &it->p);
-	if (it->verdict != VERDICT_NONE)
-		return;
+	if (it->verdict != VERDICT_NONE) {
+		if (it->verdict != VERDICT_drop_udp6_zero_checksum || !b->policy->udp6_zero)
+			return;
+		it->verdict = udp_parse_zero(it);
+		b->udp6_zero = true;
+	}
 	if (it->p.flags & PACKET_FRAGMENT)
 		it->verdict = VERDICT_drop_fragment;
 	if (it->verdict != VERDICT_NONE || it->p.kind > PACKET_UDP)
@@ -49,7 +54,7 @@ static void parse_burst(const struct worker *w, struct burst *b)
 	unsigned half = b->n < PREFETCH_AHEAD ? b->n : PREFETCH_AHEAD;
 
 	for (unsigned i = 0; i < b->n; i++) {
-		parse_item(w, &b->items[i]);
+		parse_item(w, b, &b->items[i]);
 		if (i >= half)
 			find_candidate(w, &b->items[i - half]);
 	}
@@ -97,11 +102,8 @@ static void track_udp(struct worker *w, const struct item *it, const struct poli
 	struct flow_half *half = flow_half(&w->flows, it->ref);
 
 	half->last_ms = w->run_ms;
-	if (half->state == FLOW_UDP_UNREPLIED && flow_ref_dir(it->ref) == DIR_DOWN) {
-		count_add(&w->backends[flow_track(&w->flows, it->ref)->backend_slot].connects, 1);
-		flow_set_state(w, it->ref, FLOW_UDP_REPLIED, policy);
-		outcome_flow(w, it->ref, OUTCOME_ATTEMPT(ATTEMPT_connected));
-	}
+	if (__builtin_expect(half->state == FLOW_UDP_UNREPLIED, 0))
+		udp_track_unreplied(w, it, policy);
 }
 
 static void track_burst(struct worker *w, struct burst *b)
@@ -205,10 +207,13 @@ void pipeline_run(struct worker *w)
 		w->ledger.taken_over += b->n;
 	else
 		w->ledger.rx += b->n;
+	b->udp6_zero = false;
 	STAGE(parse, parse_burst(w, b), b->n);
 	if (w->dp->config.n_workers > 1 && !b->taken_over)
 		STAGE(steer, steer_burst(w, b), b->n);
 	STAGE(flow, first = flow_burst(w, b), b->n);
+	if (__builtin_expect(b->udp6_zero, 0))
+		udp_judge_zero(w, b);
 	if (first)
 		STAGE(admit, admit_burst(w, b), b->n);
 	pipeline_finish(w);

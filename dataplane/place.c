@@ -2,6 +2,8 @@
 #include "place.h"
 #include "note.h"
 #include "outcome_worker.h"
+#include "pressure.h"
+#include "udp.h"
 #include "wall.h"
 
 struct flow_key4 place_down4(const struct worker *w, const struct policy_backend *backend, unsigned snat,
@@ -86,7 +88,9 @@ static void begin(struct worker *w, const struct item *it, const struct policy *
 	flow_half(&w->flows, flow_ref_other(it->ref))->last_ms = w->run_ms;
 	flow_cold(&w->flows, it->ref)->born_ms = w->now_ns / 1000000;
 	flow_put_state(&w->flows, it->ref, it->p.proto == PROTO_TCP ? FLOW_SYN_SENT : FLOW_UDP_UNREPLIED);
-	track->timeout_ms = it->p.proto == PROTO_TCP ? svc->timeouts.syn_sent_ms : svc->timeouts.udp_unreplied_ms;
+	track->timeout_ms = it->p.proto == PROTO_TCP ? pressure_timeout_ms(w, it->p.family == 6, FLOW_SYN_SENT,
+									   svc->timeouts.syn_sent_ms)
+						     : udp_timeout_ms(w, it->ref, FLOW_UDP_UNREPLIED, &svc->timeouts);
 	if (it->p.proto == PROTO_TCP && policy->modes.of[CURE_WALL] != CURE_OFF)
 		wall_begin(w, it);
 	wheel_add(&w->wheel, &w->flows, it->ref, w->run_ms);

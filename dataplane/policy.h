@@ -57,8 +57,11 @@ struct policy_timeouts {
 	uint32_t closed_ms;
 	uint32_t udp_unreplied_ms;
 	uint32_t udp_replied_ms;
-	uint32_t probe_ms;   /* idle time after which both ends are asked; 0: never */
-	uint32_t unacked_ms; /* silence after which data will not be acknowledged any more */
+	uint32_t dns_unreplied_ms; /* the same of UDP to port 53 */
+	uint32_t dns_replied_ms;
+	uint32_t probe_ms;                /* idle time after which both ends are asked; 0: never */
+	bool probe_client, probe_backend; /* whether that end is asked */
+	uint32_t unacked_ms;              /* silence after which data will not be acknowledged any more */
 };
 
 /* Caps on new flows, in the order in which they are tested. */
@@ -90,6 +93,8 @@ struct policy_service {
 	struct policy_timeouts timeouts;
 	bool clamp_mss; /* to what its connections' paths carry */
 	struct policy_reuse reuse;
+	bool udp_oneshot;             /* a UDP flow ends when each query has its reply */
+	bool udp6_zero;               /* UDP over IPv6 may come without checksum (RFC 6935) */
 	uint32_t breaker_consecutive; /* connect failures in a row that open a backend's breaker */
 	struct policy_storm storm;
 	struct policy_set sets[SET_FAMILIES][SET_PROTOS];
@@ -112,6 +117,7 @@ struct policy {
 	uint64_t number; /* 1, 2, 3 …: bursts are stamped with it */
 	struct cure_modes modes;
 	const struct listener_table *listeners;
+	bool udp6_zero;                               /* of any service */
 	uint32_t n_services;                          /* slots, not services in use */
 	const struct policy_service *const *services; /* by slot; NULL: free */
 };

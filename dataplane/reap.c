@@ -12,7 +12,6 @@
 #include "outcome_worker.h"
 #include "pipeline.h"
 #include "place.h"
-#include "silence.h"
 #include "steer.h"
 
 #include <errno.h>
@@ -224,16 +223,10 @@ static void count_would(struct worker *w, flow_ref up, enum action action)
 /* Both ends hear of it, at once or later. False: not now, as there were too many RSTs. */
 static bool end_tcp(struct worker *w, flow_ref up, const struct kind *kind)
 {
-	unsigned untold;
-
 	if (!answer_limits_ends(w->limits, DIRS, w->now_ns))
 		return false;
 	outcome_action_due_at(w, up, CURE_ENFORCE, kind->action, flow_track(&w->flows, up)->backend_slot);
-	untold = ends_tell(w, up, kind->made);
-	if (untold)
-		silence_tell_later(w, up, untold);
-	else
-		flow_end(w, up, true);
+	ends_end(w, up, kind->made);
 	return true;
 }
 

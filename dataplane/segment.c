@@ -42,6 +42,7 @@ uint16_t segment_write4(void *at, uint32_t src_be, uint32_t dst_be, const struct
 
 	*ip = (struct rte_ipv4_hdr){
 		.version_ihl = RTE_IPV4_VHL_DEF,
+		.type_of_service = s->dscp,
 		.total_length = htons(sizeof(*ip) + tcp_len(s)),
 		.fragment_offset = htons(RTE_IPV4_HDR_DF_FLAG),
 		.time_to_live = MADE_TTL,
@@ -61,7 +62,7 @@ uint16_t segment_write6(void *at, const uint8_t src[16], const uint8_t dst[16], 
 	struct rte_tcp_hdr *tcp = (void *)(ip + 1);
 
 	*ip = (struct rte_ipv6_hdr){
-		.vtc_flow = htonl(6u << 28),
+		.vtc_flow = htonl(6u << 28 | (uint32_t)s->dscp << 20),
 		.payload_len = htons(tcp_len(s)),
 		.proto = PROTO_TCP,
 		.hop_limits = MADE_TTL,
@@ -112,6 +113,7 @@ bool segment_send_made(struct worker *w, const struct burst *b, flow_ref ref, st
 		return false;
 	it.frame = rte_pktmbuf_mtod(it.m, uint8_t *);
 	shift_numbers(flow_half(&w->flows, ref), ref, s);
+	s->dscp = flow_track(&w->flows, ref)->dscp[flow_ref_dir(ref)];
 	len = write_for(w, ref, it.frame + RTE_ETHER_HDR_LEN, s);
 	((struct rte_ether_hdr *)it.frame)->ether_type =
 		htons(flow_ref_is_v6(ref) ? RTE_ETHER_TYPE_IPV6 : RTE_ETHER_TYPE_IPV4);

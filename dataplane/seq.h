@@ -32,6 +32,13 @@ static inline uint32_t seq_read_begin(const uint32_t *seq)
 	return now;
 }
 
+/* False: a writer is at it. */
+static inline bool seq_read_try(const uint32_t *seq, uint32_t *begin)
+{
+	*begin = __atomic_load_n(seq, __ATOMIC_ACQUIRE);
+	return !(*begin & 1);
+}
+
 /* True: what was copied since is not to be used. */
 static inline bool seq_read_again(const uint32_t *seq, uint32_t begin)
 {

@@ -21,6 +21,7 @@
 #define TELL_FOR_MS    10000 /* an end that there is no way to, that its connection is over */
 #define LATE_MAX_MS    1000  /* a look that came late brings the next one forward, by this at most */
 #define PUT_OFF_MIN_MS 128
+#define BOTH_DIRS      (1 << DIR_UP | 1 << DIR_DOWN)
 #define PUT_OFF_MAX_MS 5000
 
 int silence_init(struct silence_pace *s, unsigned n_workers)
@@ -94,6 +95,12 @@ static void rearm(struct worker *w, flow_ref up, struct flow_track *track, const
 static bool is_unacknowledged(const struct worker *w, flow_ref up)
 {
 	return tcp_has_unacknowledged(w, up | DIR_UP) || tcp_has_unacknowledged(w, up | DIR_DOWN);
+}
+
+/* Bit per direction whose sender is probed. */
+static unsigned asked_dirs(const struct policy_timeouts *t)
+{
+	return t->probe_client << DIR_UP | t->probe_backend << DIR_DOWN;
 }
 
 static bool is_last_ask(const struct flow_track *track)
@@ -288,6 +295,36 @@ static void peer_dead(struct worker *w, flow_ref up, struct flow_track *track, u
 	end(w, up, track, MADE_rst_peer_dead);
 }
 
+/* --- quiet --- */
+
+/* Of both directions, ever: answers to probes end here, and are not among them. */
+static uint32_t packets_passed(const struct worker *w, flow_ref up)
+{
+	const struct flow_cold *cold = flow_cold(&w->flows, up);
+
+	return cold->packets[DIR_UP] + cold->packets[DIR_DOWN] + flow_half(&w->flows, up | DIR_UP)->packets +
+	       flow_half(&w->flows, up | DIR_DOWN)->packets;
+}
+
+static void note_quiet(struct worker *w, flow_ref up, struct flow_track *track)
+{
+	uint32_t n = packets_passed(w, up);
+
+	if (track->quiet_packets == n)
+		return;
+	track->quiet_packets = n;
+	track->quiet_ms = (uint32_t)w->run_ms - flow_idle_ms(&w->flows, up, w->run_ms);
+}
+
+uint32_t silence_quiet_ms(const struct worker *w, flow_ref up)
+{
+	const struct flow_track *track = flow_track(&w->flows, up);
+
+	if (track->quiet_packets && track->quiet_packets == packets_passed(w, up))
+		return (uint32_t)w->run_ms - track->quiet_ms;
+	return flow_idle_ms(&w->flows, up, w->run_ms);
+}
+
 /* --- probing --- */
 
 /* What the sender of `side` is sure to have had: what it acknowledged, unless that was forged and never sent. */
@@ -331,21 +368,35 @@ static bool may_probe(struct worker *w, flow_ref up, struct flow_track *track)
 	return false;
 }
 
-static void begin_probing(struct worker *w, flow_ref up, struct flow_track *track)
+/* Asked in the name of the other side, on that one's way. */
+static bool can_ask(struct worker *w, flow_ref up, unsigned dirs)
+{
+	return (!(dirs >> DIR_UP & 1) || has_way(w, up | DIR_DOWN)) &&
+	       (!(dirs >> DIR_DOWN & 1) || has_way(w, up | DIR_UP));
+}
+
+static bool ask_each(struct worker *w, flow_ref up, unsigned dirs)
+{
+	return (!(dirs >> DIR_UP & 1) || ask(w, up | DIR_UP)) && (!(dirs >> DIR_DOWN & 1) || ask(w, up | DIR_DOWN));
+}
+
+/* `dirs`: bit per direction whose sender is asked. */
+static void begin_probing(struct worker *w, flow_ref up, struct flow_track *track, unsigned dirs)
 {
 	/* Who cannot be asked is not silent. */
-	if (!has_way(w, up | DIR_UP) || !has_way(w, up | DIR_DOWN)) {
+	if (!can_ask(w, up, dirs)) {
 		look_in(w, track, LOOK_LATER, NO_WAY_MS);
 		return;
 	}
 	if (!may_probe(w, up, track))
 		return;
+	note_quiet(w, up, track);
 	flow_half(&w->flows, up | DIR_UP)->probes = 0;
 	flow_half(&w->flows, up | DIR_DOWN)->probes = 0;
 	track->doubts = 0;
 	track->asked_ms = w->run_ms;
 	/* Where it is asked more often than every ten seconds, answers are looked for sooner, and silence is not. */
-	if (ask(w, up | DIR_UP) && ask(w, up | DIR_DOWN))
+	if (ask_each(w, up, dirs))
 		look_in(w, track, LOOK_ANSWERS, RTE_MIN(track->timeout_ms, (uint32_t)PROBE_EVERY_MS));
 	else
 		look_in(w, track, LOOK_LATER, NO_WAY_MS);
@@ -441,7 +492,7 @@ static void hear_out(struct worker *w, flow_ref up, struct flow_track *track, co
 	unsigned silent = owing(w, up, 1), dead = owing(w, up, PROBES);
 	uint32_t waited_ms = (uint32_t)w->run_ms - track->asked_ms;
 
-	if (!(silent >> DIR_DOWN & 1))
+	if (!(silent >> DIR_DOWN & 1) && (t->probe_backend || is_last_ask(track)))
 		note_survived(&w->backends[track->backend_slot], track->timeout_ms);
 	if (!silent)
 		rearm(w, up, track, t);
@@ -468,13 +519,13 @@ static void wait_for_sender(struct worker *w, flow_ref up, struct flow_track *tr
 		return;
 	}
 	track->marks |= FLOW_MARK_LAST_ASK;
-	begin_probing(w, up, track);
+	begin_probing(w, up, track, BOTH_DIRS);
 }
 
-static void probe(struct worker *w, flow_ref up, struct flow_track *track)
+static void probe(struct worker *w, flow_ref up, struct flow_track *track, unsigned dirs)
 {
 	track->marks &= ~FLOW_MARK_LAST_ASK;
-	begin_probing(w, up, track);
+	begin_probing(w, up, track, dirs);
 }
 
 static void enforce(struct worker *w, flow_ref up, struct flow_track *track, const struct policy_timeouts *t)
@@ -488,7 +539,7 @@ static void enforce(struct worker *w, flow_ref up, struct flow_track *track, con
 	else if (is_unacknowledged(w, up))
 		wait_for_sender(w, up, track, idle_ms, t->unacked_ms);
 	else
-		probe(w, up, track);
+		probe(w, up, track, asked_dirs(t));
 }
 
 /* `ago_ms`: since the last ask would have begun. Nobody answers: data is not acknowledged for so long by the dead. */
@@ -522,8 +573,9 @@ static bool shadow(struct worker *w, flow_ref up, struct flow_track *track, cons
 	if (idle_ms < track->timeout_ms) {
 		track->look = LOOK_IDLE;
 	} else if (!unacked) {
-		outcome_action_due(w, up, ACTION_keepalive);
-		outcome_action_due(w, up, ACTION_keepalive);
+		for (enum flow_dir dir = DIR_UP; dir < DIRS; dir++)
+			if (asked_dirs(t) >> dir & 1)
+				outcome_action_due(w, up, ACTION_keepalive);
 		look_in(w, track, LOOK_LATER, RTE_MIN(interval_ms(w, up, t->probe_ms), plain_ms - idle_ms));
 	} else if (idle_ms < t->unacked_ms) {
 		look_in(w, track, LOOK_LATER, RTE_MIN(t->unacked_ms, plain_ms) - idle_ms);

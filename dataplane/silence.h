@@ -39,6 +39,9 @@ bool silence_is_told(struct worker *w, flow_ref up);
  */
 void silence_tell_later(struct worker *w, flow_ref up, unsigned untold);
 
+/* For how long neither end has said anything but that it is still there. */
+uint32_t silence_quiet_ms(const struct worker *w, flow_ref up);
+
 /*
  * A packet, within the window, of a side that has probes to answer. VERDICT_NONE, or that it ends here: then it is
  * nothing but the answer, and says nothing to the other side.

@@ -8,44 +8,71 @@
 
 #define WAKE_BUDGET 64 /* ports that have rested enough, per loop */
 
-void snat_partition_init(struct snat_partition *p, unsigned n_workers)
+void snat_partition_init(struct snat_partition *p, struct port_range range, unsigned n_workers)
 {
-	p->owner[0] = 0;
-	for (unsigned b = 1; b < SNAT_BLOCKS; b++)
-		p->owner[b] = (b - 1) % n_workers;
+	if (!range.last)
+		range = SNAT_PORTS_DEFAULT;
+	*p = (struct snat_partition){.first = range.first, .n_ports = port_range_size(range)};
+	assert(p->n_ports >= n_workers);
+	while ((p->n_ports - 1) >> p->shift >= SNAT_BLOCKS)
+		p->shift++;
+	p->n_blocks = ((p->n_ports - 1) >> p->shift) + 1;
+	for (unsigned b = 0; b < p->n_blocks; b++)
+		p->owner[b] = b % n_workers;
 }
 
-static uint32_t ports_per_worker_max(unsigned n_workers)
+/* Only the last block of the range may have less than the others. */
+static uint32_t block_ports(const struct snat_partition *p, unsigned block)
 {
-	return (SNAT_BLOCKS - 1 + n_workers - 1) / n_workers * SNAT_BLOCK_PORTS;
+	return block + 1 < p->n_blocks ? 1u << p->shift : p->n_ports - ((uint32_t)block << p->shift);
 }
 
-uint64_t snat_pool_bytes(uint32_t n_pairs, unsigned n_workers)
+static uint32_t map_words(uint32_t n_ports)
 {
-	return n_pairs * (sizeof(struct snat_pair) + ports_per_worker_max(n_workers) / 8) +
+	return (n_ports + 63) / 64;
+}
+
+/* Of the worker that has most. */
+uint64_t snat_pool_bytes(const struct dataplane_config *config)
+{
+	struct snat_partition p;
+	uint32_t n_blocks;
+
+	snat_partition_init(&p, config->snat_ports, config->n_workers);
+	n_blocks = (p.n_blocks + config->n_workers - 1) / config->n_workers;
+	return config->n_snat_pairs * (sizeof(struct snat_pair) + 8ull * map_words(n_blocks << p.shift)) +
 	       SNAT_RESTS_MAX * sizeof(struct snat_rest);
+}
+
+static void take_blocks(struct snat_pool *pool, unsigned worker)
+{
+	const struct snat_partition *p = pool->partition;
+	unsigned n = 0;
+
+	for (unsigned b = 0; b < p->n_blocks; b++) {
+		if (p->owner[b] != worker)
+			continue;
+		pool->place[b] = n;
+		pool->blocks[n++] = p->first + (b << p->shift);
+		pool->n_ports += block_ports(p, b);
+	}
+	pool->n_words = map_words(pool->n_ports);
 }
 
 int snat_pool_init(struct snat_pool *pool, const struct snat_partition *partition, unsigned worker, uint32_t n_pairs,
 		   const uint8_t *secret)
 {
-	uint32_t n_blocks = 0, words;
-
-	*pool = (struct snat_pool){.n_pairs = n_pairs, .secret = secret};
-	for (unsigned b = 1; b < SNAT_BLOCKS; b++)
-		if (partition->owner[b] == worker)
-			pool->blocks[n_blocks++] = b * SNAT_BLOCK_PORTS;
-	pool->n_ports = n_blocks * SNAT_BLOCK_PORTS;
-	words = pool->n_ports / 64;
+	*pool = (struct snat_pool){.partition = partition, .worker = worker, .n_pairs = n_pairs, .secret = secret};
+	take_blocks(pool, worker);
 	pool->pairs = memory_alloc(n_pairs * sizeof(*pool->pairs));
-	pool->maps = memory_alloc((size_t)n_pairs * words * sizeof(*pool->maps));
+	pool->maps = memory_alloc((size_t)n_pairs * pool->n_words * sizeof(*pool->maps));
 	pool->rests = memory_alloc(SNAT_RESTS_MAX * sizeof(*pool->rests));
 	if (!pool->pairs || !pool->maps || !pool->rests) {
 		snat_pool_fini(pool);
 		return -ENOMEM;
 	}
 	for (uint32_t i = 0; i < n_pairs; i++)
-		pool->pairs[i].map = &pool->maps[(size_t)i * words];
+		pool->pairs[i].map = &pool->maps[(size_t)i * pool->n_words];
 	return 0;
 }
 
@@ -124,18 +151,20 @@ static struct snat_pair *find_or_claim(struct snat_pool *pool, uint64_t key, uin
 	return pair;
 }
 
-/* The first free bit at or after `from`, or -1. The caller wraps round. */
-static int64_t first_free(const uint64_t *map, uint32_t from, uint32_t n)
+/* The first free port at or after `from`, or -1. The caller wraps round. Bits beyond the last port look free. */
+static int64_t first_free(const struct snat_pool *pool, const uint64_t *map, uint32_t from)
 {
-	uint32_t word = from / 64, n_words = n / 64;
+	uint32_t word = from / 64;
 	uint64_t free = ~map[word] & ~UINT64_C(0) << from % 64;
+	int64_t port;
 
 	while (!free) {
-		if (++word == n_words)
+		if (++word == pool->n_words)
 			return -1;
 		free = ~map[word];
 	}
-	return (int64_t)word * 64 + __builtin_ctzll(free);
+	port = (int64_t)word * 64 + __builtin_ctzll(free);
+	return port < pool->n_ports ? port : -1;
 }
 
 static struct snat_pair *find_pair(const struct snat_pool *pool, uint64_t key)
@@ -191,13 +220,20 @@ static enum snat_news news_of(struct snat_pair *pair, uint32_t n_ports, bool exh
 		pair->told_ms = now_ms;
 		return SNAT_EXHAUSTED;
 	}
-	if (pair->told == SNAT_NO_NEWS && pair->used >= n_ports / 5 * 4) {
+	if (pair->told == SNAT_NO_NEWS && pair->used >= (n_ports * 4 + 4) / 5) {
 		pair->told = SNAT_SCARCE;
 		return SNAT_SCARCE;
 	}
-	if (pair->told != SNAT_NO_NEWS && pair->used < n_ports / 3 * 2)
+	if (pair->told != SNAT_NO_NEWS && pair->used * 3 < n_ports * 2)
 		pair->told = SNAT_NO_NEWS;
 	return SNAT_NO_NEWS;
+}
+
+static uint16_t port_at(const struct snat_pool *pool, uint32_t place)
+{
+	unsigned shift = pool->partition->shift;
+
+	return pool->blocks[place >> shift] + (place & ((1u << shift) - 1));
 }
 
 uint16_t snat_take(struct snat_pool *pool, unsigned snat, uint32_t backend_slot, uint32_t now_ms, enum snat_news *news)
@@ -214,23 +250,25 @@ uint16_t snat_take(struct snat_pool *pool, unsigned snat, uint32_t backend_slot,
 		*news = news_of(pair, pool->n_ports, true, now_ms);
 		return 0;
 	}
-	i = first_free(pair->map, pair->cursor, pool->n_ports);
+	i = first_free(pool, pair->map, pair->cursor);
 	if (i < 0)
-		i = first_free(pair->map, 0, pool->n_ports);
+		i = first_free(pool, pair->map, 0);
 	pair->map[i / 64] |= UINT64_C(1) << i % 64;
 	pair->used++;
 	pair->cursor = i + 1 == pool->n_ports ? 0 : i + 1;
 	*news = news_of(pair, pool->n_ports, false, now_ms);
-	return htons(pool->blocks[i / SNAT_BLOCK_PORTS] + i % SNAT_BLOCK_PORTS);
+	return htons(port_at(pool, i));
 }
 
 /* Place of the port in a pair's map; n_ports: it is not this worker's. */
 static uint32_t place_of(const struct snat_pool *pool, uint16_t port)
 {
-	for (uint32_t b = 0; b < pool->n_ports / SNAT_BLOCK_PORTS; b++)
-		if (port >= pool->blocks[b] && port - pool->blocks[b] < SNAT_BLOCK_PORTS)
-			return b * SNAT_BLOCK_PORTS + port - pool->blocks[b];
-	return pool->n_ports;
+	const struct snat_partition *p = pool->partition;
+	uint32_t at = (uint16_t)(port - p->first), block = at >> p->shift;
+
+	if (at >= p->n_ports || p->owner[block] != pool->worker)
+		return pool->n_ports;
+	return ((uint32_t)pool->place[block] << p->shift) + (at & ((1u << p->shift) - 1));
 }
 
 void snat_give_back(struct snat_pool *pool, unsigned snat, uint32_t backend_slot, uint16_t port_be)

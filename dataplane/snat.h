@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * SNAT ports. The port space is parted among the workers, so that a reply names its owner: blocks of 1024 ports, dealt
- * out in turn. Within its blocks a worker hands out ports per (SNAT address, backend), so that one port may serve
- * different backends at a time, never two flows of one backend.
+ * SNAT ports. Their range is parted among the workers, so that a reply names its owner: equal blocks, dealt out in
+ * turn. Within its blocks a worker hands out ports per (SNAT address, backend), so that one port may serve different
+ * backends at a time, never two flows of one backend.
  */
 #pragma once
 
@@ -12,19 +12,28 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define SNAT_BLOCK_PORTS 1024
-#define SNAT_BLOCKS      (65536 / SNAT_BLOCK_PORTS) /* block 0, the well-known ports, is never used */
+#define SNAT_BLOCKS 64
 
-/* Which worker owns a SNAT port; frozen at start. */
+/*
+ * Which worker owns a SNAT port; frozen at start. Blocks are the smallest power of two that makes at most SNAT_BLOCKS
+ * of the range, so that of a small one each worker has its share; the last one may be cut short.
+ */
 struct snat_partition {
-	uint8_t owner[SNAT_BLOCKS];
+	uint16_t first; /* port of the range, host order */
+	uint8_t shift;  /* log2 of a block's ports */
+	uint8_t n_blocks;
+	uint32_t n_ports;               /* of the range */
+	uint8_t owner[SNAT_BLOCKS + 1]; /* the last: of ports that are in no block */
 };
 
-void snat_partition_init(struct snat_partition *p, unsigned n_workers);
+/* The range has at least one port per worker. */
+void snat_partition_init(struct snat_partition *p, struct port_range range, unsigned n_workers);
 
 static inline unsigned snat_owner(const struct snat_partition *p, uint16_t port_be)
 {
-	return p->owner[ntohs(port_be) / SNAT_BLOCK_PORTS];
+	uint32_t block = (uint16_t)(ntohs(port_be) - p->first) >> p->shift;
+
+	return p->owner[block < SNAT_BLOCKS ? block : SNAT_BLOCKS];
 }
 
 /* The SNAT addresses, frozen at start. */
@@ -76,9 +85,12 @@ struct snat_rest {
 #define SNAT_REST_MS   60000 /* TIME_WAIT of Linux */
 
 struct snat_pool {
+	const struct snat_partition *partition;
 	uint16_t blocks[SNAT_BLOCKS]; /* the first port of each block of this worker */
-	uint32_t n_ports;
-	struct snat_pair *pairs; /* buckets of SNAT_PAIR_WAYS */
+	uint8_t place[SNAT_BLOCKS];   /* of a block of the range among them */
+	unsigned worker;
+	uint32_t n_ports, n_words; /* ports of this worker, and words of a map of them */
+	struct snat_pair *pairs;   /* buckets of SNAT_PAIR_WAYS */
 	uint32_t n_pairs;
 	uint64_t *maps;
 	struct snat_rest *rests;
@@ -89,8 +101,8 @@ struct snat_pool {
 
 #define SNAT_PAIR_WAYS 8
 
-uint64_t snat_pool_bytes(uint32_t n_pairs, unsigned n_workers);
-/* n_pairs: a power of two, at least SNAT_PAIR_WAYS. Returns 0 or -ENOMEM. */
+uint64_t snat_pool_bytes(const struct dataplane_config *config);
+/* n_pairs: a power of two, at least SNAT_PAIR_WAYS. The partition outlives the pool. Returns 0 or -ENOMEM. */
 int snat_pool_init(struct snat_pool *pool, const struct snat_partition *partition, unsigned worker, uint32_t n_pairs,
 		   const uint8_t *secret);
 void snat_pool_fini(struct snat_pool *pool);

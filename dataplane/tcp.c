@@ -3,12 +3,14 @@
 #include "admit.h"
 #include "numbers.h"
 #include "outcome_worker.h"
+#include "pressure.h"
 #include "resteer.h"
 #include "segment.h"
 #include "silence.h"
 #include "stray.h"
 #include "syn.h"
 #include "tcp_options.h"
+#include "udp.h"
 #include "wall.h"
 
 #include <rte_tcp.h>
@@ -28,7 +30,11 @@ const struct policy_timeouts policy_timeouts_default = {
 	.closed_ms = 10000,
 	.udp_unreplied_ms = 30000,
 	.udp_replied_ms = 300000,
+	.dns_unreplied_ms = 10000,
+	.dns_replied_ms = 10000,
 	.probe_ms = 180000,
+	.probe_client = true,
+	.probe_backend = true,
 	.unacked_ms = 300000,
 };
 
@@ -54,10 +60,6 @@ uint32_t flow_state_timeout_ms(const struct policy_timeouts *t, enum flow_state 
 		return t->last_ack_ms;
 	case FLOW_TIME_WAIT:
 		return t->time_wait_ms;
-	case FLOW_UDP_UNREPLIED:
-		return t->udp_unreplied_ms;
-	case FLOW_UDP_REPLIED:
-		return t->udp_replied_ms;
 	default:
 		return t->closed_ms;
 	}
@@ -67,13 +69,16 @@ void flow_set_state(struct worker *w, flow_ref ref, enum flow_state state, const
 {
 	struct flow_track *track = flow_track(&w->flows, ref);
 	const struct policy_timeouts *timeouts = flow_timeouts(policy, track);
-	uint32_t before_ms = track->timeout_ms;
+	uint32_t before_ms = track->timeout_ms, plain_ms;
 	bool looking = track->look != LOOK_IDLE;
 
 	wall_leave(w, ref);
 	flow_put_state(&w->flows, ref, state);
 	track->look = LOOK_IDLE;
-	track->timeout_ms = silence_timeout_ms(w, ref, state, timeouts, flow_state_timeout_ms(timeouts, state));
+	plain_ms = state == FLOW_UDP_REPLIED ? udp_timeout_ms(w, ref, state, timeouts)
+					     : flow_state_timeout_ms(timeouts, state);
+	track->timeout_ms = silence_timeout_ms(w, ref, state, timeouts, plain_ms);
+	track->timeout_ms = pressure_timeout_ms(w, flow_ref_is_v6(ref), state, track->timeout_ms);
 	if (state == FLOW_TIME_WAIT && track->timeout_ms > TIME_WAIT_PRESSED_MS &&
 	    snat_is_pressed(&w->snat, track->snat_index, track->backend_slot))
 		track->timeout_ms = TIME_WAIT_PRESSED_MS;
@@ -231,6 +236,11 @@ static void keep_syn(struct worker *w, const struct item *it)
 	kept->first = first;
 }
 
+static void keep_dscp(struct worker *w, flow_ref ref, enum flow_dir dir, const struct item *it)
+{
+	flow_track(&w->flows, ref)->dscp[dir] = packet_tos(it->frame, &it->p) & ~TOS_ECN;
+}
+
 static void begin_syn(struct worker *w, const struct item *it)
 {
 	struct flow_half *half = flow_half(&w->flows, it->ref);
@@ -239,6 +249,9 @@ static void begin_syn(struct worker *w, const struct item *it)
 	flow_cold(&w->flows, it->ref)->isn = s.seq;
 	half->end = s.end;
 	keep_syn(w, it);
+	keep_dscp(w, it->ref, DIR_UP, it);
+	/* Until the backend says its own. */
+	keep_dscp(w, it->ref, DIR_DOWN, it);
 }
 
 /* `before`: of the SYN that the tuple had before, or NULL. */
@@ -557,6 +570,7 @@ static void take_syn_ack(struct worker *w, const struct item *it, const struct s
 	down->end = s->end;
 	down->ack = s->ack;
 	flow_cold(&w->flows, it->ref)->peer_isn = s->seq;
+	keep_dscp(w, it->ref, DIR_DOWN, it);
 	note_options(w, it, &syn);
 }
 
@@ -671,7 +685,9 @@ static void assist(struct worker *w, struct item *it, const struct segment *s)
 {
 	flow_ref up = flow_ref_other(it->ref);
 
-	if (!segment_send(w, &w->burst, up, s->ack, 0, TCP_RST, MADE_rst_time_wait))
+	/* Beyond the limit its client does the same, a second later. */
+	if (!answer_limits_ends(w->limits, 1, w->now_ns) ||
+	    !segment_send(w, &w->burst, up, s->ack, 0, TCP_RST, MADE_rst_time_wait))
 		return;
 	it->verdict = VERDICT_absorb_time_wait;
 	flow_track(&w->flows, up)->marks |= FLOW_MARK_ASSISTED;

@@ -44,7 +44,11 @@ enum cause {
 	V(answer_reset_again, ANSWERED, SILENCE,                                                                          \
 	  "packet of a connection that the gateway just reset, answered with RST again")                                  \
 	V(answer_service_down, ANSWERED, NAMES, "SYN to a service without a usable backend, answered with RST")           \
-	V(answer_table_full, ANSWERED, GATEWAY, "SYN that found the flow table full, answered with RST")                  \
+	V(answer_table_full, ANSWERED, GATEWAY,                                                                           \
+	  "SYN that found the flow table full, answered with RST: gateway.flows is too small for what comes")             \
+	V(answer_table_pressed, ANSWERED, GATEWAY,                                                                        \
+	  "SYN of a client without a success in the last minute, answered with RST, as the flow table is nearly full: "   \
+	  "raise gateway.flows, or see which clients fill it")                                                            \
 	V(answer_ports_exhausted, ANSWERED, GATEWAY,                                                                      \
 	  "SYN that found no free SNAT port towards its backend, answered with RST")                                      \
 	V(answer_echo, ANSWERED, NONE, "echo request to a VIP or a SNAT address, answered")                               \
@@ -76,6 +80,8 @@ enum cause {
 	V(shed_stray_limit, SHED, SILENCE, "mid-flow packet of an unknown flow, over the RST limits")                     \
 	V(shed_reset_again, SHED, SILENCE,                                                                                \
 	  "packet of a connection that the gateway just reset: said often enough, or over the RST limits")                \
+	V(shed_backend_rst, SHED, WALL,                                                                                   \
+	  "answer of a backend to a SYN that was withdrawn or the gateway's own, over the RST limits: it comes again")    \
 	V(shed_refused_limit, SHED, GATEWAY, "SYN that could not be served, over the RST limits")                         \
 	V(shed_icmp_limit, SHED, PATH, "answer suppressed by the limits on ICMP that the gateway makes")                  \
 	V(shed_storm_client, SHED, STORM, "new flow beyond its client's cap: UDP, or a SYN over the RST limits")          \
@@ -118,6 +124,8 @@ enum cause {
 	V(drop_unanswerable, DROPPED, GATEWAY,                                                                            \
 	  "could not be served, and such a packet is not to be answered (multicast, ICMP errors)")                        \
 	V(drop_table_full, DROPPED, GATEWAY, "flow table full (UDP)")                                                     \
+	V(drop_table_pressed, DROPPED, GATEWAY,                                                                           \
+	  "UDP of a client without an answer in the last minute, as the flow table is nearly full: raise gateway.flows")  \
 	V(drop_ports_exhausted, DROPPED, GATEWAY, "no free SNAT port towards that backend (UDP)")                         \
 	V(drop_no_route, DROPPED, GATEWAY, "no route to the next address")                                                \
 	V(drop_route_blackhole, DROPPED, GATEWAY, "the route says blackhole, unreachable or prohibit")                    \

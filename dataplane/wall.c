@@ -6,6 +6,7 @@
 #include "outcome_worker.h"
 #include "pipeline.h"
 #include "port.h"
+#include "pressure.h"
 #include "probe.h"
 #include "resteer.h"
 #include "route.h"
@@ -366,6 +367,13 @@ bool wall_failed(struct worker *w, flow_ref up, enum connect_failure kind)
 	return true;
 }
 
+static uint32_t syn_sent_ms(const struct worker *w, flow_ref up)
+{
+	const struct policy_timeouts *t = flow_timeouts(w->burst.policy, flow_track(&w->flows, up));
+
+	return pressure_timeout_ms(w, flow_ref_is_v6(up), FLOW_SYN_SENT, t->syn_sent_ms);
+}
+
 /* From now on it has the time that its state gives it, since its last SYN. True if there is some left. */
 static bool wait_on(struct worker *w, flow_ref up)
 {
@@ -374,7 +382,7 @@ static bool wait_on(struct worker *w, flow_ref up)
 	track->wall &= ~WALL_WATCHED;
 	if (track->wall & WALL_WAITING)
 		wall_stop_waiting(w, up);
-	track->timeout_ms = flow_timeouts(w->burst.policy, track)->syn_sent_ms;
+	track->timeout_ms = syn_sent_ms(w, up);
 	return flow_idle_ms(&w->flows, up, w->run_ms) < track->timeout_ms;
 }
 
@@ -383,7 +391,7 @@ static bool wait_again(struct worker *w, flow_ref up)
 {
 	struct flow_track *track = flow_track(&w->flows, up);
 	uint32_t idle_ms = flow_idle_ms(&w->flows, up, w->run_ms);
-	uint32_t end_ms = flow_timeouts(w->burst.policy, track)->syn_sent_ms;
+	uint32_t end_ms = syn_sent_ms(w, up);
 
 	track->syn_ms = CLOCK_MS(w->now_ns);
 	track->timeout_ms = idle_ms + SYN_TIMEOUT_MAX_MS < end_ms ? idle_ms + SYN_TIMEOUT_MAX_MS : end_ms;

@@ -10,6 +10,7 @@
 #include "outcome_worker.h"
 #include "path.h"
 #include "pipeline.h"
+#include "pressure.h"
 #include "reap.h"
 #include "silence.h"
 #include "steer.h"
@@ -135,7 +136,7 @@ static unsigned turn(struct worker *w, uint64_t slept_ns)
 	n += receive_ports(w, RX_NEW, 1) + receive_handed(w, RX_NEW, 1);
 	due_run(w);
 	snat_run(&w->snat, w->run_ms);
-	n += wheel_is_behind(&w->wheel, w->run_ms) + wall_run(w) + reap_run(w);
+	n += wheel_is_behind(&w->wheel, w->run_ms) + wall_run(w) + reap_run(w) + pressure_run(w);
 	storm_run(w);
 	n += hold_is_behind(&w->holds, w->now_ns);
 	tx_flush(w);
@@ -172,10 +173,14 @@ static void fill_report(struct worker *w, struct worker_report *r)
 		.flows_v4_max = w->flows.pool4.capacity,
 		.flows_v6 = w->flows.pool6.in_use,
 		.flows_v6_max = w->flows.pool6.capacity,
+		.pressure_v4 = w->pressure.pools[SET_V4].level,
+		.pressure_v6 = w->pressure.pools[SET_V6].level,
 		.tuples = tuples_count(&w->tuples),
 		.tuples_cut = w->tuples.cut_short,
 		.last_loop_ns = w->now_ns,
 	};
+	memcpy(r->pressed_v4, w->pressure.pools[SET_V4].reached, sizeof(r->pressed_v4));
+	memcpy(r->pressed_v6, w->pressure.pools[SET_V6].reached, sizeof(r->pressed_v6));
 }
 
 /*
@@ -256,7 +261,7 @@ static uint64_t sleep_now(struct worker *w)
 		return 0;
 	}
 	gather_fds(w, &s);
-	timeout_ms = s.tx_pending ? 1 : (int)reap_nap_ms(w, own_sleep_ms(w));
+	timeout_ms = s.tx_pending ? 1 : (int)reap_nap_ms(w, pressure_nap_ms(w, own_sleep_ms(w)));
 	w->sleeps++;
 	worker_publish(w);
 	grace_leave();
@@ -350,8 +355,7 @@ static uint32_t share(uint32_t total, unsigned n_workers)
 
 uint64_t worker_bytes(const struct dataplane_config *config)
 {
-	return sizeof(struct worker) + answer_limits_bytes() + tuples_bytes() +
-	       snat_pool_bytes(config->n_snat_pairs, config->n_workers) +
+	return sizeof(struct worker) + answer_limits_bytes() + tuples_bytes() + snat_pool_bytes(config) +
 	       (uint64_t)config->n_backend_slots * sizeof(struct backend_cell) + reap_bytes(config->n_backend_slots) +
 	       (uint64_t)config->n_service_slots * sizeof(struct service_cell);
 }
@@ -371,6 +375,8 @@ static int worker_init(struct worker *w, const struct dataplane_config *config)
 
 	err = flow_table_init(&w->flows, share(config->flows_v4, config->n_workers),
 			      share(config->flows_v6, config->n_workers), config->secret);
+	if (!err)
+		err = pressure_init(&w->pressure, &w->flows, config->n_workers);
 	if (!err)
 		err = silence_init(&w->silence, config->n_workers);
 	if (!err)

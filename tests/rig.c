@@ -106,6 +106,9 @@ static int make_policy(struct rig *rig, const struct rig_config *config)
 	int err = 0;
 
 	rig->service.timeouts = policy_timeouts_default;
+	/* Port 53 of the VIP is one as any other; tests of what is particular to it say so. */
+	rig->service.timeouts.dns_unreplied_ms = rig->service.timeouts.udp_unreplied_ms;
+	rig->service.timeouts.dns_replied_ms = rig->service.timeouts.udp_replied_ms;
 	rig->service.clamp_mss = true;
 	if (!config->untranslated)
 		rig->service.reuse = (struct policy_reuse){.isn = true, .timestamps = true, .assist = true};

@@ -129,6 +129,13 @@ static const struct column worker_columns[] = {
 	{"last_loop_s", "LAST LOOP", COLUMN_SECONDS},
 };
 
+static const struct column table_columns[] = {
+	{"family", "FLOW TABLE", COLUMN_TEXT},
+	{"flows", "FLOWS", COLUMN_NUMBER},
+	{"capacity", "OF", COLUMN_NUMBER},
+	{"level", "LEVEL", COLUMN_TEXT},
+};
+
 static const struct column port_columns[] = {
 	{"name", "PORT", COLUMN_TEXT},
 	{"device", "DEVICE", COLUMN_TEXT},
@@ -206,6 +213,8 @@ static void print_status(const json_t *doc)
 	printf("ticks    %s ms late", cell_format(COLUMN_NUMBER, json_object_get(doc, "tick_p99_ms"), cell));
 	printf(" at p99, %s ms at most\n", cell_format(COLUMN_NUMBER, json_object_get(doc, "tick_max_ms"), cell));
 	print_clients(json_object_get(doc, "clients"));
+	table_print(stdout, table_columns, N_COLUMNS(table_columns), json_object_get(doc, "tables"));
+	putchar('\n');
 	table_print(stdout, worker_columns, N_COLUMNS(worker_columns), json_object_get(doc, "workers"));
 	putchar('\n');
 	table_print(stdout, port_columns, N_COLUMNS(port_columns), json_object_get(doc, "ports"));

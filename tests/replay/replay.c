@@ -506,6 +506,9 @@ int main(int argc, char **argv)
 	pcap_t *in;
 
 	r.timeouts = policy_timeouts_default;
+	/* Cases of UDP are of no port in particular. */
+	r.timeouts.dns_unreplied_ms = r.timeouts.udp_unreplied_ms;
+	r.timeouts.dns_replied_ms = r.timeouts.udp_replied_ms;
 	if (!read_arguments(&r, argv)) {
 		fprintf(stderr, "usage: replay [--rings] [--modes off|shadow|enforce] [--write] DIR\n");
 		return 2;

@@ -66,6 +66,9 @@ void observe_worker(const struct dataplane *dp, unsigned worker, struct worker_r
 		.policy_number = 7,
 		.flows_v4 = dp->n_flows[worker],
 		.flows_v4_max = 1000,
+		.flows_v6_max = 500,
+		.pressure_v4 = worker ? PRESSURE_KNOWN : PRESSURE_NONE,
+		.pressed_v4[PRESSURE_KNOWN] = 3 * worker,
 	};
 }
 

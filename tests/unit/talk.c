@@ -194,8 +194,8 @@ static uint64_t digest;
 
 void start(struct rig_config config)
 {
-	config.flows_v4 = config.flows_v4 ? config.flows_v4 : 64;
-	config.flows_v6 = config.flows_v6 ? config.flows_v6 : 64;
+	config.flows_v4 = config.flows_v4 ? config.flows_v4 : 128;
+	config.flows_v6 = config.flows_v6 ? config.flows_v6 : 128;
 	config.n_snat = config.n_snat ? config.n_snat : 1;
 	config.n_mbufs = 4095;
 	memset(upstreams, 0, sizeof(upstreams));

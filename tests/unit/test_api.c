@@ -37,7 +37,7 @@ static void test_starting_before_the_first_view(void **state)
 
 static void test_status_and_ready(void **state)
 {
-	json_t *doc = get_json(*state, "/v1/status", 200), *ports, *workers, *gates;
+	json_t *doc = get_json(*state, "/v1/status", 200), *ports, *workers, *gates, *tables;
 
 	assert_string_equal(get_text(doc, "state"), "ready");
 	assert_string_equal(get_text(doc, "version"), "1.2.3");
@@ -47,6 +47,14 @@ static void test_status_and_ready(void **state)
 	workers = json_object_get(doc, "workers");
 	assert_int_equal(json_array_size(workers), FAKE_WORKERS);
 	assert_int_equal(get_int(json_array_get(workers, 1), "loops"), 1001);
+	tables = json_object_get(doc, "tables");
+	assert_int_equal(json_array_size(tables), 2);
+	assert_string_equal(get_text(json_array_get(tables, 0), "family"), "ipv4");
+	assert_int_equal(get_int(json_array_get(tables, 0), "flows"), FAKE_FLOWS_W0 + FAKE_FLOWS_W1);
+	assert_int_equal(get_int(json_array_get(tables, 0), "capacity"), 2000);
+	assert_string_equal(get_text(json_array_get(tables, 0), "level"), "known_only");
+	assert_int_equal(get_int(json_array_get(tables, 1), "capacity"), 1000);
+	assert_string_equal(get_text(json_array_get(tables, 1), "level"), "relaxed");
 	ports = json_object_get(doc, "ports");
 	assert_int_equal(json_array_size(ports), 2);
 	assert_string_equal(get_text(json_array_get(ports, 0), "name"), "wan");
@@ -511,6 +519,10 @@ static void test_metrics(void **state)
 		"\nspillway_client_records_forgotten_total 17\n",
 		"\nspillway_tick_late_max_seconds 0.022500\n",
 		"\nspillway_ready 1\n",
+		"\nspillway_flow_table_capacity{family=\"ipv4\"} 2000\n",
+		"\nspillway_flow_table_pressure{family=\"ipv4\"} 2\n",
+		"\nspillway_flow_table_pressure{family=\"ipv6\"} 0\n",
+		"\nspillway_flow_table_pressed_total{family=\"ipv4\",level=\"known_only\"} 3\n",
 		"\nspillway_rx_packets_total 150\n",
 		"\nspillway_ledger_balance_packets 0\n",
 		"\n# HELP spillway_verdict_drop_truncated_packets_total shorter than its headers",

@@ -153,7 +153,11 @@ static void test_defaults(void **state)
 	assert_int_equal(s->drain_ns, 0);
 	assert_int_equal(s->idle_tcp_ns, 7440 * 1000000000ull);
 	assert_int_equal(s->idle_probe_ns, 180 * 1000000000ull);
-	assert_int_equal(s->idle_udp_ns, 300 * 1000000000ull);
+	assert_int_equal(s->idle_udp_ns, 0);
+	assert_int_equal(s->idle_udp_unreplied_ns, 0);
+	assert_int_equal(s->idle_probe_side, PROBE_BOTH);
+	assert_false(s->udp_oneshot);
+	assert_int_equal(s->udp6_zero, UDP6_ZERO_DROP);
 	assert_int_equal(s->path_clamp, CLAMP_AUTO);
 	assert_true(s->reuse.isn && s->reuse.timestamps && s->reuse.assist);
 	assert_true(s->path_blackhole);
@@ -326,6 +330,17 @@ static void test_too_few_snat_ports_are_warned(void **state)
 				    "1 backends x 64512 ports\n");
 	messages_fini(&m);
 	config_free(c);
+	/* Of those that the range leaves. */
+	c = parse("gateway: {flows: 20001, flows_ipv6: 1024, workers: [0], ports: [{name: wan, device: eth1}],\n"
+		  "  snat: [198.18.101.10, 198.18.101.11], snat_ports: 20000-29999}\n"
+		  "services:\n"
+		  "  - {name: shop, listen: [\"198.18.100.1:80/tcp\"], backends: [{address: 198.18.3.21, port: 80}]}\n",
+		  &m);
+	assert_non_null(c);
+	assert_string_equal(m.text, "t.yaml:1:18: warning: gateway.flows: more than SNAT has ports for: 2 addresses x "
+				    "1 backends x 10000 ports\n");
+	messages_fini(&m);
+	config_free(c);
 }
 
 static void test_to_dataplane(void **state)
@@ -407,7 +422,7 @@ static void test_all_errors_are_reported(void **state)
 	assert_non_null(strstr(m.text, "t.yaml:4:10: gateway.ports: expected a list of 1 to 16 items, found 0\n"));
 	assert_non_null(strstr(m.text, "t.yaml:6:5: services[0].listen: missing"));
 	assert_non_null(strstr(m.text, "t.yaml:7:17: services[0].idle.udp: expected a duration such as 30s, 2h4m "
-				       "or 900ms from 1s to 1d, found '30': the unit is missing"));
+				       "or 900ms from 1s to 1d, or auto, found '30': the unit is missing"));
 	assert_non_null(strstr(m.text, "t.yaml:8:26: services[0].backends[0].address: "));
 	assert_non_null(strstr(m.text, "t.yaml:8:47: services[0].backends[0].port: "));
 	assert_int_equal(m.n, 7);

@@ -259,7 +259,7 @@ struct racing {
 	_Atomic unsigned looks;
 };
 
-/* Every outcome is noted under service and backend that follow from the address. */
+/* Every outcome is noted under service and backend that follow from the address; every other client connects. */
 static void *write_on(void *arg)
 {
 	struct racing *r = arg;
@@ -268,7 +268,7 @@ static void *write_on(void *arg)
 		uint32_t n = i % 64;
 		struct ipaddr a = ordinary(n);
 
-		note(&r->clients, &a, down, n, n + 1, i);
+		note(&r->clients, &a, n % 2 ? connected : down, n, n + 1, i);
 		seconds_note(&r->seconds, &a, n, down, i / 4096);
 		ended_add(&r->ended, &(struct ended_flow){.client = a, .service_slot = n, .ended_cs = i});
 	}
@@ -301,13 +301,18 @@ static void *read_on(void *arg)
 	for (uint32_t i = 0; !r->stop; i++) {
 		struct ipaddr a = ordinary(i % 64);
 		struct client_record record;
+		struct client_key key;
 		struct record_set set;
 		uint32_t oldest;
 
 		if (record_read(&r->clients, &a, &record, &set) &&
 		    (!ipaddr_equal(&record.addr, &a) || record.outcomes[0].service_slot != i % 64 ||
 		     record.outcomes[0].backend_slot != i % 64 + 1 ||
-		     record.outcomes[0].count != record.counts[OUTCOME_REFUSED]))
+		     record.outcomes[0].count != record.counts[i % 2 ? OUTCOME_CONNECTED : OUTCOME_REFUSED]))
+			abort();
+		/* At any time at all. */
+		key = record_key(&r->clients, &a);
+		if (record_connected_lately(&r->clients, &key, 0, UINT32_MAX - 100) && i % 2 == 0)
 			abort();
 		if (i % 64 == 0) {
 			seconds_read(&r->seconds, __atomic_load_n(&r->seconds.pages[0].second, __ATOMIC_RELAXED),
@@ -553,6 +558,34 @@ static uint64_t in_seconds(outcome_reason reason)
 	for (unsigned i = 0; i < n_workers; i++)
 		observe_seconds(rig.dp, i, add_reason, &s);
 	return s.n;
+}
+
+/* The backend answered and the client never did: told, and no failure of the backend's. */
+static void test_unfinished(void **state)
+{
+	for (int is_v6 = 0; is_v6 < 2; is_v6++) {
+		struct ipaddr addr = rig_client(3, is_v6);
+		struct backend_report backend;
+		struct client_row row;
+		struct talk t;
+
+		start((struct rig_config){.n_backends = 1});
+		t = begin(PROTO_TCP, is_v6, 3);
+		exchange(RIG_LAN, from_backend(&t, TCP_SYN | TCP_ACK, PEER, ISN + 1));
+		pass_ms(59000);
+		assert_int_equal(records(), 0);
+		pass_ms(1500);
+		assert_int_equal(n_flows(), 0);
+		row = client(&addr);
+		assert_int_equal(row.n, 1);
+		assert_int_equal(count_of(&row, OUTCOME_ATTEMPT(ATTEMPT_unfinished)), 1);
+		assert_int_equal(row.counts[OUTCOME_OTHER], 1);
+		observe_backend(rig.dp, row.outcomes[0].backend_slot, &backend);
+		assert_int_equal(backend.unfinished, 1);
+		assert_int_equal(backend.connects, 1);
+		assert_int_equal(backend.failures, 0);
+		stop();
+	}
 }
 
 /* Refused by the backend, unanswered, and connected; a SYN alone leaves nothing. */
@@ -818,16 +851,27 @@ static void test_live_tuple(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_reasons),         cmocka_unit_test(test_record),
-		cmocka_unit_test(test_kinds),           cmocka_unit_test(test_groups),
-		cmocka_unit_test(test_flood),           cmocka_unit_test(test_who_goes_first),
-		cmocka_unit_test(test_readers),         cmocka_unit_test(test_seconds),
-		cmocka_unit_test(test_seconds_full),    cmocka_unit_test(test_ended_ring),
-		cmocka_unit_test(test_ended_overtaken), cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_attempts),        cmocka_unit_test(test_connected_and_closed),
-		cmocka_unit_test(test_idle_reset),      cmocka_unit_test(test_in_flow),
-		cmocka_unit_test(test_strays),          cmocka_unit_test(test_victim_in_flood),
-		cmocka_unit_test(test_tuple),           cmocka_unit_test(test_live_tuple),
+		cmocka_unit_test(test_reasons),
+		cmocka_unit_test(test_record),
+		cmocka_unit_test(test_kinds),
+		cmocka_unit_test(test_groups),
+		cmocka_unit_test(test_flood),
+		cmocka_unit_test(test_who_goes_first),
+		cmocka_unit_test(test_readers),
+		cmocka_unit_test(test_seconds),
+		cmocka_unit_test(test_seconds_full),
+		cmocka_unit_test(test_ended_ring),
+		cmocka_unit_test(test_ended_overtaken),
+		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_attempts),
+		cmocka_unit_test(test_unfinished),
+		cmocka_unit_test(test_connected_and_closed),
+		cmocka_unit_test(test_idle_reset),
+		cmocka_unit_test(test_in_flow),
+		cmocka_unit_test(test_strays),
+		cmocka_unit_test(test_victim_in_flood),
+		cmocka_unit_test(test_tuple),
+		cmocka_unit_test(test_live_tuple),
 	};
 
 	if (rig_eal(320, false, 0))

@@ -238,7 +238,7 @@ static void test_ports_exhausted(void **state)
 	struct talk t = {.proto = PROTO_TCP}, old;
 	struct sent s;
 
-	start((struct rig_config){.n_backends = 1, .flows_v4 = n_ports + 10});
+	start((struct rig_config){.n_backends = 1, .flows_v4 = n_ports * 5 / 4});
 	old = establish(false, n_ports + 100);
 	/* All the other ports. */
 	while (t.client < n_ports - 1) {
@@ -867,7 +867,7 @@ static void test_many_end_at_once(void **state)
 	const uint32_t n = 1000;
 	unsigned turns = 0;
 
-	start((struct rig_config){.n_backends = 2, .flows_v4 = n});
+	start((struct rig_config){.n_backends = 2, .flows_v4 = 2 * n});
 	rig.policy.modes.of[CURE_WALL] = CURE_OFF;
 	for (unsigned client = 0; client < n; client++)
 		begin(PROTO_TCP, false, client);

@@ -59,6 +59,32 @@ static void test_probe(void **state)
 	each_way(probed);
 }
 
+/* D-9: these RSTs are of the gateway's limit as well. One that was not sent is when the backend says it again. */
+static void test_answers_are_limited(void **state)
+{
+	struct talk t = {.proto = PROTO_TCP};
+	struct sent s;
+	uint32_t isn;
+
+	begin_rig(1, N_BACKENDS);
+	set_breaker(false, 1, BREAKER_OPEN);
+	order_probe(false, 0, 1);
+	turn();
+	take_right(&s);
+	learn(&t, &s);
+	isn = seq(&s);
+	while (answer_limits_ends(rig.worker->limits, 1, rig.now_ns))
+		;
+	refused(RIG_LAN, from_backend(&t, TCP_SYN | TCP_ACK, PEER, isn + 1), VERDICT_shed_backend_rst);
+	/* It was heard all the same. */
+	assert_true(streak_of(false, &t.backend).answered);
+	pass_ms(1000);
+	s = exchange(RIG_LAN, from_backend(&t, TCP_SYN | TCP_ACK, PEER, isn + 1));
+	check_rst(&s, RIG_LAN, TCP_RST, isn + 1, 0);
+	assert_int_equal(verdicts(VERDICT_answer_probe), 1);
+	stop();
+}
+
 /* RST, ICMP error, and answers to something else. */
 static void test_probe_is_not_answered(void **state)
 {
@@ -129,6 +155,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_probe),
+		cmocka_unit_test(test_answers_are_limited),
 		cmocka_unit_test(test_probe_is_not_answered),
 		cmocka_unit_test(test_probes_differ),
 		cmocka_unit_test(test_orders_are_bounded),

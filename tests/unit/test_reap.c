@@ -331,7 +331,7 @@ static void test_spread(void **state)
 	enum { N = 60, SPREAD_MS = 12000 };
 	unsigned ended = 0;
 
-	start((struct rig_config){.n_backends = 1, .flows_v4 = 2 * N});
+	start((struct rig_config){.n_backends = 1, .flows_v4 = 3 * N});
 	for (unsigned client = 0; client < 2 * N; client++) {
 		struct talk t = establish(false, client);
 
@@ -359,7 +359,7 @@ static void test_budget_of_a_loop(void **state)
 	enum { N = 600 };
 	unsigned loops = 0, ended = 0;
 
-	start((struct rig_config){.n_backends = 1, .flows_v4 = N, .flows_v6 = 4096});
+	start((struct rig_config){.n_backends = 1, .flows_v4 = N * 2, .flows_v6 = 4096});
 	for (unsigned client = 0; client < N; client++)
 		establish(false, client);
 	dataplane_reap(rig.dp, slot_of(false, PROTO_TCP, 0), &now_all);
@@ -558,7 +558,7 @@ static void test_survey(void **state)
 /* Who sleeps is not left asleep over an order, and without one sleeps as long as ever. */
 static void test_naps(void **state)
 {
-	start((struct rig_config){.n_backends = 1});
+	start((struct rig_config){.n_backends = 1, .flows_v4 = 64, .flows_v6 = 64});
 	turn();
 	assert_false(reap_is_told(rig.worker));
 	assert_int_equal(reap_nap_ms(rig.worker, 100), 100);

@@ -406,6 +406,50 @@ static void test_long_lists(void **state)
 	with_view(is_whole, NULL);
 }
 
+/* What the file says of idle times and UDP is what the workers go by; what it leaves open depends on the port. */
+static void test_udp_and_probes(void **state)
+{
+	static const struct {
+		const char *keys;
+		uint32_t unreplied_ms, replied_ms, dns_unreplied_ms, dns_replied_ms;
+		bool oneshot, zero, client, backend;
+	} cases[] = {
+		{"", 30000, 300000, 10000, 10000, false, false, true, true},
+		{", udp_oneshot: on", 10000, 10000, 10000, 10000, true, false, true, true},
+		{", idle: {udp: 2m, udp_unreplied: 7s}", 7000, 120000, 7000, 120000, false, false, true, true},
+		{", udp6_zero: allow, idle: {probe_side: client}", 30000, 300000, 10000, 10000, false, true, true,
+		 false},
+		{", udp6_zero: drop, idle: {probe_side: backend}", 30000, 300000, 10000, 10000, false, false, false,
+		 true},
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		const struct policy_service *svc = NULL;
+		char yaml[512];
+
+		snprintf(
+			yaml, sizeof(yaml),
+			"  - {name: dns, listen: [\"198.18.100.1:53/udp\"], backends: [{address: 198.18.3.1, port: 53}]%s}\n",
+			cases[i].keys);
+		assert_int_equal(configure(yaml), 0);
+		assert_int_equal(services_publish(f.s), 0);
+		for (uint32_t slot = 0; slot < f.rig.dp->policy->n_services && !svc; slot++)
+			svc = f.rig.dp->policy->services[slot];
+		assert_non_null(svc);
+		assert_int_equal(svc->timeouts.udp_unreplied_ms, cases[i].unreplied_ms);
+		assert_int_equal(svc->timeouts.udp_replied_ms, cases[i].replied_ms);
+		assert_int_equal(svc->timeouts.dns_unreplied_ms, cases[i].dns_unreplied_ms);
+		assert_int_equal(svc->timeouts.dns_replied_ms, cases[i].dns_replied_ms);
+		assert_int_equal(svc->udp_oneshot, cases[i].oneshot);
+		assert_int_equal(svc->udp6_zero, cases[i].zero);
+		assert_int_equal(f.rig.dp->policy->udp6_zero, cases[i].zero);
+		assert_int_equal(svc->timeouts.probe_client, cases[i].client);
+		assert_int_equal(svc->timeouts.probe_backend, cases[i].backend);
+		config_free(f.before);
+		f.before = NULL;
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -414,6 +458,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_reload_keeps_slots, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lingering, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_no_room, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_udp_and_probes, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_starved, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_starved_at_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_revert, setup, teardown),

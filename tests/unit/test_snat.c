@@ -11,19 +11,25 @@
 #include <cmocka.h>
 
 #include <stdlib.h>
+#include <string.h>
 
 #define N_PORTS (63 * 1024)
 
 static uint8_t secret[HASH_SECRET_LEN];
+static struct snat_partition partition;
+
+static struct snat_pool pool_of(struct port_range range, unsigned worker, unsigned n_workers, uint32_t n_pairs)
+{
+	struct snat_pool p;
+
+	snat_partition_init(&partition, range, n_workers);
+	assert_int_equal(snat_pool_init(&p, &partition, worker, n_pairs, secret), 0);
+	return p;
+}
 
 static struct snat_pool pool(unsigned worker, unsigned n_workers, uint32_t n_pairs)
 {
-	struct snat_partition partition;
-	struct snat_pool p;
-
-	snat_partition_init(&partition, n_workers);
-	assert_int_equal(snat_pool_init(&p, &partition, worker, n_pairs, secret), 0);
-	return p;
+	return pool_of(SNAT_PORTS_DEFAULT, worker, n_workers, n_pairs);
 }
 
 static uint32_t now_ms;
@@ -39,9 +45,8 @@ static void test_partition(void **state)
 {
 	for (unsigned n = 1; n <= DATAPLANE_MAX_WORKERS; n++) {
 		uint32_t owned[DATAPLANE_MAX_WORKERS] = {0}, sum = 0;
-		struct snat_partition partition;
 
-		snat_partition_init(&partition, n);
+		snat_partition_init(&partition, SNAT_PORTS_DEFAULT, n);
 		for (uint32_t port = 0; port < 65536; port++) {
 			unsigned owner = snat_owner(&partition, htons(port));
 
@@ -60,16 +65,87 @@ static void test_partition(void **state)
 	}
 }
 
+/*
+ * Every port of a range, and none beside it, is some worker's to take once, and comes back: also of ranges that no
+ * block fits, and with one port per worker.
+ */
+static void take_all(struct port_range range, unsigned n_workers)
+{
+	static bool taken[65536];
+	uint32_t n = 0, least = UINT32_MAX, most = 0;
+
+	memset(taken, 0, sizeof(taken));
+	for (unsigned w = 0; w < n_workers; w++) {
+		struct snat_pool p = pool_of(range, w, n_workers, 64);
+		uint32_t got = 0;
+		uint16_t port_be, last_be = 0;
+
+		while ((port_be = take(&p, 0, 7))) {
+			uint16_t port = ntohs(port_be);
+
+			assert_in_range(port, range.first, range.last);
+			assert_false(taken[port]);
+			assert_int_equal(snat_owner(&partition, port_be), w);
+			taken[port] = true;
+			last_be = port_be;
+			got++;
+		}
+		assert_int_equal(got, p.n_ports);
+		assert_true(got > 0);
+		snat_give_back(&p, 0, 7, last_be);
+		/* What is another's, or beside the range, changes nothing. */
+		for (uint32_t port = 0; port < 65536; port++)
+			if (port < range.first || port > range.last || snat_owner(&partition, htons(port)) != w)
+				snat_give_back(&p, 0, 7, htons(port));
+		assert_int_equal(snat_used(&p, 0, 7), got - 1);
+		assert_int_equal(take(&p, 0, 7), last_be);
+		n += got;
+		least = got < least ? got : least;
+		most = got > most ? got : most;
+		snat_pool_fini(&p);
+	}
+	assert_int_equal(n, port_range_size(range));
+	/* A block is at most a thirty-second part of what has more than as many ports. */
+	assert_true(most - least <= port_range_size(range) / 32 + 1);
+}
+
+static void test_ranges(void **state)
+{
+	static const struct port_range ranges[] = {
+		{1024, 65535},  {1024, 65534},  {1025, 65535},  {20000, 29999}, {65526, 65535}, {1024, 1033},
+		{40000, 40063}, {40000, 40064}, {30000, 30128}, {5000, 5015},   {65520, 65535},
+	};
+
+	for (unsigned i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++)
+		for (unsigned n = 1; n <= DATAPLANE_MAX_WORKERS && n <= port_range_size(ranges[i]); n++)
+			take_all(ranges[i], n);
+}
+
+/* The plan has room for the worker with most ports, and does not ask for much more. */
+static void test_bytes(void **state)
+{
+	static const struct port_range ranges[] = {{1024, 65535}, {20000, 29999}, {65526, 65535}};
+
+	for (unsigned i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++)
+		for (unsigned n = 1; n <= 8; n++) {
+			struct dataplane_config config = {.n_workers = n, .snat_ports = ranges[i], .n_snat_pairs = 64};
+			struct snat_pool p = pool_of(ranges[i], 0, n, 64);
+			uint64_t needed = 64 * (sizeof(struct snat_pair) + p.n_words * 8ull) +
+					  SNAT_RESTS_MAX * sizeof(struct snat_rest);
+
+			assert_in_range(snat_pool_bytes(&config), needed, needed + 64 * 1024 / 8);
+			snat_pool_fini(&p);
+		}
+}
+
 /* D-5: to the last port, none twice, none of another worker; then none at all until one comes back. */
 static void test_exhaust(void **state)
 {
 	for (unsigned n = 1; n <= 3; n++) {
 		struct snat_pool p = pool(n - 1, n, 64);
 		bool *taken = calloc(65536, 1);
-		struct snat_partition partition;
 
 		assert_non_null(taken);
-		snat_partition_init(&partition, n);
 		for (uint32_t i = 0; i < p.n_ports; i++) {
 			uint16_t port_be = take(&p, 1, 42);
 
@@ -82,7 +158,7 @@ static void test_exhaust(void **state)
 		/* Another backend or address has its own. */
 		assert_int_not_equal(take(&p, 1, 43), 0);
 		assert_int_not_equal(take(&p, 0, 42), 0);
-		snat_give_back(&p, 1, 42, p.blocks[0] ? htons(p.blocks[0] + 77) : 0);
+		snat_give_back(&p, 1, 42, htons(p.blocks[0] + 77));
 		assert_int_equal(ntohs(take(&p, 1, 42)), p.blocks[0] + 77);
 		assert_int_equal(take(&p, 1, 42), 0);
 		snat_pool_fini(&p);
@@ -194,7 +270,7 @@ static void test_news(void **state)
 	for (unsigned round = 0; round < 2; round++) {
 		for (uint32_t i = 0; i < p.n_ports; i++) {
 			ports_be[i] = take(&p, 0, 1);
-			assert_int_equal(news, i + 1 == p.n_ports / 5 * 4 ? SNAT_SCARCE : SNAT_NO_NEWS);
+			assert_int_equal(news, i + 1 == (p.n_ports * 4 + 4) / 5 ? SNAT_SCARCE : SNAT_NO_NEWS);
 		}
 		for (uint32_t ms = 0; ms < 30000; ms += 10) {
 			assert_int_equal(take(&p, 0, 1), 0);
@@ -295,6 +371,7 @@ int main(void)
 		cmocka_unit_test(test_rest_gives_way), cmocka_unit_test(test_rests_full),
 		cmocka_unit_test(test_news),           cmocka_unit_test(test_pairs),
 		cmocka_unit_test(test_too_many_pairs), cmocka_unit_test(test_random),
+		cmocka_unit_test(test_ranges),         cmocka_unit_test(test_bytes),
 	};
 	uint32_t seed = 271828;
 
