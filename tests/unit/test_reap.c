@@ -13,6 +13,7 @@
 #define RST_PER_S        9000
 #define BURST_RST        1350 /* 150 ms of that */
 #define SCANNED_PER_LOOP 128
+#define SCANNED_AT_MOST  4096
 #define ENDED_PER_LOOP   32
 
 static const struct reap_order now_all = {.cause = REAP_DRAIN};
@@ -379,6 +380,33 @@ static void test_budget_of_a_loop(void **state)
 	stop();
 }
 
+/* Traffic makes every loop long: a table is walked in its time all the same. */
+static void test_budget_of_a_long_loop(void **state)
+{
+	enum { N = 100000 };
+	static const struct {
+		uint64_t loop_ns;
+		unsigned least, most; /* loops */
+	} cases[] = {{1500000, N / SCANNED_AT_MOST, 40}, {40000000, N / SCANNED_AT_MOST, N / SCANNED_AT_MOST + 3}};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		unsigned loops = 0;
+
+		start((struct rig_config){.n_backends = 1, .flows_v4 = N});
+		dataplane_reap(rig.dp, slot_of(false, PROTO_TCP, 0), &now_all);
+		do {
+			uint64_t before = rig.worker->reaper.cursor;
+
+			rig.now_ns += cases[i].loop_ns;
+			worker_run_once(rig.worker);
+			assert_true(rig.worker->reaper.cursor - before <= SCANNED_AT_MOST);
+			loops++;
+		} while (rig.worker->reaper.walking);
+		assert_in_range(loops, cases[i].least, cases[i].most);
+		stop();
+	}
+}
+
 /* The whole gateway's limit on RSTs holds, whatever was ordered. */
 static void test_rate(void **state)
 {
@@ -656,6 +684,7 @@ int main(void)
 		cmocka_unit_test(test_min_age_of_months),
 		cmocka_unit_test(test_spread),
 		cmocka_unit_test(test_budget_of_a_loop),
+		cmocka_unit_test(test_budget_of_a_long_loop),
 		cmocka_unit_test(test_rate),
 		cmocka_unit_test(test_modes),
 		cmocka_unit_test(test_would_is_did),
