@@ -180,6 +180,7 @@ struct reaper {
 	bool starved;               /* the walk waits for the limit on RSTs */
 	uint64_t cursor;            /* the entry to look at next */
 	uint64_t next_ms;           /* when the next walk for orders begins */
+	uint64_t walked_ns;         /* the last loop that walked */
 	uint32_t seen;              /* the number of changes that was seen */
 	uint32_t survey;            /* that the walk under way is for */
 	uint32_t surveyed;          /* the last one that was walked whole; read by decide */

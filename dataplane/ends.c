@@ -40,16 +40,6 @@ unsigned ends_tell(struct worker *w, flow_ref up, enum made kind)
 	return untold;
 }
 
-void ends_end(struct worker *w, flow_ref up, enum made kind)
-{
-	unsigned untold = ends_tell(w, up, kind);
-
-	if (untold)
-		silence_tell_later(w, up, untold);
-	else
-		flow_end(w, up, true);
-}
-
 bool ends_are_idle(const struct worker *w, flow_ref up)
 {
 	const struct flow_half *client = flow_half(&w->flows, up);
@@ -58,4 +48,25 @@ bool ends_are_idle(const struct worker *w, flow_ref up)
 		return true;
 	return !is_handshake(client->state) && !tcp_has_unacknowledged(w, up | DIR_UP) &&
 	       !tcp_has_unacknowledged(w, up | DIR_DOWN);
+}
+
+/* Data is under way, and may get lost: who lacks it when the RST comes asks back. */
+static bool may_ask_back(const struct worker *w, flow_ref up)
+{
+	return !is_handshake(flow_half(&w->flows, up)->state) && !ends_are_idle(w, up);
+}
+
+void ends_end(struct worker *w, flow_ref up, enum made kind)
+{
+	bool stays = may_ask_back(w, up);
+	unsigned untold = ends_tell(w, up, kind);
+
+	if (!untold && !stays) {
+		flow_end(w, up, true);
+		return;
+	}
+	silence_tell_later(w, up, untold);
+	/* The RST that went is one of those that an end gets. */
+	for (enum flow_dir dir = DIR_UP; dir < DIRS; dir++)
+		flow_half(&w->flows, up | dir)->probes = !(untold >> !dir & 1);
 }

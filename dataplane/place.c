@@ -73,6 +73,62 @@ bool place_take_port(struct worker *w, bool v4, uint64_t hash, uint32_t backend_
 	return false;
 }
 
+#define RECLAIM_LOOKS 8 /* ports that are looked at, those first that were taken first */
+
+static flow_ref flow_at(const struct worker *w, const struct policy_backend *backend, unsigned snat, uint16_t port_be)
+{
+	if (ipaddr_is_v4(&backend->addr)) {
+		struct flow_key4 down = place_down4(w, backend, snat, port_be);
+
+		return flow_lookup4(&w->flows, &down, PROTO_TCP, flow_hash4(&down, PROTO_TCP, w->flows.secret));
+	}
+	struct flow_key6 down = place_down6(w, backend, snat, port_be);
+
+	return flow_lookup6(&w->flows, &down, PROTO_TCP, flow_hash6(&down, PROTO_TCP, w->flows.secret));
+}
+
+/* A packet that waits to be tracked goes by the entry that it found. */
+static bool is_in_burst(const struct worker *w, flow_ref ref)
+{
+	for (unsigned i = 0; i < w->burst.n; i++)
+		if (w->burst.items[i].ref != FLOW_REF_NONE && flow_ref_up(w->burst.items[i].ref) == flow_ref_up(ref))
+			return true;
+	return false;
+}
+
+static bool is_over(const struct worker *w, flow_ref ref)
+{
+	enum flow_state state = flow_half(&w->flows, ref)->state;
+
+	return state == FLOW_TIME_WAIT || state == FLOW_CLOSED;
+}
+
+/*
+ * Where every port is taken, one whose connection is over may be used again at once: its entry only waits for what
+ * might come late, and the numbers of the next one lie ahead.
+ */
+static void reclaim_port(struct worker *w, const struct policy_backend *backend)
+{
+	const struct snat_addresses *s = &w->dp->snat;
+	bool v4 = ipaddr_is_v4(&backend->addr);
+
+	for (unsigned snat = 0; snat < s->n; snat++)
+		if (ipaddr_is_v4(&s->addr[snat]) == v4 && !snat_is_exhausted(&w->snat, snat, backend->ref.slot))
+			return;
+	for (unsigned snat = 0; snat < s->n; snat++) {
+		if (ipaddr_is_v4(&s->addr[snat]) != v4)
+			continue;
+		for (uint32_t i = 0; i < RECLAIM_LOOKS; i++) {
+			flow_ref ref = flow_at(w, backend, snat, snat_taken(&w->snat, snat, backend->ref.slot, i));
+
+			if (ref != FLOW_REF_NONE && is_over(w, ref) && !is_in_burst(w, ref)) {
+				flow_end(w, flow_ref_up(ref), true);
+				return;
+			}
+		}
+	}
+}
+
 /* The entry is made; the rest cannot fail. */
 static void begin(struct worker *w, const struct item *it, const struct policy *policy,
 		  const struct policy_service *svc, uint32_t backend_slot, unsigned snat, uint16_t snat_port_be)
@@ -109,6 +165,8 @@ enum place_result place(struct worker *w, struct item *it, const struct policy *
 
 	if (!flow_room(&w->flows, v6))
 		return PLACE_TABLE_FULL;
+	if (__builtin_expect(w->snat.n_full && it->p.proto == PROTO_TCP, 0))
+		reclaim_port(w, backend);
 	if (!place_take_port(w, !v6, it->hash, backend->ref.slot, &snat, &port_be))
 		return PLACE_PORTS_EXHAUSTED;
 	it->ref = v6 ? add_v6(w, it, backend, snat, port_be) : add_v4(w, it, backend, snat, port_be);

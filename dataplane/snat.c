@@ -172,8 +172,9 @@ static struct snat_pair *find_pair(const struct snat_pool *pool, uint64_t key)
 	return find(pool, key, hash_keyed(&key, sizeof(key), pool->secret));
 }
 
-static void set_free(struct snat_pair *pair, uint32_t port)
+static void set_free(struct snat_pool *pool, struct snat_pair *pair, uint32_t port)
 {
+	pool->n_full -= pair->used == pool->n_ports;
 	pair->map[port / 64] &= ~(UINT64_C(1) << port % 64);
 	pair->used--;
 }
@@ -188,7 +189,7 @@ static void wake_oldest(struct snat_pool *pool)
 
 	assert(pair);
 	pair->resting--;
-	set_free(pair, rest->port);
+	set_free(pool, pair, rest->port);
 }
 
 void snat_wake(struct snat_pool *pool, uint32_t now_ms)
@@ -255,6 +256,7 @@ uint16_t snat_take(struct snat_pool *pool, unsigned snat, uint32_t backend_slot,
 		i = first_free(pool, pair->map, 0);
 	pair->map[i / 64] |= UINT64_C(1) << i % 64;
 	pair->used++;
+	pool->n_full += pair->used == pool->n_ports;
 	pair->cursor = i + 1 == pool->n_ports ? 0 : i + 1;
 	*news = news_of(pair, pool->n_ports, false, now_ms);
 	return htons(port_at(pool, i));
@@ -277,7 +279,7 @@ void snat_give_back(struct snat_pool *pool, unsigned snat, uint32_t backend_slot
 	uint32_t port = place_of(pool, ntohs(port_be));
 
 	if (pair && port < pool->n_ports)
-		set_free(pair, port);
+		set_free(pool, pair, port);
 }
 
 static bool is_pressed(const struct snat_pool *pool, const struct snat_pair *pair)
@@ -294,7 +296,7 @@ void snat_lay_to_rest(struct snat_pool *pool, unsigned snat, uint32_t backend_sl
 	if (!pair || port == pool->n_ports)
 		return;
 	if (is_pressed(pool, pair)) {
-		set_free(pair, port);
+		set_free(pool, pair, port);
 		return;
 	}
 	if (snat_resting(pool) == SNAT_RESTS_MAX) {
@@ -310,6 +312,21 @@ bool snat_is_pressed(const struct snat_pool *pool, unsigned snat, uint32_t backe
 	const struct snat_pair *pair = find_pair(pool, pair_key(snat, backend_slot));
 
 	return pair && is_pressed(pool, pair);
+}
+
+bool snat_is_exhausted(const struct snat_pool *pool, unsigned snat, uint32_t backend_slot)
+{
+	const struct snat_pair *pair = find_pair(pool, pair_key(snat, backend_slot));
+
+	return pair && pair->used == pool->n_ports && !pair->resting;
+}
+
+/* They are taken in turn. */
+uint16_t snat_taken(const struct snat_pool *pool, unsigned snat, uint32_t backend_slot, uint32_t n)
+{
+	const struct snat_pair *pair = find_pair(pool, pair_key(snat, backend_slot));
+
+	return pair ? htons(port_at(pool, (pair->cursor + n) % pool->n_ports)) : 0;
 }
 
 uint32_t snat_used(const struct snat_pool *pool, unsigned snat, uint32_t backend_slot)

@@ -96,6 +96,7 @@ struct snat_pool {
 	struct snat_rest *rests;
 	uint32_t oldest, newest; /* of the ring, count up for ever */
 	uint64_t cut_short;      /* gave way before their time */
+	uint32_t n_full;         /* pairs without a free port */
 	const uint8_t *secret;
 };
 
@@ -114,6 +115,11 @@ void snat_give_back(struct snat_pool *pool, unsigned snat, uint32_t backend_slot
 void snat_lay_to_rest(struct snat_pool *pool, unsigned snat, uint32_t backend_slot, uint16_t port_be, uint32_t now_ms);
 /* Half of the pair's ports are taken. */
 bool snat_is_pressed(const struct snat_pool *pool, unsigned snat, uint32_t backend_slot);
+
+/* No port of the pair is free, and none rests. */
+bool snat_is_exhausted(const struct snat_pool *pool, unsigned snat, uint32_t backend_slot);
+/* Of such a pair: the n-th port in the order in which they were taken, the first one is 0. Network byte order. */
+uint16_t snat_taken(const struct snat_pool *pool, unsigned snat, uint32_t backend_slot, uint32_t n);
 
 static inline uint32_t snat_resting(const struct snat_pool *pool)
 {

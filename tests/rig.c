@@ -217,6 +217,7 @@ static struct dataplane_config dataplane_config(struct rig *rig, const struct ri
 		.n_neighbours = 512,
 		.n_holds = config->n_holds ? config->n_holds : 1024,
 		.n_clients = config->n_clients ? config->n_clients : 1024,
+		.snat_ports = config->snat_ports,
 		.now_ns = rig_now,
 		.now_arg = rig,
 	};

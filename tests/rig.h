@@ -39,6 +39,7 @@ struct rig_config {
 	uint64_t now_ns;               /* of the clock, when it begins; 0: one second */
 	uint32_t untranslated;         /* upstreams have the numbers of their clients */
 	uint32_t n_clients;            /* records of clients; 0: 1024 */
+	struct port_range snat_ports;  /* all zero: the default */
 	const char *device[RIG_PORTS]; /* DPDK devices instead of ports in memory; NULL: memory */
 };
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Fixtures: one lab per number of workers, one freshly started gateway per test."""
 
+import contextlib
 import os
 import sys
 
@@ -8,11 +9,17 @@ import pytest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
+from connections import Server, Tuned  # noqa: E402
 from gateways import Nftables, Spillway, running  # noqa: E402
 from servers import start_servers  # noqa: E402
 from topology import UPSTREAMS, Lab, end_on_signals  # noqa: E402
 
 TTL_S = 2
+
+# Of what takes minutes: not each with each.
+one_worker = pytest.mark.parametrize("lab", [1], ids=["1worker"], indirect=True)
+two_workers = pytest.mark.parametrize("lab", [2], ids=["2workers"], indirect=True)
+diagonal = pytest.mark.parametrize("lab, family", [(1, 4), (2, 6)], ids=["1worker-v4", "2workers-v6"], indirect=True)
 
 
 def pytest_configure(config):
@@ -71,6 +78,30 @@ def spillway(lab, records):
         pytest.skip("build/spillway is not built")
     yield from started(Spillway(lab, lab.n_queues))
     assert_nothing_left(lab)
+
+
+@pytest.fixture
+def tuned(lab, records):
+    """Starts a gateway: tuned(mode, "idle: {…}")."""
+    if not Spillway.built():
+        pytest.skip("build/spillway is not built")
+    with contextlib.ExitStack() as stack:
+
+        def start(mode, idle, edits=()):
+            gateway = Tuned(lab, mode, idle, edits)
+            gateway.start()
+            stack.callback(assert_nothing_left, lab)
+            stack.callback(gateway.stop)
+            gateway.wait_serving()
+            return gateway
+
+        yield start
+
+
+@pytest.fixture
+def server(lab):
+    with contextlib.closing(Server(lab)) as it:
+        yield it
 
 
 @pytest.fixture

@@ -32,8 +32,8 @@ def silent(ns):
 
 
 @contextlib.contextmanager
-def forgetful_firewall(lab, timeout_s):
-    """Between gateway and upstreams: a connection that idles longer is forgotten, and what comes then is dropped.
+def forgetful_firewall(router, timeout_s):
+    """On a router: a connection that idles longer is forgotten, and what comes then is dropped.
 
     Gives a function that says how many packets that were.
     """
@@ -47,19 +47,26 @@ def forgetful_firewall(lab, timeout_s):
         counter name forgotten drop;
     }"""
     keys = ("netfilter__nf_conntrack_tcp_timeout_established", "netfilter__nf_conntrack_tcp_loose")
-    old = [lab.lan.get_sysctl(key) for key in keys]
+    old = [router.get_sysctl(key) for key in keys]
 
     def forgotten():
-        out = lab.lan.run("nft", "list", "counter", "inet", TABLE, "forgotten").stdout
+        out = router.run("nft", "list", "counter", "inet", TABLE, "forgotten").stdout
         return int(out.split("packets")[1].split()[0])
 
-    with nft(lab.lan, rules):
+    with nft(router, rules):
         try:
             # Not loose: a packet of a connection that it does not know is none to learn it from.
-            lab.lan.sysctl(**dict(zip(keys, (timeout_s, 0))))
+            router.sysctl(**dict(zip(keys, (timeout_s, 0))))
             yield forgotten
         finally:
-            lab.lan.sysctl(**dict(zip(keys, old)))
+            router.sysctl(**dict(zip(keys, old)))
+
+
+def vanished(lab, addresses):
+    """These hosts' network is gone: they hear nothing, nothing of them is heard, and nobody says so."""
+    families = {a: "ip6" if ":" in a else "ip" for a in addresses}
+    drop = "".join(f"{f} saddr {a} drop; {f} daddr {a} drop; " for a, f in families.items())
+    return nft(lab.wan, f"chain forward {{ type filter hook forward priority filter; {drop} }}")
 
 
 @contextlib.contextmanager

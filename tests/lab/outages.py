@@ -245,7 +245,7 @@ class Silence(Outage):
     services = (chat,)
 
     def measure(self, show=Unseen()):
-        with faults.forgetful_firewall(self.lab, self.forgets_s):
+        with faults.forgetful_firewall(self.lab.lan, self.forgets_s):
             with KeptConnections(self.lab, FAMILIES, self.chat.port, self.per_family) as kept:
                 first = kept.ask(DEADLINE_S)
                 show.step(f"{len(kept)} keep-alive connections, {first['answered']} requests answered")

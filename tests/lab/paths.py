@@ -10,8 +10,11 @@ import os
 import select
 import socket
 import struct
+import subprocess
 import threading
 
+from netns import LabError
+from tools import tool
 from topology import CLIENTS, UPSTREAMS, VIP, bracketed
 
 FILE_BYTES = 1_000_000
@@ -64,6 +67,32 @@ def small_egress(lab, mtu):
     finally:
         lab.gw.ip("link set eth1 mtu 1500")
         forget_paths(lab)
+
+
+@contextlib.contextmanager
+def long_way(lab, ms):
+    """Packets from the gateway reach the clients so much later; those of the clients take no longer than ever."""
+    device = "far"
+    child = lab.children.spawn(
+        lab.wan, tool("delay"), "--device", device, "--us", str(1000 * ms), stdout=subprocess.PIPE, text=True
+    )
+    clients = CLIENTS[4] + CLIENTS[6]
+    # What came out of it goes on by a table of its own, or it would go round.
+    table = ("198.18.0.0/24 dev client table 100", "2001:db8:0::/64 dev client table 100")
+    rule = ("iif", device, "lookup", "100")
+    try:
+        if child.stdout.readline() != "ready\n":
+            raise LabError("the long way did not come up")
+        lab.wan.ip(f"link set {device} up", *(f"route replace {t}" for t in table))
+        for version in ("-4", "-6"):
+            lab.wan.run("ip", version, "rule", "add", *rule)
+        lab.wan.ip(*(f"route replace {a} dev {device}" for a in clients))
+        yield
+    finally:
+        lab.children.end(child)  # and the device with it, and the routes to it
+        for version in ("-4", "-6"):
+            lab.wan.run("ip", version, "rule", "del", *rule, check=False)
+            lab.wan.run("ip", version, "route", "flush", "table", "100", check=False)
 
 
 @contextlib.contextmanager

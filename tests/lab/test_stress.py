@@ -13,18 +13,15 @@ import subprocess
 import time
 
 import pytest
-from conftest import assert_nothing_left
+from conftest import assert_nothing_left, one_worker, two_workers
 from dns_control import DnsServer
 from gateways import BULK_PORT, CONFIG, Spillway, running
 from netns import eventually
 from servers import listens
-from tools import ROOT, Flood, Load
+from tools import ROOT, Flood, Load, report
 from topology import BACKEND_PORT, CLIENTS, DNS, LAN_GW, SNAT, UPSTREAMS, VIP, WAN_GW
 
 WORDS_OF_A_FINDING = ("Sanitizer", "runtime error:", "spillway: cannot")
-
-one_worker = pytest.mark.parametrize("lab", [1], ids=["1worker"], indirect=True)
-two_workers = pytest.mark.parametrize("lab", [2], ids=["2workers"], indirect=True)
 
 
 # --- gateways ---
@@ -118,15 +115,6 @@ def assert_unharmed(gateway, loads):
     for row in (*ledger["workers"], ledger["sum"]):
         assert row["balance"] == 0 and row["tx_balance"] == 0, row
     assert [w["policy_regress"] for w in gateway.status()["workers"]] == [0] * gateway.lab.n_queues
-
-
-def report(record_property, **figures):
-    """Into the JUnit file, and beside it for who watches (pytest -s)."""
-    with open("/proc/loadavg", encoding="ascii") as f:
-        figures["load"] = f.read().split()[0]
-    for key, value in figures.items():
-        record_property(key, str(value))
-    print(" ".join(f"{key}={value}" for key, value in figures.items()))
 
 
 # --- names ---

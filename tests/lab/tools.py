@@ -11,13 +11,32 @@ import socket
 import subprocess
 import time
 
-from netns import LabError
+from netns import LabError, eventually
 from topology import CLIENTS, VIP, WAN_GW
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.environ.get("SPILLWAY_BUILD", os.path.join(ROOT, "build"))
 
 FLOOD_NET = "198.19.0.0/16"
+
+
+def report(record_property, **figures):
+    """Into the JUnit file, and beside it for who watches (pytest -s)."""
+    with open("/proc/loadavg", encoding="ascii") as f:
+        figures["load"] = f.read().split()[0]
+    for key, value in figures.items():
+        record_property(key, str(value))
+    print(" ".join(f"{key}={value}" for key, value in figures.items()))
+
+
+def nstat(ns, *names):
+    """Counters of the namespace's TCP, as /proc/net/netstat and snmp have them."""
+    words = {}
+    for path in ("/proc/net/netstat", "/proc/net/snmp"):
+        lines = [line.split() for line in ns.run("cat", path).stdout.splitlines()]
+        for keys, values in zip(lines[::2], lines[1::2]):
+            words.update(zip((keys[0].rstrip(":") + k for k in keys[1:]), values[1:]))
+    return {name: int(words[name]) for name in names}
 
 
 def tool(name):
@@ -120,6 +139,53 @@ class Load:
     def stop(self):
         self.child.send_signal(signal.SIGTERM)
         return self.wait(30)
+
+
+class Crowd:
+    """crowd.c: many connections of all client addresses, and the servers that they stay at. A context manager."""
+
+    PER_PROCESS = 12_500  # there are limits on files
+
+    def __init__(self, lab, families, count, *, port, servers=("up1",), pour=False, rcvbuf=None):
+        self._lab = lab
+        n = -(-count // self.PER_PROCESS)
+        argv = [tool("crowd"), "serve", "--port", str(port), *(["--pour"] if pour else [])]
+        self._servers = [lab.children.spawn(lab.ns[up], *argv) for up in servers for _ in range(n)]
+        listening = ("ss", "-Hltn", f"sport = :{port}")
+        eventually(
+            lambda: all(lab.ns[up].run(*listening).stdout.count("\n") == n for up in servers), 5, "the crowd's servers"
+        )
+        argv = [tool("crowd"), "call", "--port", str(port), "--to", ",".join(VIP[f] for f in families)]
+        argv += ["--from", ",".join(a for f in families for a in CLIENTS[f])]
+        argv += ["--rcvbuf", str(rcvbuf)] if rcvbuf else []
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
+        counts = [count // n + (i < count % n) for i in range(n)]
+        self._callers = [lab.children.spawn(lab.client, *argv, "--count", str(c), **pipes) for c in counts]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        for child in (*self._callers, *self._servers):
+            self._lab.children.end(child, signal.SIGKILL)
+        for child in self._callers:
+            child.stdin.close()
+
+    def tell(self, command, patience_s=30):
+        """Begins it; told() waits for what became of it."""
+        for child in self._callers:
+            child.stdin.write(f"{command} {1000 * patience_s}\n")
+
+    def told(self):
+        all_told = [json.loads(child.stdout.readline()) for child in self._callers]
+        result = {key: sum(told[key] for told in all_told) for key in ("done", "failed", "late")}
+        result["seconds"] = max(told["seconds"] for told in all_told)
+        result["ends"] = [end for told in all_told for end in told.get("ends", ())]
+        return result
+
+    def do(self, command, patience_s=30):
+        self.tell(command, patience_s)
+        return self.told()
 
 
 class KeptConnections:

@@ -112,12 +112,77 @@ static void test_exhausted(void **state)
 	stop();
 }
 
+#define FEW_PORTS 5u
+
+static struct sent syn_of(unsigned client, bool v6)
+{
+	struct talk t = {.v6 = v6, .proto = PROTO_TCP, .client = client};
+
+	return exchange(RIG_WAN, from_client(&t, TCP_SYN, ISN + 5000, 0));
+}
+
+static void start_with_few_ports(void)
+{
+	start((struct rig_config){.n_backends = 1, .snat_ports = {20000, 20000 + FEW_PORTS - 1}});
+	rig.policy.modes.of[CURE_WALL] = CURE_OFF;
+}
+
+/* Every port is of a connection that is over, by FIN or by RST: they serve again, the longest over first. */
+static void test_reclaimed(void **state)
+{
+	for (int n = 0; n < 4; n++) {
+		bool v6 = n & 1, reset = n & 2;
+		struct talk t[FEW_PORTS];
+
+		start_with_few_ports();
+		for (unsigned i = 0; i < FEW_PORTS; i++) {
+			t[i] = reset ? establish(v6, i) : converse(v6, i, i & 1);
+			if (reset)
+				exchange(RIG_WAN, from_client(&t[i], TCP_RST, ISN + 1, 0));
+		}
+		for (unsigned i = 0; i < FEW_PORTS; i++) {
+			struct sent s = syn_of(10 + i, v6);
+
+			assert_int_equal(s.port, RIG_LAN);
+			assert_int_equal(s.p.sport_be, t[i].snat_port_be);
+			assert_int_equal(n_flows(), FEW_PORTS);
+			check_books();
+		}
+		if (!v6)
+			assert_int_equal(notes_of_ports(false), 1);
+		/* None of these is over. */
+		assert_int_equal(syn_of(20, v6).port, RIG_WAN);
+		assert_int_equal(verdicts(VERDICT_answer_ports_exhausted), 1);
+		stop();
+	}
+}
+
+/* The one that came first is about to begin anew: its SYN is in the same burst. */
+static void test_reclaimed_beside(void **state)
+{
+	struct talk t[FEW_PORTS], other = {.proto = PROTO_TCP, .client = 10};
+	struct sent again, first;
+
+	start_with_few_ports();
+	for (unsigned i = 0; i < FEW_PORTS; i++)
+		t[i] = converse(false, i, true);
+	feed(RIG_WAN, from_client(&other, TCP_SYN, ISN, 0));
+	feed(RIG_WAN, from_client(&t[0], TCP_SYN, ISN + 5000, 0));
+	turn();
+	take_right(&first);
+	take_right(&again);
+	assert_int_equal(first.p.sport_be, t[1].snat_port_be);
+	assert_int_equal(again.p.sport_be, t[0].snat_port_be);
+	take_none();
+	stop();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_backend_closed),
-		cmocka_unit_test(test_no_rest),
-		cmocka_unit_test(test_exhausted),
+		cmocka_unit_test(test_backend_closed),   cmocka_unit_test(test_no_rest),
+		cmocka_unit_test(test_exhausted),        cmocka_unit_test(test_reclaimed),
+		cmocka_unit_test(test_reclaimed_beside),
 	};
 
 	if (rig_eal(320, false, 0))

@@ -13,6 +13,7 @@
 #define RST_PER_S        9000
 #define BURST_RST        1350 /* 150 ms of that */
 #define SCANNED_PER_LOOP 128
+#define SCANNED_AT_MOST  4096
 #define ENDED_PER_LOOP   32
 
 static const struct reap_order now_all = {.cause = REAP_DRAIN};
@@ -58,8 +59,12 @@ static void check_both(bool v6, uint32_t backend_expects, uint32_t client_expect
 	take_both(s);
 	check_rst(&s[0], RIG_LAN, TCP_RST | TCP_ACK, backend_expects, backend_sent);
 	check_rst(&s[1], RIG_WAN, TCP_RST | TCP_ACK, client_expects, client_sent);
-	assert_int_equal(n_flows(), 0);
 	assert_int_equal(did(ACTION_drain_rst), 1);
+}
+
+static void check_gone(void)
+{
+	assert_int_equal(n_flows(), 0);
 }
 
 /* D-3: what each side acknowledged last. */
@@ -75,8 +80,24 @@ static void test_idle(void **state)
 		exchange(RIG_WAN, from_client(&t, TCP_ACK, ISN + 101, PEER + 201));
 		pass_ms(5000);
 		check_both(v6, ISN + 101, PEER + 201, ISN + 101, PEER + 201);
+		check_gone();
 		stop();
 	}
+}
+
+/* A client that lacks a part of the data says so, and is answered with the number that it expects: twice. */
+static void check_asked_back(const struct talk *t)
+{
+	assert_int_equal(only_state(t->v6), FLOW_RESETTING);
+	for (int i = 0; i < 2; i++) {
+		struct sent s = exchange(RIG_WAN, from_client(t, TCP_ACK, ISN + 1, PEER + 101));
+
+		check_rst(&s, RIG_WAN, TCP_RST, PEER + 101, 0);
+	}
+	refused(RIG_WAN, from_client(t, TCP_ACK, ISN + 1, PEER + 101), VERDICT_shed_reset_again);
+	pass_ms(5500);
+	take_none();
+	check_gone();
 }
 
 /* Data that is under way is there before the RST; data that was lost long ago is not. */
@@ -91,6 +112,7 @@ static void test_busy(void **state)
 		if (lost)
 			pass_ms(2000);
 		check_both(false, ISN + 1, lost ? PEER + 1 : PEER + 201, ISN + 1, PEER + 201);
+		check_asked_back(&t);
 		stop();
 	}
 }
@@ -108,6 +130,7 @@ static void test_handshake(void **state)
 		pass_ms(2000);
 		/* A client in SYN-SENT looks at the acknowledgement alone. */
 		check_both(true, ISN + 1, answered ? PEER + 1 : 0, ISN + 1, answered ? PEER + 1 : 0);
+		check_gone();
 		stop();
 	}
 }
@@ -343,13 +366,15 @@ static void test_spread(void **state)
 	for (unsigned quarter = 1; quarter <= 4; quarter++) {
 		pass_ms(SPREAD_MS / 4);
 		ended += take_all() / 2;
-		assert_int_equal(n_flows(), 2 * N - ended);
+		assert_int_equal(did(ACTION_drain_rst), ended);
 		assert_in_range(ended, quarter * N / 2 - N / 4, quarter * N / 2 + N / 4);
 		if (quarter == 2)
 			assert_in_range(ended, N - 2, N);
 	}
 	walk();
-	take_all();
+	ended += take_all() / 2;
+	assert_int_equal(ended, 2 * N);
+	pass_ms(5500);
 	assert_int_equal(n_flows(), 0);
 	stop();
 }
@@ -377,6 +402,33 @@ static void test_budget_of_a_loop(void **state)
 	assert_int_equal(ended, N);
 	assert_in_range(loops, N / ENDED_PER_LOOP + 4096 / SCANNED_PER_LOOP, 60);
 	stop();
+}
+
+/* Traffic makes every loop long: a table is walked in its time all the same. */
+static void test_budget_of_a_long_loop(void **state)
+{
+	enum { N = 100000 };
+	static const struct {
+		uint64_t loop_ns;
+		unsigned least, most; /* loops */
+	} cases[] = {{1500000, N / SCANNED_AT_MOST, 40}, {40000000, N / SCANNED_AT_MOST, N / SCANNED_AT_MOST + 3}};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		unsigned loops = 0;
+
+		start((struct rig_config){.n_backends = 1, .flows_v4 = N});
+		dataplane_reap(rig.dp, slot_of(false, PROTO_TCP, 0), &now_all);
+		do {
+			uint64_t before = rig.worker->reaper.cursor;
+
+			rig.now_ns += cases[i].loop_ns;
+			worker_run_once(rig.worker);
+			assert_true(rig.worker->reaper.cursor - before <= SCANNED_AT_MOST);
+			loops++;
+		} while (rig.worker->reaper.walking);
+		assert_in_range(loops, cases[i].least, cases[i].most);
+		stop();
+	}
 }
 
 /* The whole gateway's limit on RSTs holds, whatever was ordered. */
@@ -656,6 +708,7 @@ int main(void)
 		cmocka_unit_test(test_min_age_of_months),
 		cmocka_unit_test(test_spread),
 		cmocka_unit_test(test_budget_of_a_loop),
+		cmocka_unit_test(test_budget_of_a_long_loop),
 		cmocka_unit_test(test_rate),
 		cmocka_unit_test(test_modes),
 		cmocka_unit_test(test_would_is_did),
