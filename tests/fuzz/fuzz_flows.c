@@ -62,21 +62,21 @@ static const char *leg_name(int leg)
 
 /* --- connections --- */
 
-/* A host has one clock. */
-static struct peer_options options_of(int conn, uint8_t bits)
+/* Its clock is any: behind an address there may be many hosts. */
+static struct peer_options options_of(uint8_t bits)
 {
 	return (struct peer_options){.timestamps = bits & 3,
 				     .sack = bits >> 2 & 3,
 				     .scaling = bits >> 4 & 1,
 				     .scale = bits >> 5 & 3,
-				     .ts_base = (world.conns[conn].client * 2 + world.conns[conn].v6) * 0x9e3779b1u};
+				     .ts_base = frame_random(&world.random)};
 }
 
 /* Whatever its client had before, it knows no more of it. */
 static void connect_anew(int conn, uint32_t iss, uint8_t options_bits)
 {
 	struct world_conn *c = &world.conns[conn];
-	struct peer_options options = options_of(conn, options_bits);
+	struct peer_options options = options_of(options_bits);
 	struct peer_segment syn;
 
 	c->life++;
@@ -240,6 +240,33 @@ static void do_whole(const struct step *s)
 	do_data(&data);
 	do_fin(&first);
 	do_fin(&second);
+}
+
+/* An end and what comes after it, or the same twice, in one burst. */
+static void do_burst(const struct step *s)
+{
+	struct step first = *s, second = *s;
+
+	first.a = s->b & 1;
+	second.a = !(s->b & 1);
+	world_say_so("in one burst");
+	world_batch(true);
+	if (s->a & 1)
+		do_rst(&first);
+	else if (s->a & 2)
+		do_fin(&first);
+	if (s->a & 4)
+		do_data(&second);
+	if (s->a & 8)
+		do_fin(&second);
+	if (s->a & 16)
+		do_repeat(&first);
+	if (s->a & 32 && is_tcp(s))
+		connect_anew(conn_of(s), frame_random(&world.random), s->b);
+	if (s->a & 64)
+		do_ack(&second);
+	world_batch(false);
+	settle();
 }
 
 /* --- wires --- */
@@ -630,12 +657,13 @@ static const struct {
 	void (*run)(const struct step *s);
 	unsigned weight;
 } ops[] = {
-	{do_open, 12},   {do_syn_again, 3}, {do_data, 12},   {do_ack, 4},       {do_sack, 3},  {do_fin, 7},
-	{do_rst, 3},     {do_repeat, 4},    {do_whole, 4},   {do_deliver, 6},   {do_drop, 3},  {do_settle, 4},
-	{do_prompt, 3},  {do_old, 5},       {do_lose, 2},    {do_damage, 2},    {do_ttl, 1},   {do_silence, 4},
-	{do_refuse, 2},  {do_forged, 8},    {do_stray, 2},   {do_icmp, 4},      {do_herd, 2},  {do_ms, 6},
-	{do_seconds, 8}, {do_minutes, 3},   {do_hours, 1},   {do_stall, 1},     {do_modes, 2}, {do_reload, 1},
-	{do_backend, 2}, {do_reap, 2},      {do_breaker, 2}, {do_neighbour, 3}, {do_link, 2},  {do_losses, 2},
+	{do_open, 12},   {do_syn_again, 3}, {do_data, 12},   {do_ack, 4},     {do_sack, 3},      {do_fin, 7},
+	{do_rst, 3},     {do_repeat, 4},    {do_whole, 4},   {do_burst, 5},   {do_deliver, 6},   {do_drop, 3},
+	{do_settle, 4},  {do_prompt, 3},    {do_old, 5},     {do_lose, 2},    {do_damage, 2},    {do_ttl, 1},
+	{do_silence, 4}, {do_refuse, 2},    {do_forged, 8},  {do_stray, 2},   {do_icmp, 4},      {do_herd, 2},
+	{do_ms, 6},      {do_seconds, 8},   {do_minutes, 3}, {do_hours, 1},   {do_stall, 1},     {do_modes, 2},
+	{do_reload, 1},  {do_backend, 2},   {do_reap, 2},    {do_breaker, 2}, {do_neighbour, 3}, {do_link, 2},
+	{do_losses, 2},
 };
 
 #define N_OPS (sizeof(ops) / sizeof(ops[0]))

@@ -23,6 +23,7 @@
 #define MADE_TTL   64
 #define STEP_NS    50000000 /* a longer gap is one in which the worker did not run */
 #define FED        256
+#define BETWEEN_NS 1000000 /* two packets, that come one by one */
 #define SECOND_NS  UINT64_C(1000000000)
 #define WRAP_NS    (137 * SECOND_NS)
 #define NEAR       (8u << 16) /* of true numbers: the widest window that the gateway takes for one, and more */
@@ -267,22 +268,26 @@ static void judge_bytes(const struct fed *f, const uint8_t *frame, const struct 
 		    "D-4: other bytes left than came");
 }
 
-static const struct world_server *server_at(int leg, const uint8_t *frame, const struct packet *p)
+/* Of a packet on the backends' side of the gateway. */
+static const struct world_server *server_of(const uint8_t *frame, const struct packet *p, bool up)
 {
 	struct ipaddr src = packet_src(frame, p), dst = packet_dst(frame, p);
 
-	return leg == LEG_BACKEND ? find_server(&dst, &src, p->sport_be) : find_server(&src, &dst, p->dport_be);
+	return up ? find_server(&dst, &src, p->sport_be) : find_server(&src, &dst, p->dport_be);
 }
 
 /* D-2, of a forwarded segment whose connection's SYN was seen. */
 static void judge_numbers(const struct fed *f, int leg, const uint8_t *frame, const struct packet *p)
 {
 	bool up = leg == LEG_BACKEND;
-	const struct world_server *s = up ? server_at(leg, frame, p) : server_at(f->leg, f->bytes, &f->p);
+	const struct world_server *s = up ? server_of(frame, p, true) : server_of(f->bytes, &f->p, false);
+	struct ipaddr client = up ? packet_src(f->bytes, &f->p) : packet_dst(frame, p);
+	int conn = find_conn(&client, up ? f->p.sport_be : p->dport_be, false);
 	struct peer_segment left;
 	uint32_t shift, ts_shift;
 
-	if (!s || s->conn < 0)
+	/* The SYN of this life did not get through, or the port's one is not this client's. */
+	if (!s || s->conn < 0 || s->life != world.conns[s->conn].life || s->conn != conn)
 		return;
 	peer_read(frame + p->l4_off, p->payload_len, &left);
 	shift = s->shift;
@@ -340,7 +345,7 @@ static void judge_successor(const struct world_server *s, uint32_t isn, bool has
 	/* Another number of the same attempt is shifted as the first one, and lies anywhere. */
 	world_check(!s->before.is_first || (int32_t)(isn - s->before.isn) > 0,
 		    "D-2: ISN %u follows %u at the same port", isn, s->before.isn);
-	if (has_ts && s->before.has_ts)
+	if (has_ts && s->before.has_ts && (s->before.is_first || !s->before.first_has_ts))
 		world_check((int32_t)(tsval - s->before.tsval) > 0, "D-2: TSval %u follows %u at the same port", tsval,
 			    s->before.tsval);
 }
@@ -370,8 +375,11 @@ static void note_syn(const uint8_t *frame, const struct packet *p)
 		if (s->answered.is)
 			s->before = s->answered;
 		s->answered.is = false;
-		judge_successor(s, syn.seq, syn.timestamps, syn.tsval);
-		s->first_isn = syn.seq;
+		/* Where there was no way for the first one, it is another that leaves first. */
+		s->first_isn = flow_syn(&w->flows, ref)->first.isn + half->seq_shift;
+		s->first_has_ts = flow_syn(&w->flows, ref)->first.timestamps;
+		if (syn.seq == s->first_isn)
+			judge_successor(s, syn.seq, syn.timestamps, syn.tsval);
 	}
 	s->conn = conn;
 	s->shift = half->seq_shift;
@@ -554,6 +562,14 @@ static void run(void)
 	judge_books();
 }
 
+void world_batch(bool begins)
+{
+	world.batch = begins;
+	if (!begins)
+		run();
+	world.true_cause = true;
+}
+
 /* --- judges of connections --- */
 
 /* D-1. The model knows both ends; the gateway may only let go of what ended for both. */
@@ -612,8 +628,12 @@ static void taint_by(int conn, int leg, const struct peer_segment *s, enum origi
 	const struct flow_half *half, *back;
 	uint32_t ack;
 
-	if (origin == ORIGIN_TRUE || ref == FLOW_REF_NONE)
+	if (origin == ORIGIN_TRUE)
 		return;
+	if (ref == FLOW_REF_NONE) {
+		c->tainted = true;
+		return;
+	}
 	ref = leg == LEG_CLIENT ? ref : flow_ref_other(ref);
 	half = flow_half(&w->flows, ref);
 	back = flow_half(&w->flows, flow_ref_other(ref));
@@ -721,9 +741,13 @@ void world_feed(int leg, int conn, enum origin origin, const uint8_t *frame, siz
 	if (conn >= 0)
 		world.conns[conn].said_turn = world.turns + 1;
 	queue = frame_random(&world.random) % world.n_workers;
-	memport_feed(world.rig.ports[leg], queue,
+	memport_feed(world.rig.ports[leg], world.batch ? 0 : queue,
 		     f->p.kind == PACKET_TCP && (f->p.tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN ? RX_NEW : RX_KNOWN,
 		     &m, 1);
+	/* What comes together is judged by less: which packet led to what is not told apart. */
+	if (world.batch)
+		return;
+	world.rig.now_ns += BETWEEN_NS;
 	run();
 	world.true_cause = true;
 	judge_stray(leg == LEG_CLIENT ? conn : -1, &before);
@@ -889,6 +913,7 @@ static void listen_to(struct world_server *s, const struct peer_segment *syn)
 							 .tsval = syn->tsval,
 							 .has_ts = s->peer.timestamps,
 							 .is_first = syn->seq == s->first_isn,
+							 .first_has_ts = s->first_has_ts,
 							 .at_ns = s->syn_ns};
 		s->peer.its_iss = syn->seq - s->shift;
 		if (refused)

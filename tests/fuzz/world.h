@@ -50,7 +50,7 @@ struct world_conn {
 };
 
 struct world_syn {
-	bool is, has_ts, is_first;
+	bool is, has_ts, is_first, first_has_ts; /* of the SYN that the shift was chosen for */
 	uint32_t isn, tsval;
 	uint64_t at_ns;
 };
@@ -65,6 +65,7 @@ struct world_server {
 	unsigned life;
 	uint32_t shift, ts_shift; /* of the client's numbers */
 	bool has_ts;
+	bool first_has_ts;
 	uint32_t first_isn;                /* of the SYN that the shift was chosen for */
 	struct world_syn answered, before; /* the SYNs that were, of this connection and of the last one */
 	uint64_t used_ns, syn_ns;          /* when its last SYN left */
@@ -82,6 +83,7 @@ struct world {
 	unsigned n_workers;
 	bool prompt;     /* wires deliver at once */
 	bool true_cause; /* of what leaves now */
+	bool batch;      /* what comes waits for the rest of its burst */
 	bool healthy;    /* links, neighbours and MTUs are as they should be */
 	struct world_conn conns[WORLD_CONNS];
 	struct world_server servers[WORLD_SERVERS];
@@ -125,6 +127,8 @@ enum origin {
 
 /* By whom: `conn` or -1; the leg that it comes from. */
 void world_feed(int leg, int conn, enum origin origin, const uint8_t *frame, size_t len);
+/* What is fed between the two calls comes in one burst. */
+void world_batch(bool begins);
 /* A segment of one of the two ends of a conn's connection. */
 void world_say(int conn, int leg, enum origin origin, const struct peer_segment *s);
 struct peer_ends world_ends(int conn, int leg);
