@@ -253,6 +253,9 @@ static struct fed *fed_of(const struct rte_mbuf *m, int leg, const uint8_t *fram
 		return NULL;
 	if (p->kind == PACKET_TCP && (p->tcp_flags != f->p.tcp_flags || p->payload_len != f->p.payload_len))
 		return NULL;
+	/* A SYN that was held is made again with the hops of its own, perhaps where another one was. */
+	if (p->kind == PACKET_TCP && p->tcp_flags & TCP_SYN && p->ttl != f->p.ttl - 1)
+		return NULL;
 	return f;
 }
 
