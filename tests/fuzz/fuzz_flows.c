@@ -428,7 +428,8 @@ static void do_icmp(const struct step *s)
 
 	if (!n)
 		return;
-	about = &world.sent[leg][s->b % n];
+	/* What is still under way is what a true error is about. */
+	about = world.n_wires[leg] ? &world.wires[leg][s->b % world.n_wires[leg]] : &world.sent[leg][s->b % n];
 	if (parse(about->bytes, about->len, &p) != VERDICT_NONE || p.kind > PACKET_UDP)
 		return;
 	quoted = p.ip_len < 120 ? p.ip_len : 120;
