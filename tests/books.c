@@ -2,8 +2,6 @@
 #include "books.h"
 
 #include "core.h"
-#include "numbers.h"
-#include "place.h"
 #include "wall.h"
 
 #include <stdlib.h>

@@ -269,7 +269,7 @@ static enum peer_took take_data(struct peer *p, const struct peer_segment *s, ui
 		out->sacks[0][1] = s->seq + s->len;
 		return PEER_TOOK;
 	}
-	for (uint32_t i = skip; i < s->len; i++, p->rcv++, p->wanted++)
+	for (uint32_t i = skip; i < s->len; i++, p->rcv++)
 		if (s->data[i] != byte_of(p->its_iss, p->rcv - p->irs - 1))
 			return PEER_CHEATED;
 	if (s->flags & TCP_FIN && p->rcv == s->seq + s->len && !p->fin_taken) {

@@ -52,7 +52,6 @@ struct peer {
 	uint32_t ts_recent;
 	uint32_t window, its_window; /* bytes */
 	bool fin_sent, fin_taken, closed_first;
-	uint32_t wanted; /* bytes that it took in, as many as went by in its sequence numbers */
 };
 
 enum peer_took {

@@ -19,7 +19,6 @@
 #include <rte_udp.h>
 
 #define ETH        14
-#define PEER_TTL   50
 #define MADE_TTL   64
 #define STEP_NS    50000000 /* a longer gap is one in which the worker did not run */
 #define FED        256
@@ -27,52 +26,8 @@
 #define SECOND_NS  UINT64_C(1000000000)
 #define WRAP_NS    (137 * SECOND_NS)
 #define NEAR       (8u << 16) /* of true numbers: the widest window that the gateway takes for one, and more */
-#define SETTLE_MAX 64
 
 struct world world;
-
-/* --- what happened --- */
-
-static char story[1 << 20];
-static size_t story_len;
-static bool telling = true;
-
-void world_say_so(const char *format, ...)
-{
-	va_list args;
-	int n;
-
-	if (!telling)
-		return;
-	if (story_len > sizeof(story) - 512)
-		story_len = snprintf(story, sizeof(story), "…\n");
-	n = snprintf(story + story_len, sizeof(story) - story_len, "%8.3f ",
-		     (double)(world.rig.now_ns - world.options.now_ns) / 1e9);
-	va_start(args, format);
-	n += vsnprintf(story + story_len + n, sizeof(story) - story_len - n, format, args);
-	va_end(args);
-	story_len += n;
-	story[story_len++] = '\n';
-}
-
-void world_print(void)
-{
-	fwrite(story, 1, story_len, stderr);
-	fflush(stderr);
-}
-
-void world_fail(const char *format, ...)
-{
-	va_list args;
-
-	world_print();
-	va_start(args, format);
-	vfprintf(stderr, format, args);
-	va_end(args);
-	fprintf(stderr, "\n");
-	story_len = 0;
-	__builtin_trap();
-}
 
 /* --- who is who --- */
 
@@ -81,7 +36,7 @@ static struct ipaddr client_address(const struct world_conn *c)
 	return rig_client(c->client, c->v6);
 }
 
-static int find_conn(const struct ipaddr *addr, uint16_t port_be, bool udp)
+int world_find_conn(const struct ipaddr *addr, uint16_t port_be, bool udp)
 {
 	for (int i = 0; i < WORLD_CONNS; i++) {
 		struct ipaddr client = client_address(&world.conns[i]);
@@ -92,7 +47,7 @@ static int find_conn(const struct ipaddr *addr, uint16_t port_be, bool udp)
 	return -1;
 }
 
-static struct world_server *find_server(const struct ipaddr *backend, const struct ipaddr *snat, uint16_t snat_port_be)
+struct world_server *world_find_server(const struct ipaddr *backend, const struct ipaddr *snat, uint16_t snat_port_be)
 {
 	for (int i = 0; i < WORLD_SERVERS; i++) {
 		struct world_server *s = &world.servers[i];
@@ -108,7 +63,7 @@ static struct world_server *find_server(const struct ipaddr *backend, const stru
 static struct world_server *claim_server(const struct ipaddr *backend, uint16_t backend_port_be,
 					 const struct ipaddr *snat, uint16_t snat_port_be)
 {
-	struct world_server *s = find_server(backend, snat, snat_port_be), *oldest = &world.servers[0];
+	struct world_server *s = world_find_server(backend, snat, snat_port_be), *oldest = &world.servers[0];
 
 	if (s)
 		return s;
@@ -137,7 +92,7 @@ struct world_server *world_server_of(int conn)
 	return s && s->conn == conn && s->life == c->life ? s : NULL;
 }
 
-static void put_address(uint8_t *to, const struct ipaddr *addr)
+void world_put_address(uint8_t *to, const struct ipaddr *addr)
 {
 	uint32_t v4_be = ipaddr_v4_be(addr);
 
@@ -155,13 +110,13 @@ struct peer_ends world_ends(int conn, int leg)
 	const struct world_server *s = c->server < 0 ? NULL : &world.servers[c->server];
 
 	if (leg == LEG_CLIENT) {
-		put_address(ends.src, &client);
-		put_address(ends.dst, &vip);
+		world_put_address(ends.src, &client);
+		world_put_address(ends.dst, &vip);
 		ends.sport_be = c->port_be;
 		ends.dport_be = htons(c->udp ? 53 : 80);
 	} else if (s) {
-		put_address(ends.src, &s->backend);
-		put_address(ends.dst, &s->snat);
+		world_put_address(ends.src, &s->backend);
+		world_put_address(ends.dst, &s->snat);
 		ends.sport_be = s->backend_port_be;
 		ends.dport_be = s->snat_port_be;
 	}
@@ -276,7 +231,7 @@ static const struct world_server *server_of(const uint8_t *frame, const struct p
 {
 	struct ipaddr src = packet_src(frame, p), dst = packet_dst(frame, p);
 
-	return up ? find_server(&dst, &src, p->sport_be) : find_server(&src, &dst, p->dport_be);
+	return up ? world_find_server(&dst, &src, p->sport_be) : world_find_server(&src, &dst, p->dport_be);
 }
 
 /* D-2, of a forwarded segment whose connection's SYN was seen. */
@@ -285,7 +240,7 @@ static void judge_numbers(const struct fed *f, int leg, const uint8_t *frame, co
 	bool up = leg == LEG_BACKEND;
 	const struct world_server *s = up ? server_of(frame, p, true) : server_of(f->bytes, &f->p, false);
 	struct ipaddr client = up ? packet_src(f->bytes, &f->p) : packet_dst(frame, p);
-	int conn = find_conn(&client, up ? f->p.sport_be : p->dport_be, false);
+	int conn = world_find_conn(&client, up ? f->p.sport_be : p->dport_be, false);
 	struct peer_segment left;
 	uint32_t shift, ts_shift;
 
@@ -329,8 +284,8 @@ static void judge_quote(const struct fed *f, int leg, const uint8_t *frame, cons
 	world_check(quote_of(frame, p, &is), "C-3: an error left whose quote cannot be read");
 	if (!quote_of(f->bytes, &f->p, &was) || is.proto != PROTO_TCP)
 		return;
-	s = leg == LEG_CLIENT ? find_server(&was.dst, &was.src, was.sport_be)
-			      : find_server(&is.src, &is.dst, is.dport_be);
+	s = leg == LEG_CLIENT ? world_find_server(&was.dst, &was.src, was.sport_be)
+			      : world_find_server(&is.src, &is.dst, is.dport_be);
 	/* Quoted is what went to the backend, or what it sent, which nobody shifts. */
 	if (leg == LEG_CLIENT && s && s->conn >= 0)
 		world_check(ntohl(is.seq_be) == ntohl(was.seq_be) - s->shift, "C-3: quoted seq %u became %u",
@@ -373,7 +328,7 @@ static void note_syn(const uint8_t *frame, const struct packet *p)
 	}
 	half = flow_half(&w->flows, flow_ref_up(ref));
 	flow_addrs(&w->flows, ref, &a);
-	conn = find_conn(&a.client, a.client_port_be, false);
+	conn = world_find_conn(&a.client, a.client_port_be, false);
 	if (s->shift != half->seq_shift || s->conn != conn) {
 		if (s->answered.is)
 			s->before = s->answered;
@@ -400,7 +355,7 @@ static void note_syn(const uint8_t *frame, const struct packet *p)
 static void note_syn_ack(const struct fed *f)
 {
 	struct ipaddr src = packet_src(f->bytes, &f->p), dst = packet_dst(f->bytes, &f->p);
-	struct world_server *s = find_server(&src, &dst, f->p.dport_be);
+	struct world_server *s = world_find_server(&src, &dst, f->p.dport_be);
 
 	if (s)
 		s->has_ts &= f->s.timestamps;
@@ -409,8 +364,8 @@ static void note_syn_ack(const struct fed *f)
 static void note_end(int leg, const uint8_t *frame, const struct packet *p)
 {
 	struct ipaddr src = packet_src(frame, p), dst = packet_dst(frame, p);
-	const struct world_server *s = leg == LEG_BACKEND ? find_server(&dst, &src, p->sport_be) : NULL;
-	int conn = leg == LEG_CLIENT ? find_conn(&dst, p->dport_be, false) : s ? s->conn : -1;
+	const struct world_server *s = leg == LEG_BACKEND ? world_find_server(&dst, &src, p->sport_be) : NULL;
+	int conn = leg == LEG_CLIENT ? world_find_conn(&dst, p->dport_be, false) : s ? s->conn : -1;
 
 	if (conn < 0 || (s && s->life != world.conns[conn].life))
 		return;
@@ -780,213 +735,6 @@ void world_say(int conn, int leg, enum origin origin, const struct peer_segment 
 	world_feed(leg, conn, origin, frame, len);
 }
 
-/* --- what leaves arrives --- */
-
-void world_drop(int leg, unsigned place)
-{
-	memmove(&world.wires[leg][place], &world.wires[leg][place + 1],
-		(--world.n_wires[leg] - place) * sizeof(world.wires[leg][0]));
-}
-
-/* Neither did what it sent to its peer get lost, nor what it acknowledged on its way to the gateway. */
-static bool is_quiet(int conn, int leg)
-{
-	const struct world_conn *c = &world.conns[conn];
-	const struct world_server *s = world_server_of(conn);
-	const struct peer *p = leg == LEG_CLIENT ? &c->peer : &s->peer,
-			  *other = leg == LEG_CLIENT ? &s->peer : &c->peer;
-	uint32_t nxt = leg == LEG_CLIENT ? other->nxt : other->nxt + s->shift;
-
-	return p->rcv == nxt && c->acked[leg] == p->rcv;
-}
-
-/*
- * D-3. A RST of the gateway's own to an end of an established connection: exact where all that was said is known to
- * all; else it makes the end ask back, and the answer to that fits.
- */
-static void judge_rst(int conn, int leg, const struct world_frame *f, const struct peer_segment *s, enum peer_took took,
-		      bool quiet, bool acked)
-{
-	if (took == PEER_ENDED)
-		return;
-	world_check(!quiet, "D-3: a RST with seq %u to client %d's %s, which expects another", s->seq, conn,
-		    leg ? "backend" : "own end");
-	world_check(took == PEER_ASKED_BACK || !acked, "D-3: a RST with seq %u that client %d's %s does not heed",
-		    s->seq, conn, leg ? "backend" : "own end");
-}
-
-/* RSTs that are no answers are limited: all of these are excuses for an end that asked back. */
-static uint64_t sheds(void)
-{
-	return world_verdicts(VERDICT_shed_reset_again) + world_verdicts(VERDICT_shed_stray_limit);
-}
-
-static void receive(int conn, int leg, struct peer *p, const struct world_frame *f, const struct peer_segment *s)
-{
-	struct world_conn *c = &world.conns[conn];
-	bool judged = f->made && s->flags & TCP_RST && c->established && !c->tainted && f->turn >= c->said_turn &&
-		      f->true_cause && peer_is_open(p) && world_server_of(conn);
-	bool quiet = judged && is_quiet(conn, leg), acked = judged && c->acked[leg] == p->rcv, answers;
-	uint64_t shed = sheds();
-	struct peer_segment answer;
-	enum peer_took took = peer_receive(p, s, world_now_ms(), &answer, &answers);
-
-	world_check(took != PEER_CHEATED || c->tainted, "D-4: client %d's %s got bytes that nobody sent", conn,
-		    leg ? "backend" : "own end");
-	if (judged)
-		judge_rst(conn, leg, f, s, took, quiet, acked);
-	if (!answers)
-		return;
-	world_say(conn, leg, ORIGIN_TRUE, &answer);
-	if (!judged || took != PEER_ASKED_BACK || !world.healthy || sheds() != shed || !world.prompt)
-		return;
-	/* The answer to what it asked is on the wire, and nothing else of it since. */
-	for (unsigned i = 0; i < world.n_wires[leg]; i++)
-		if (world.wires[leg][i].turn == world.turns)
-			return;
-	world_check(p->state == PEER_RESET, "D-3: client %d's %s asked back about a RST, and heard nothing", conn,
-		    leg ? "backend" : "own end");
-}
-
-static void arrive_at_client(const struct world_frame *f, const struct packet *p, const struct peer_segment *s)
-{
-	struct ipaddr dst = packet_dst(f->bytes, p);
-	int conn = find_conn(&dst, p->dport_be, false);
-	struct peer_segment answer;
-
-	if (conn < 0 || world.conns[conn].silent)
-		return;
-	if (world.conns[conn].peer.state != PEER_NONE)
-		receive(conn, LEG_CLIENT, &world.conns[conn].peer, f, s);
-	else if (peer_refuse(s, &answer))
-		world_say(conn, LEG_CLIENT, ORIGIN_TRUE, &answer);
-}
-
-static unsigned backend_number(const struct ipaddr *backend)
-{
-	return (backend->b[15] - 1u) % WORLD_BACKENDS;
-}
-
-static void say_as_server(struct world_server *s, const struct peer_segment *answer)
-{
-	struct peer_ends ends = {.v6 = !ipaddr_is_v4(&s->backend),
-				 .sport_be = s->backend_port_be,
-				 .dport_be = s->snat_port_be,
-				 .ttl = PEER_TTL};
-	uint8_t frame[1600];
-
-	if (s->conn >= 0 && world.conns[s->conn].server == s - world.servers && s->life == world.conns[s->conn].life) {
-		world_say(s->conn, LEG_BACKEND, ORIGIN_TRUE, answer);
-		return;
-	}
-	put_address(ends.src, &s->backend);
-	put_address(ends.dst, &s->snat);
-	world_feed(LEG_BACKEND, -1, ORIGIN_TRUE, frame, peer_frame(&ends, answer, 0, frame));
-}
-
-static struct peer_options some_options(void)
-{
-	uint64_t r = frame_random(&world.random);
-
-	return (struct peer_options){.timestamps = r & 3,
-				     .sack = r >> 2 & 3,
-				     .scaling = r >> 4 & 1,
-				     .scale = r >> 5 & 3,
-				     .ts_base = r >> 32};
-}
-
-/* RFC 6191, and what Linux does: numbers that lie ahead, or timestamps that do. */
-static bool is_ahead(const struct peer *old, const struct peer_segment *syn)
-{
-	return (int32_t)(syn->seq - old->rcv) > 0 ||
-	       (old->timestamps && syn->timestamps && (int32_t)(syn->tsval - old->ts_recent) > 0);
-}
-
-static void listen_to(struct world_server *s, const struct peer_segment *syn)
-{
-	struct peer_options options = some_options();
-	struct peer_segment answer;
-	bool refused = world.backend_refuses[backend_number(&s->backend)];
-
-	if (refused ? peer_refuse(syn, &answer)
-		    : peer_accept(&s->peer, frame_random(&world.random), &options, syn, world_now_ms(), &answer)) {
-		if (!refused)
-			s->answered = (struct world_syn){.is = true,
-							 .isn = syn->seq,
-							 .tsval = syn->tsval,
-							 .has_ts = s->peer.timestamps,
-							 .is_first = syn->seq == s->first_isn,
-							 .first_has_ts = s->first_has_ts,
-							 .at_ns = s->syn_ns};
-		s->peer.its_iss = syn->seq - s->shift;
-		if (refused)
-			s->peer.state = PEER_NONE;
-		say_as_server(s, &answer);
-	}
-}
-
-/* An old connection of that port is in the way, or not. */
-static bool is_for_listener(const struct world_server *s, const struct peer_segment *seg)
-{
-	if ((seg->flags & (TCP_SYN | TCP_ACK | TCP_RST)) != TCP_SYN)
-		return false;
-	if (s->peer.state == PEER_TIME_WAIT)
-		return is_ahead(&s->peer, seg);
-	return s->peer.state == PEER_NONE || s->peer.state == PEER_CLOSED || s->peer.state == PEER_RESET;
-}
-
-static void arrive_at_backend(const struct world_frame *f, const struct packet *p, const struct peer_segment *seg)
-{
-	struct ipaddr src = packet_src(f->bytes, p), dst = packet_dst(f->bytes, p);
-	struct world_server *s = find_server(&dst, &src, p->sport_be);
-	struct peer_segment answer;
-	bool answers;
-
-	if (world.backend_silent[backend_number(&dst)] || !s)
-		return;
-	s->used_ns = world.rig.now_ns;
-	if (is_for_listener(s, seg)) {
-		listen_to(s, seg);
-	} else if (s->peer.state == PEER_NONE) {
-		if (peer_refuse(seg, &answer))
-			say_as_server(s, &answer);
-	} else if (s->conn >= 0 && world_server_of(s->conn) == s) {
-		receive(s->conn, LEG_BACKEND, &s->peer, f, seg);
-	} else {
-		peer_receive(&s->peer, seg, world_now_ms(), &answer, &answers);
-		if (answers)
-			say_as_server(s, &answer);
-	}
-}
-
-void world_deliver(int leg, unsigned place)
-{
-	struct world_frame f = world.wires[leg][place];
-	struct peer_segment s;
-	struct packet p;
-
-	world_drop(leg, place);
-	world_check(parse(f.bytes, f.len, &p) == VERDICT_NONE, "a frame on the wire cannot be read");
-	if (p.kind != PACKET_TCP || p.flags & PACKET_FRAGMENT || !is_right(f.bytes))
-		return;
-	peer_read(f.bytes + p.l4_off, p.payload_len, &s);
-	if (leg == LEG_CLIENT)
-		arrive_at_client(&f, &p, &s);
-	else
-		arrive_at_backend(&f, &p, &s);
-}
-
-void world_settle(void)
-{
-	for (unsigned i = 0; i < SETTLE_MAX; i++) {
-		int leg = world.n_wires[LEG_CLIENT] ? LEG_CLIENT : LEG_BACKEND;
-
-		if (!world.n_wires[leg])
-			return;
-		world_deliver(leg, 0);
-	}
-}
-
 /* --- time --- */
 
 void world_pass_ms(uint64_t ms)
@@ -1056,7 +804,7 @@ void world_create(const struct world_options *options)
 
 	memset(&world, 0, sizeof(world));
 	forget_fed();
-	story_len = 0;
+	world_forget();
 	world.options = *options;
 	world.n_workers = options->n_workers;
 	world.prompt = world.healthy = world.true_cause = true;

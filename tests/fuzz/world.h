@@ -107,7 +107,15 @@ struct world {
 	uint64_t stray_n[2 * WORLD_CONNS];
 };
 
+#define PEER_TTL 50 /* of what ends send */
+
 extern struct world world;
+
+/* -1: of a client without a model. */
+int world_find_conn(const struct ipaddr *addr, uint16_t port_be, bool udp);
+/* NULL: nothing left from there. */
+struct world_server *world_find_server(const struct ipaddr *backend, const struct ipaddr *snat, uint16_t snat_port_be);
+void world_put_address(uint8_t *to, const struct ipaddr *addr);
 
 /* --- life --- */
 
@@ -155,6 +163,8 @@ static inline uint64_t world_now_ms(void)
 
 /* Reports what happened; printed if something is wrong. */
 void world_say_so(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* A new story begins. */
+void world_forget(void);
 /* Prints all that was said since world_create(). */
 void world_print(void);
 _Noreturn void world_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
