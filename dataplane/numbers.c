@@ -57,6 +57,18 @@ void numbers_begin(struct worker *w, flow_ref up, const struct syn_numbers *befo
 	put_shifts(w, up, seq_shift, ts_shift);
 }
 
+/* Nothing that left until now had any: the shift is free to choose. */
+void numbers_late_timestamps(struct worker *w, flow_ref up)
+{
+	const struct policy_service *svc = service_of(w, up);
+	const struct syn_kept *syn = flow_syn(&w->flows, up);
+	const struct flow_half *half = flow_half(&w->flows, up);
+	struct tcp_options options = options_of(syn);
+
+	if (options.timestamps && !syn->first.timestamps && !half->ts_shift && (!svc || svc->reuse.timestamps))
+		put_shifts(w, up, half->seq_shift, CLOCK_MS(w->now_ns) - options.tsval);
+}
+
 void numbers_without_timestamps(struct worker *w, flow_ref ref)
 {
 	put_shifts(w, flow_ref_up(ref), flow_half(&w->flows, flow_ref_up(ref))->seq_shift, 0);

@@ -26,6 +26,8 @@ struct syn_numbers numbers_of_syn(const struct worker *w, flow_ref up);
  * the new ones lie ahead of; NULL: none of this flow did.
  */
 void numbers_begin(struct worker *w, flow_ref up, const struct syn_numbers *before);
+/* The client's SYN came once more, and was kept: it may have timestamps that the first one had not. */
+void numbers_late_timestamps(struct worker *w, flow_ref up);
 /* The backend's SYN-ACK took no timestamps: there are none to shift. */
 void numbers_without_timestamps(struct worker *w, flow_ref ref);
 

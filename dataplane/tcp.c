@@ -477,12 +477,13 @@ static void on_syn_again(struct worker *w, struct item *it, const struct segment
 	wall_again(w, it);
 	if (known) {
 		repeat_syn(w, it, s);
-		return;
+	} else {
+		wall_stay(w, it->ref);
+		/* Shifted as the first one, so that the answer to either is understood. */
+		flow_track(&w->flows, it->ref)->marks &= ~FLOW_MARK_ASSISTED;
+		begin_syn(w, it);
 	}
-	wall_stay(w, it->ref);
-	/* Shifted as the first one, so that the answer to either is understood. */
-	flow_track(&w->flows, it->ref)->marks &= ~FLOW_MARK_ASSISTED;
-	begin_syn(w, it);
+	numbers_late_timestamps(w, it->ref);
 }
 
 static bool may_challenge(const struct worker *w, struct flow_track *track)

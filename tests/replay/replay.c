@@ -5,7 +5,8 @@
  *
  *   in.pcap    frames in order; each goes into the port whose MAC address it has
  *   out.pcap   all that leaves, in order, with the time at which it left; its source MAC tells the port
- *   options    lines "name value" (optional): those of read_options()
+ *   options    lines "name value" (optional): those of read_options(); "@seconds name value" is an event: see events[]
+ *   verdicts   lines "verdict number": how the packets of in.pcap ended; of all others it is 0
  *
  *   replay [--rings] DIR          compares with out.pcap; 0: the same
  *   replay [--rings] --write DIR  writes out.pcap
@@ -20,13 +21,14 @@
  *   counts         lines "action number": what enforce does, and what shadow counts; of all others it is 0
  *   counts.shadow  what shadow counts, only where it cannot be the same: make.py says in each such case, why
  *
- * --write --modes enforce writes out.pcap and counts, off writes off.pcap, and shadow counts.shadow: its frames are
- * never written, but compared with those of off.
+ * --write writes verdicts, too; --write --modes enforce out.pcap and counts, off writes off.pcap, and shadow
+ * counts.shadow: its frames are never written, but compared with those of off.
  */
 #include "action.h"
 #include "core.h"
 #include "memport.h"
 #include "rig.h"
+#include "storm.h"
 #include "streak.h"
 #include "tcp.h"
 #include "worker.h"
@@ -43,17 +45,29 @@
 #include <rte_ring.h>
 
 /* The worker takes a longer gap for one in which it did not run, and does not let flows age in it. */
-#define STEP_NS   10000000
-#define FRAME_LEN 1514
-#define RING_SIZE 64
+#define STEP_NS      10000000
+#define FRAME_LEN    1514
+#define RING_SIZE    64
+#define REPEAT_BURST 32
 
-#define MS_NS     UINT64_C(1000000)
-#define NOTES_MAX 64
+#define MS_NS        UINT64_C(1000000)
+#define NOTES_MAX    64
 
 /* New flows per second, and how many more at once; rate 0: no cap. */
 struct cap {
 	uint32_t rate, burst;
 };
+
+struct replay;
+
+/* Something that is not a packet. */
+struct event {
+	uint64_t at_ns;
+	void (*happen)(struct replay *r, uint32_t value);
+	uint32_t value;
+};
+
+#define EVENTS_MAX 32
 
 struct replay {
 	struct rig rig;
@@ -62,6 +76,13 @@ struct replay {
 	struct policy_timeouts timeouts;
 	struct cap caps[STORM_CAPS];
 	uint32_t hold_ms;
+	uint32_t n_running; /* workers that do; 0: all */
+	struct event events[EVENTS_MAX];
+	unsigned n_events, next_event;
+	uint8_t last[FRAME_LEN]; /* the frame that came last */
+	uint32_t last_len;
+	struct rte_mbuf **taken; /* buffers that are kept from the worker */
+	unsigned n_taken;
 	enum cure_mode mode; /* of all cures */
 	bool counting;       /* it was told: the actions are compared or written, too */
 	bool write;
@@ -166,31 +187,53 @@ static void decide(struct replay *r)
 
 /* --- turns --- */
 
+static void take_out(struct replay *r, int port)
+{
+	struct rte_mbuf *m;
+
+	if (r->rings) {
+		while (rte_ring_sc_dequeue(r->out[port], (void **)&m) == 0)
+			emit(r, m);
+		return;
+	}
+	for (unsigned queue = 0; queue < r->rig.dp->config.n_workers; queue++)
+		while (memport_take(r->rig.ports[port], queue, &m, 1))
+			emit(r, m);
+}
+
+/* Of each worker, one after the other; all frames come to the first one, so that one turn is enough. */
 static void turn(struct replay *r)
 {
-	worker_run_once(r->rig.worker);
-	for (int port = 0; port < RIG_PORTS; port++) {
-		struct rte_mbuf *m;
+	unsigned n = r->n_running ? r->n_running : r->rig.dp->config.n_workers;
 
-		if (r->rings)
-			while (rte_ring_sc_dequeue(r->out[port], (void **)&m) == 0)
-				emit(r, m);
-		else
-			while (memport_take(r->rig.ports[port], 0, &m, 1))
-				emit(r, m);
-	}
+	for (unsigned i = 0; i < n; i++)
+		worker_run_once(r->rig.dp->workers[i]);
+	for (int port = 0; port < RIG_PORTS; port++)
+		take_out(r, port);
 	decide(r);
+}
+
+/* What has happened until now; the clock stops for each, but for those of one moment. */
+static uint64_t happen(struct replay *r)
+{
+	while (r->next_event < r->n_events && r->events[r->next_event].at_ns <= r->rig.now_ns) {
+		const struct event *e = &r->events[r->next_event++];
+
+		e->happen(r, e->value);
+	}
+	return r->next_event < r->n_events ? r->events[r->next_event].at_ns : UINT64_MAX;
 }
 
 static void advance(struct replay *r, uint64_t to_ns)
 {
 	while (r->rig.now_ns < to_ns) {
-		uint64_t left_ns = to_ns - r->rig.now_ns;
+		uint64_t next_ns = RTE_MIN(to_ns, happen(r)), left_ns = next_ns - r->rig.now_ns;
 
 		r->rig.now_ns += left_ns < STEP_NS ? left_ns : STEP_NS;
 		if (r->rig.now_ns < to_ns)
 			turn(r);
 	}
+	happen(r);
 }
 
 /* As the gate sorts them: a SYN without ACK of a plain TCP packet. */
@@ -219,6 +262,9 @@ static void feed(struct replay *r, const uint8_t *frame, uint32_t len)
 		fed = memport_feed(r->rig.ports[port], 0, class_of(frame, len), &m, 1);
 	if (!fed)
 		die(r->dir, "port full");
+	r->n_in++;
+	memmove(r->last, frame, len);
+	r->last_len = len;
 }
 
 static void run(struct replay *r, pcap_t *in)
@@ -228,21 +274,32 @@ static void run(struct replay *r, pcap_t *in)
 
 	while (pcap_next_ex(in, &header, &frame) == 1) {
 		advance(r, (uint64_t)header->ts.tv_sec * 1000000000 + header->ts.tv_usec);
-		r->n_in++;
 		feed(r, frame, header->caplen);
 		turn(r);
 	}
+	/* What happens after the last frame. */
+	if (r->n_events)
+		advance(r, r->events[r->n_events - 1].at_ns);
+}
+
+static struct ledger ledger_of_all(const struct replay *r)
+{
+	struct ledger sum = {0};
+
+	for (unsigned i = 0; i < r->rig.dp->config.n_workers; i++)
+		ledger_add(&sum, &r->rig.dp->workers[i]->ledger);
+	return sum;
 }
 
 /* Nothing may vanish: each packet that came in has its verdict, and each that should leave has left. */
 static void check_ledger(struct replay *r)
 {
-	const struct ledger *l = &r->rig.worker->ledger;
+	const struct ledger l = ledger_of_all(r);
 
-	if (ledger_balance(l) == 0 && l->rx == r->n_in && l->tx == r->n_out)
+	if (ledger_balance(&l) == 0 && l.rx == r->n_in && l.tx == r->n_out)
 		return;
-	fprintf(stderr, "%s: ledger: in %lu of %lu, out %lu of %lu, balance %ld\n", r->dir, l->rx, r->n_in, l->tx,
-		r->n_out, ledger_balance(l));
+	fprintf(stderr, "%s: ledger: in %lu of %lu, out %lu of %lu, balance %ld\n", r->dir, l.rx, r->n_in, l.tx,
+		r->n_out, ledger_balance(&l));
 	r->failed = true;
 }
 
@@ -322,6 +379,152 @@ static void check_counts(struct replay *r)
 	compare_counts(r, "would", counted(r, CURE_SHADOW), r->mode == CURE_SHADOW ? want : none);
 }
 
+/* --- verdicts --- */
+
+static void write_verdicts(const struct replay *r)
+{
+	const struct ledger l = ledger_of_all(r);
+	char path[512];
+	FILE *f = open_counts(r, "verdicts", "w", path);
+
+	if (!f)
+		die(path, strerror(errno));
+	for (int v = 0; v < VERDICT_COUNT; v++)
+		if (l.verdicts[v])
+			fprintf(f, "%s %lu\n", verdict_info[v].name, l.verdicts[v]);
+	fclose(f);
+}
+
+static enum verdict verdict_named(const char *path, const char *name)
+{
+	for (int v = 0; v < VERDICT_COUNT; v++)
+		if (strcmp(verdict_info[v].name, name) == 0)
+			return v;
+	die(path, name);
+	return VERDICT_COUNT;
+}
+
+static void check_verdicts(struct replay *r)
+{
+	const struct ledger l = ledger_of_all(r);
+	uint64_t want[VERDICT_COUNT] = {0}, n;
+	char path[512], name[48];
+	FILE *f = open_counts(r, "verdicts", "r", path);
+
+	if (!f)
+		die(path, strerror(errno));
+	while (fscanf(f, "%47s %lu", name, &n) == 2)
+		want[verdict_named(path, name)] = n;
+	fclose(f);
+	for (int v = 0; v < VERDICT_COUNT; v++) {
+		if (l.verdicts[v] == want[v])
+			continue;
+		fprintf(stderr, "%s: %s: %lu, expected %lu\n", r->dir, verdict_info[v].name, l.verdicts[v], want[v]);
+		r->failed = true;
+	}
+}
+
+/* --- events --- */
+
+static void set_lan(struct replay *r, uint32_t up)
+{
+	dataplane_port_set_link(r->rig.dp, RIG_LAN, up, r->config.lan_mtu ? r->config.lan_mtu : 1500);
+}
+
+/* Whether the backends are resolved. */
+static void set_neighbours(struct replay *r, uint32_t usable)
+{
+	for (int family = 0; family < SET_FAMILIES; family++)
+		for (unsigned i = 0; i < r->config.n_backends; i++) {
+			uint8_t mac[6];
+
+			memcpy(mac, rig_backend_mac, sizeof(mac));
+			mac[5] = i + 1;
+			dataplane_neighbour_update(r->rig.dp, RIG_LAN, &r->rig.backends[family][SET_TCP][i].addr,
+						   usable ? NEIGHBOUR_USABLE : NEIGHBOUR_UNRESOLVED, mac);
+		}
+}
+
+/* The way to the backends: an enum route_kind, ROUTE_LOCAL and above: none at all, that to the clients either. */
+static void set_route(struct replay *r, uint32_t kind)
+{
+	for (int v6 = 0; v6 < 2; v6++) {
+		struct ipaddr any = v6 ? (struct ipaddr){0} : ipaddr_v4(0);
+		struct route_change changes[2] = {
+			{.prefix = r->rig.backends[v6][SET_TCP][0].addr,
+			 .prefix_len = v6 ? 64 : 24,
+			 .remove = kind >= ROUTE_LOCAL,
+			 .kind = kind,
+			 .n_nexthops = 1,
+			 .nexthops = {{.port = RIG_LAN, .on_link = true, .weight = 1}}},
+			{.prefix = any, .remove = true},
+		};
+
+		dataplane_route_update(r->rig.dp, changes, 1 + (kind >= ROUTE_LOCAL));
+	}
+}
+
+static void set_breakers(struct replay *r, uint32_t open)
+{
+	const struct streak s = {.state = open ? BREAKER_OPEN : BREAKER_CLOSED};
+
+	for (uint32_t slot = 0; slot < r->rig.dp->config.n_backend_slots; slot++)
+		r->rig.dp->cells.backends[slot].breaker = streak_word(&s);
+}
+
+/* What comes to a host that has run out of buffers; 0: none is left. */
+static void set_buffers(struct replay *r, uint32_t any)
+{
+	if (!r->taken)
+		r->taken = calloc(r->config.n_mbufs, sizeof(*r->taken));
+	if (!r->taken)
+		die(r->dir, "no memory");
+	if (any)
+		rte_pktmbuf_free_bulk(r->taken, r->n_taken);
+	for (r->n_taken = 0; !any && r->n_taken < r->config.n_mbufs; r->n_taken++) {
+		r->taken[r->n_taken] = rte_pktmbuf_alloc(r->rig.dp->pool);
+		if (!r->taken[r->n_taken])
+			break;
+	}
+}
+
+/* The frame that came last, so many times more, as many at once as a burst has. */
+static void repeat(struct replay *r, uint32_t n)
+{
+	for (uint32_t i = 1; i <= n; i++) {
+		feed(r, r->last, r->last_len);
+		if (i % REPEAT_BURST == 0 || i == n)
+			turn(r);
+	}
+}
+
+static void stop(struct replay *r, uint32_t value)
+{
+	storm_stop(r->rig.worker);
+}
+
+static const struct {
+	const char *name;
+	void (*happen)(struct replay *r, uint32_t value);
+} events[] = {
+	{"lan", set_lan},         {"neighbours", set_neighbours},
+	{"route", set_route},     {"breakers", set_breakers},
+	{"buffers", set_buffers}, {"repeat", repeat},
+	{"stop", stop},
+};
+
+static void add_event(struct replay *r, const char *path, double at_s, const char *name, uint32_t value)
+{
+	if (r->n_events == EVENTS_MAX)
+		die(path, "too many events");
+	for (size_t i = 0; i < sizeof(events) / sizeof(events[0]); i++)
+		if (strcmp(events[i].name, name) == 0) {
+			r->events[r->n_events++] = (struct event){at_s * 1e9 + 0.5, events[i].happen, value};
+			return;
+		}
+	die(path, name);
+}
+
 /* --- set-up --- */
 
 #define FIELD(name) offsetof(struct replay, name)
@@ -334,6 +537,9 @@ static const struct {
 	{"lan_mtu", FIELD(config.lan_mtu)},
 	{"untranslated", FIELD(config.untranslated)},
 	{"flows", FIELD(flows)},
+	{"snat", FIELD(config.n_snat)},
+	{"workers", FIELD(config.n_workers)},
+	{"running", FIELD(n_running)},
 	{"probe_ms", FIELD(timeouts.probe_ms)},
 	{"unacked_ms", FIELD(timeouts.unacked_ms)},
 	{"idle_ms", FIELD(timeouts.established_ms)},
@@ -366,8 +572,17 @@ static void read_options(struct replay *r)
 	f = fopen(path, "r");
 	if (!f)
 		return;
-	while (fscanf(f, "%31s %u", name, &value) == 2)
-		*option_named(r, path, name) = value;
+	while (fscanf(f, "%31s", name) == 1) {
+		bool event = name[0] == '@';
+		double at_s = event ? atof(name + 1) : 0;
+
+		if ((event && fscanf(f, "%31s", name) != 1) || fscanf(f, "%u", &value) != 1)
+			die(path, name);
+		if (event)
+			add_event(r, path, at_s, name, value);
+		else
+			*option_named(r, path, name) = value;
+	}
 	fclose(f);
 }
 
@@ -520,10 +735,15 @@ int main(int argc, char **argv)
 	run(&r, in);
 	close_output(&r);
 	check_ledger(&r);
+	if (r.mode == CURE_ENFORCE && r.write)
+		write_verdicts(&r);
+	else if (r.mode == CURE_ENFORCE)
+		check_verdicts(&r);
 	if (r.counting && r.write && r.mode != CURE_OFF)
 		write_counts(&r);
 	else if (r.counting)
 		check_counts(&r);
+	free(r.taken);
 	pcap_close(in);
 	rig_destroy(&r.rig);
 	return r.failed;

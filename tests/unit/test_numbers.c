@@ -379,6 +379,31 @@ static void test_again(void **state)
 	stop();
 }
 
+/* Of two SYNs, only the second one has timestamps, which the backend takes: they are of the gateway's clock, as any. */
+static void test_late_timestamps(void **state)
+{
+	for (int other_number = 0; other_number < 2; other_number++) {
+		struct talk t = {.proto = PROTO_TCP, .client = 3};
+		struct segment first = syn_of(ISN, 0, false), second = syn_of(ISN + other_number, TSVAL, true);
+		struct sent s;
+		uint32_t shift;
+
+		begin_bare((struct rig_config){0});
+		s = pass(&t, true, &first);
+		shift = seq(&s) - ISN;
+		s = pass(&t, true, &second);
+		assert_int_equal(seq(&s) - ISN - other_number, shift);
+		assert_int_equal(tsval(&s), (uint32_t)(rig.now_ns / 1000000));
+		/* Chosen once. */
+		second = syn_of(ISN + 7, TSVAL + 40, true);
+		shift = tsval(&s) - TSVAL;
+		rig.now_ns += 10000000;
+		s = pass(&t, true, &second);
+		assert_int_equal(tsval(&s), TSVAL + 40 + shift);
+		stop();
+	}
+}
+
 /* D-10: over all ports and once more round, clients of any clock; refused, so that a port is free at once. */
 static void test_ahead(void **state)
 {
@@ -543,10 +568,17 @@ static void test_quotes(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_constant), cmocka_unit_test(test_left_alone), cmocka_unit_test(test_damaged),
-		cmocka_unit_test(test_declined), cmocka_unit_test(test_off),        cmocka_unit_test(test_again),
-		cmocka_unit_test(test_ahead),    cmocka_unit_test(test_time_wait),  cmocka_unit_test(test_no_time_wait),
+		cmocka_unit_test(test_constant),
+		cmocka_unit_test(test_left_alone),
+		cmocka_unit_test(test_damaged),
+		cmocka_unit_test(test_declined),
+		cmocka_unit_test(test_off),
+		cmocka_unit_test(test_again),
+		cmocka_unit_test(test_ahead),
+		cmocka_unit_test(test_time_wait),
+		cmocka_unit_test(test_no_time_wait),
 		cmocka_unit_test(test_quotes),
+		cmocka_unit_test(test_late_timestamps),
 	};
 
 	if (rig_eal(320, false, 0))

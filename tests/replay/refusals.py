@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What the gateway itself lacks: room, ports, a way, buffers, another worker's time; and what limits let it say."""
+from conversation import ICMP, LAN, ROUTER, TCP, UDP, V4, WAN, Ether, ICMPv6DestUnreach, Raw, TcpFlow, is_upstream
+from cures import Attempt, Choices, are_resets, is_syn_of_ours
+from drops import unreachable
+
+
+def query(family, sport=40001, size=5):
+    return family.packet(family.client, family.vip) / UDP(sport=sport, dport=53) / Raw(bytes(size))
+
+
+def is_refused(frame, flow, isn):
+    assert frame.src == WAN and frame[TCP].flags == "RA" and frame[TCP].ack == isn + 1, frame.summary()
+
+
+def table_full(case, family):
+    """One entry, and it is taken: a TCP client hears it at once, a UDP client has its own timer."""
+    first, second = TcpFlow(case, family, 40000), TcpFlow(case, family, 40001)
+    first.open()
+    (frame,) = second.client("S", 1000, verdict="answer_table_full")
+    is_refused(frame, second, 1000)
+    case.up(query(family), expect=0, verdict="drop_table_full")
+    first.client("PA", 1001, 5001, b"goes on")
+
+
+def ports_exhausted(case, family):
+    """There is no port to go out by."""
+    flow = TcpFlow(case, family)
+    (frame,) = flow.client("S", 1000, verdict="answer_ports_exhausted")
+    is_refused(frame, flow, 1000)
+    case.up(query(family), expect=0, verdict="drop_ports_exhausted")
+
+
+def no_way(case, family):
+    """Neighbour, link and route of the backends go, one after the other, and the connection outlives the first two."""
+    flow = TcpFlow(case, family)
+    flow.open()
+
+    def lost(verdict):
+        flow.client("PA", 1001, 5001, b"request", expect=0, verdict=verdict)
+
+    case.event("neighbours", 0)
+    lost("drop_neighbour")
+    case.event("neighbours", 1)
+    case.event("lan", 0)
+    lost("drop_link_down")
+    case.event("lan", 1)
+    flow.client("PA", 1001, 5001, b"request")
+    case.event("route", 1)
+    lost("drop_route_blackhole")
+    case.event("route", 2)
+    lost("drop_no_route")
+
+
+def no_buffer(case, family):
+    """A connection that was held finds no buffer for its SYN when its time comes: nobody hears of it."""
+    TcpFlow(case, family, 40000).client("S", 1000)
+    TcpFlow(case, family, 40001).client("S", 2000, expect=0)
+    case.event("buffers", 0)
+    case.event("buffers", 1, after=0.3)
+    case.wait(0.001, expect=0, verdict="drop_no_buffer")
+
+
+def stopped(case, family):
+    """One that is held when the worker ends."""
+    TcpFlow(case, family, 40000).client("S", 1000)
+    TcpFlow(case, family, 40001).client("S", 2000, expect=0)
+    case.event("stop", 1)
+    case.wait(0.001, expect=0, verdict="drop_stopped")
+
+
+def fragments(case, family):
+    """1420 bytes that may be cut go on in two pieces over a link of 1400."""
+    first, second = case.up(query(family, size=1392), expect=2, verdict="forwarded_fragments")
+    assert first.src == second.src == LAN and first[family.ip].flags.MF and second[family.ip].frag, first.summary()
+
+
+def limits(case, family):
+    """A stray is answered ten times a second, and an unreachable port as often. Nobody hears more."""
+    flow = TcpFlow(case, family)
+    flow.client("A", 77, 4711, verdict="answer_stray_rst")
+    flow.client("A", 77, 4711, expect=0, verdict="shed_stray_limit")
+    flow.client("A", 77, 4711, after=0.1, verdict="answer_stray_rst")
+    for i in range(10):
+        case.up(query(family, 40001 + i), verdict="answer_unreachable")
+    case.up(query(family, 40020), expect=0, verdict="shed_icmp_limit")
+
+
+def reset_again(case, family):
+    """It idled too long. What its client still says is answered three times."""
+    flow = TcpFlow(case, family)
+    flow.open()
+    are_resets(case.wait(30.2, expect=2))
+    for _ in range(3):
+        (rst,) = flow.client("PA", 1001, 5001, b"?", verdict="answer_reset_again")
+        assert rst.src == WAN and (rst[TCP].flags, rst[TCP].seq) == ("R", 5001), rst.summary()
+    flow.client("PA", 1001, 5001, b"?", expect=0, verdict="shed_reset_again")
+
+
+def ghosts(case, family):
+    """
+    The first backend answers too late, is unreachable, and refuses until its breaker opens. Its late SYN-ACK and the
+    one to the gateway's own SYN are answered with RST, for nobody wants these connections.
+    """
+    choices = Choices(case.replay, family)
+
+    def attempt():
+        flow = Attempt(case, family, choices.of(1))
+        (sent,) = flow.syn(after=0.2)
+        return flow, sent
+
+    def syn_ack(isn, port, **kw):
+        (rst,) = case.down(family.packet(family.backend(1), family.snat) /
+                           TCP(sport=8080, dport=port, flags="SA", seq=5000, ack=(isn + 1) % 2**32), **kw)
+        assert rst.src == LAN and (rst[TCP].flags, rst[TCP].seq) == ("R", (isn + 1) % 2**32), rst.summary()
+
+    case.wait(2, expect=0)
+    late, sent = attempt()
+    late.moves(case.wait(1.2)[0], 2)
+    syn_ack(sent[TCP].seq, sent[TCP].sport, verdict="answer_ghost")
+    late.answered()
+    far, sent = attempt()
+    far.moves(case.down(unreachable(family, family.backend(1), sent[family.ip], code=1 if family is V4 else 3),
+                        verdict="absorb_unreachable")[0], 2)
+    far.answered()
+    for i in range(4):
+        refused, _ = attempt()
+        moved = refused.refused(verdict="absorb_refusal")
+        refused.moves(moved[0], 2)
+        if i < 3:
+            refused.answered()
+    (probe,) = case.wait(0.05)
+    is_syn_of_ours(family, probe, 1)
+    syn_ack(probe[TCP].seq, probe[TCP].sport, verdict="answer_probe")
+
+
+def breakers_open(case, family):
+    """All breakers are open: a query as a last resort, the next one is told."""
+    case.event("breakers", 1)
+    (sent,) = case.up(query(family))
+    is_upstream(family, sent)
+    (frame,) = case.up(query(family, 40002), verdict="answer_wall_unreachable")
+    error = frame[ICMP] if family is V4 else frame[ICMPv6DestUnreach]
+    assert (error.type, error.code) == ((3, 3) if family is V4 else (1, 4)), frame.summary()
+
+
+def workers(case, family):
+    """All frames come to the first of two workers, which gives what belongs to the second to that."""
+    for i in range(4):
+        flow = TcpFlow(case, family, 40000 + i)
+        flow.open()
+        flow.client("PA", 1001, 5001, b"request")
+    assert case.verdicts()["handed_over"] >= 4
+
+
+def worker_stands(case, family):
+    """The second worker does not run, until what the first one gave to it fills the ring."""
+    for i in range(16):
+        case.record(Ether(src=ROUTER, dst=WAN) / query(family, 40000 + i), 0.001)
+        if len(case.run()) == i:
+            break
+    case.event("repeat", 1100)
+    case.wait(0.1, expect=i, verdict="drop_handover_full")
