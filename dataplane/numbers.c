@@ -60,7 +60,7 @@ void numbers_begin(struct worker *w, flow_ref up, const struct syn_numbers *befo
 /* Nothing that left until now had any: the shift is free to choose. */
 void numbers_late_timestamps(struct worker *w, flow_ref up)
 {
-	const struct policy_service *svc = service_of(w, up);
+	const struct policy_service *svc = policy_service_at(w->burst.policy, flow_track(&w->flows, up)->service_slot);
 	const struct syn_kept *syn = flow_syn(&w->flows, up);
 	const struct flow_half *half = flow_half(&w->flows, up);
 	struct tcp_options options = options_of(syn);
