@@ -132,25 +132,6 @@ static struct snat_pair *find_unused(const struct snat_pool *pool, uint64_t hash
 	return unused;
 }
 
-/*
- * A pair whose ports are all free may give way to another. The search of a new pair begins at a place of its own (RFC
- * 6056 algorithm 4: a keyed hash of the peer), so that a pair that gave way does not reuse the same ports at once.
- */
-static struct snat_pair *find_or_claim(struct snat_pool *pool, uint64_t key, uint64_t hash)
-{
-	struct snat_pair *pair = find(pool, key, hash);
-
-	if (pair)
-		return pair;
-	pair = find_unused(pool, hash);
-	if (pair) {
-		pair->cursor = pair->key ? pair->cursor : (hash >> 32) % pool->n_ports;
-		pair->key = key;
-		pair->told = SNAT_NO_NEWS;
-	}
-	return pair;
-}
-
 /* The first free port at or after `from`, or -1. The caller wraps round. Bits beyond the last port look free. */
 static int64_t first_free(const struct snat_pool *pool, const uint64_t *map, uint32_t from)
 {
@@ -181,33 +162,72 @@ static void set_free(struct snat_pool *pool, struct snat_pair *pair, uint32_t po
 
 /* --- rest --- */
 
+/* The pair's oldest one. */
+static void wake_first(struct snat_pool *pool, struct snat_pair *pair)
+{
+	struct snat_rest *rest = &pool->rests[pair->rests_first & (SNAT_RESTS_MAX - 1)];
+
+	pair->rests_first = rest->next;
+	pair->resting--;
+	pool->n_resting--;
+	set_free(pool, pair, rest->port);
+	rest->key = 0;
+}
+
 /* Its pair stays as long as a port of it is not free. */
 static void wake_oldest(struct snat_pool *pool)
 {
-	const struct snat_rest *rest = &pool->rests[pool->oldest++ & (SNAT_RESTS_MAX - 1)];
-	struct snat_pair *pair = find_pair(pool, rest->key);
+	uint64_t key = pool->rests[pool->oldest++ & (SNAT_RESTS_MAX - 1)].key;
 
-	assert(pair);
-	pair->resting--;
-	set_free(pool, pair, rest->port);
+	if (key)
+		wake_first(pool, find_pair(pool, key));
 }
 
 void snat_wake(struct snat_pool *pool, uint32_t now_ms)
 {
-	for (unsigned i = 0; i < WAKE_BUDGET && snat_resting(pool); i++) {
-		if (now_ms - pool->rests[pool->oldest & (SNAT_RESTS_MAX - 1)].since_ms < SNAT_REST_MS)
+	for (unsigned i = 0; i < WAKE_BUDGET && pool->oldest != pool->newest; i++) {
+		const struct snat_rest *rest = &pool->rests[pool->oldest & (SNAT_RESTS_MAX - 1)];
+
+		if (rest->key && now_ms - rest->since_ms < SNAT_REST_MS)
 			return;
 		wake_oldest(pool);
 	}
 }
 
-/* Each port that rests is woken once, whoever asks: this costs no more than laying it down did. */
-static void wake_one_of(struct snat_pool *pool, const struct snat_pair *pair)
+/* A pair that has none but ports at rest gives way, too, if no other does. */
+static struct snat_pair *wake_all_of_one(struct snat_pool *pool, uint64_t hash)
 {
-	while (pair->used == pool->n_ports && pair->resting) {
-		wake_oldest(pool);
-		pool->cut_short++;
+	for (unsigned i = 0; i < 2 * SNAT_PAIR_WAYS; i++) {
+		struct snat_pair *pair = pair_bucket(pool, hash, i / SNAT_PAIR_WAYS) + i % SNAT_PAIR_WAYS;
+
+		if (pair->used != pair->resting)
+			continue;
+		while (pair->resting)
+			wake_first(pool, pair);
+		return pair;
 	}
+	return NULL;
+}
+
+/*
+ * A pair whose ports are all free may give way to another. The search of a new pair begins at a place of its own (RFC
+ * 6056 algorithm 4: a keyed hash of the peer), so that a pair that gave way does not reuse the same ports at once.
+ */
+static struct snat_pair *find_or_claim(struct snat_pool *pool, uint64_t key, uint64_t hash)
+{
+	struct snat_pair *pair = find(pool, key, hash);
+
+	if (pair)
+		return pair;
+	pair = find_unused(pool, hash);
+	if (!pair)
+		pair = wake_all_of_one(pool, hash);
+	if (pair) {
+		pair->cursor = pair->key ? pair->cursor : (hash >> 32) % pool->n_ports;
+		pair->key = key;
+		pair->told = SNAT_NO_NEWS;
+	}
+	return pair;
 }
 
 /* --- taking and giving back --- */
@@ -246,7 +266,8 @@ uint16_t snat_take(struct snat_pool *pool, unsigned snat, uint32_t backend_slot,
 	*news = SNAT_NO_NEWS;
 	if (!pair)
 		return 0;
-	wake_one_of(pool, pair);
+	if (pair->used == pool->n_ports && pair->resting)
+		wake_first(pool, pair);
 	if (pair->used == pool->n_ports) {
 		*news = news_of(pair, pool->n_ports, true, now_ms);
 		return 0;
@@ -299,12 +320,16 @@ void snat_lay_to_rest(struct snat_pool *pool, unsigned snat, uint32_t backend_sl
 		set_free(pool, pair, port);
 		return;
 	}
-	if (snat_resting(pool) == SNAT_RESTS_MAX) {
+	if (pool->newest - pool->oldest == SNAT_RESTS_MAX)
 		wake_oldest(pool);
-		pool->cut_short++;
-	}
-	pair->resting++;
-	pool->rests[pool->newest++ & (SNAT_RESTS_MAX - 1)] = (struct snat_rest){key, port, now_ms};
+	if (pair->resting++)
+		pool->rests[pair->rests_last & (SNAT_RESTS_MAX - 1)].next = pool->newest;
+	else
+		pair->rests_first = pool->newest;
+	pair->rests_last = pool->newest;
+	pool->n_resting++;
+	pool->rests[pool->newest++ & (SNAT_RESTS_MAX - 1)] =
+		(struct snat_rest){.key = key, .port = port, .since_ms = now_ms};
 }
 
 bool snat_is_pressed(const struct snat_pool *pool, unsigned snat, uint32_t backend_slot)

@@ -56,6 +56,7 @@ struct snat_pair {
 	uint64_t key;  /* 0: never used */
 	uint32_t used; /* ports taken, or at rest */
 	uint32_t resting;
+	uint32_t rests_first, rests_last; /* of the ring, if there are any */
 	uint32_t cursor;  /* where the next search begins: a port rests as long as can be before it is used again */
 	uint64_t *map;    /* bit per port of this worker: taken, or at rest */
 	uint32_t told_ms; /* when it was news last */
@@ -76,7 +77,8 @@ enum snat_news {
  * such a port good for use, rest makes sure.
  */
 struct snat_rest {
-	uint64_t key;
+	uint64_t key;  /* 0: woken already */
+	uint32_t next; /* of the same pair */
 	uint32_t port; /* place in the pair's map */
 	uint32_t since_ms;
 };
@@ -95,8 +97,8 @@ struct snat_pool {
 	uint64_t *maps;
 	struct snat_rest *rests;
 	uint32_t oldest, newest; /* of the ring, count up for ever */
-	uint64_t cut_short;      /* gave way before their time */
-	uint32_t n_full;         /* pairs without a free port */
+	uint32_t n_resting;
+	uint32_t n_full; /* pairs without a free port */
 	const uint8_t *secret;
 };
 
@@ -123,7 +125,7 @@ uint16_t snat_taken(const struct snat_pool *pool, unsigned snat, uint32_t backen
 
 static inline uint32_t snat_resting(const struct snat_pool *pool)
 {
-	return pool->newest - pool->oldest;
+	return pool->n_resting;
 }
 
 void snat_wake(struct snat_pool *pool, uint32_t now_ms);

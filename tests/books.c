@@ -146,9 +146,14 @@ static const char *reverse_error(const struct flow_table *t, flow_ref up)
 /* Place of the port in the maps of this worker; n_ports: it is not its. */
 static uint32_t port_place(const struct snat_pool *pool, uint16_t port)
 {
-	for (uint32_t b = 0; b < pool->n_ports / SNAT_BLOCK_PORTS; b++)
-		if (port >= pool->blocks[b] && port < pool->blocks[b] + SNAT_BLOCK_PORTS)
-			return b * SNAT_BLOCK_PORTS + port - pool->blocks[b];
+	uint32_t size = 1u << pool->partition->shift;
+
+	for (uint32_t first = 0; first < pool->n_ports; first += size) {
+		uint32_t at = port - pool->blocks[first / size];
+
+		if (at < RTE_MIN(size, pool->n_ports - first))
+			return first + at;
+	}
 	return pool->n_ports;
 }
 
