@@ -36,6 +36,7 @@ enum {
 	TCP_SEQ = 4,
 	TCP_ACK_SEQ = 8,
 	TCP_OFFSET = 12,
+	TCP_FLAGS = 13,
 	TCP_CSUM = 16,
 	TCP_HEADER_LEN = 20,
 	UDP_CSUM = 6,
@@ -55,6 +56,7 @@ enum {
 
 #define TCPOPT_END           0
 #define TCPOPT_NOP           1
+#define TCPOPT_SACK          5
 #define TCPOPT_TIMESTAMP     8
 #define TCPOPT_TIMESTAMP_LEN 10
 
@@ -362,40 +364,47 @@ static uint32_t translate_addresses(uint8_t *ip, uint8_t family, const struct ic
 	return delta;
 }
 
-/* Offset of the timestamp option's two values, or 0 if the quote does not hold it whole. */
-static size_t find_timestamps(const uint8_t *tcp, size_t l4_len)
-{
-	size_t end, off = TCP_HEADER_LEN;
+#define TCP_FLAG_ACK 0x10
 
-	if (l4_len < TCP_HEADER_LEN)
-		return 0;
-	end = min_size((size_t)(tcp[TCP_OFFSET] >> 4) * 4, l4_len & ~(size_t)1);
-	while (off < end && tcp[off] != TCPOPT_END) {
+/* As rewrite.c: an echo of 0 is none. */
+static void translate_option(uint8_t *tcp, size_t off, const struct icmp_translation *t, bool acks, uint32_t *delta)
+{
+	if (tcp[off] == TCPOPT_TIMESTAMP && tcp[off + 1] == TCPOPT_TIMESTAMP_LEN) {
+		add_to_word(tcp, off + 2, t->tsval_add, delta);
+		if (acks && get32_be(tcp + off + 6))
+			add_to_word(tcp, off + 6, t->tsecr_add, delta);
+	} else if (tcp[off] == TCPOPT_SACK) {
+		for (size_t edge = 2; edge + 4 <= tcp[off + 1]; edge += 4)
+			add_to_word(tcp, off + edge, t->ack_add, delta);
+	}
+}
+
+static void translate_options(uint8_t *tcp, size_t l4_len, const struct icmp_translation *t, bool acks, uint32_t *delta)
+{
+	size_t end = min_size((size_t)(tcp[TCP_OFFSET] >> 4) * 4, l4_len & ~(size_t)1);
+
+	for (size_t off = TCP_HEADER_LEN; off < end && tcp[off] != TCPOPT_END;) {
 		if (tcp[off] == TCPOPT_NOP) {
 			off++;
 			continue;
 		}
 		if (end - off < 2 || tcp[off + 1] < 2 || tcp[off + 1] > end - off)
-			return 0;
-		if (tcp[off] == TCPOPT_TIMESTAMP)
-			return tcp[off + 1] == TCPOPT_TIMESTAMP_LEN ? off + 2 : 0;
+			return;
+		translate_option(tcp, off, t, acks, delta);
 		off += tcp[off + 1];
 	}
-	return 0;
 }
 
 static void translate_tcp(uint8_t *tcp, size_t l4_len, const struct icmp_translation *t, uint32_t delta)
 {
-	size_t timestamps = find_timestamps(tcp, l4_len);
+	bool acks = l4_len <= TCP_FLAGS || tcp[TCP_FLAGS] & TCP_FLAG_ACK;
 	uint16_t csum_be;
 
 	add_to_word(tcp, TCP_SEQ, t->seq_add, &delta);
-	if (l4_len >= TCP_ACK_SEQ + 4)
+	if (acks && l4_len >= TCP_ACK_SEQ + 4)
 		add_to_word(tcp, TCP_ACK_SEQ, t->ack_add, &delta);
-	if (timestamps) {
-		add_to_word(tcp, timestamps, t->tsval_add, &delta);
-		add_to_word(tcp, timestamps + 4, t->tsecr_add, &delta);
-	}
+	if (l4_len > TCP_HEADER_LEN)
+		translate_options(tcp, l4_len, t, acks, &delta);
 	if (l4_len < TCP_CSUM + 2)
 		return;
 	csum_be = csum_apply(get16_be(tcp + TCP_CSUM), csum_delta_fold(delta));
