@@ -125,7 +125,8 @@ static int start_dataplane(struct gateway *gw)
 	}
 	config_to_dataplane(gw->config, n_queues, &config);
 	config.max_frame = memory_plan_max_frame(gw->config);
-	if (getrandom(config.secret, sizeof(config.secret), 0) != sizeof(config.secret))
+	if (getrandom(config.secret, sizeof(config.secret), 0) != sizeof(config.secret) ||
+	    getrandom(config.isn_key, sizeof(config.isn_key), 0) != sizeof(config.isn_key))
 		return -EIO;
 	rc = memory_plan_check(gw->config, &config, n_queues, stderr);
 	if (rc)

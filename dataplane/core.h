@@ -290,7 +290,6 @@ struct dataplane {
 	/* From worker to worker, a ring per class, so that a flood of SYNs cannot fill the way of what is established.
 	 */
 	struct rte_ring *rings[RX_CLASSES][DATAPLANE_MAX_WORKERS][DATAPLANE_MAX_WORKERS];
-	uint8_t isn_secret[HASH_SECRET_LEN];   /* of ISNs towards backends */
 	struct cells cells;                    /* changed by workers and decide, as each says */
 	struct losses losses;                  /* changed by workers, as hearing.c says */
 	struct client_table clients, prefixes; /* changed by workers, as client.h says */

@@ -91,17 +91,6 @@ static void snat_init(struct dataplane *dp)
 	snat_partition_init(&dp->partition, dp->config.snat_ports, dp->config.n_workers);
 }
 
-/* What backends see shall tell nothing of the secret that the tables are keyed with. */
-static void isn_secret_init(struct dataplane *dp)
-{
-	for (uint64_t i = 0; i < HASH_SECRET_LEN / sizeof(uint64_t); i++) {
-		const uint64_t k[] = {i, ~i};
-		uint64_t word = hash_keyed(k, sizeof(k), dp->config.secret);
-
-		memcpy(dp->isn_secret + i * sizeof(word), &word, sizeof(word));
-	}
-}
-
 static int dataplane_init(struct dataplane *dp)
 {
 	const struct dataplane_config *config = &dp->config;
@@ -109,7 +98,6 @@ static int dataplane_init(struct dataplane *dp)
 	int err;
 
 	snat_init(dp);
-	isn_secret_init(dp);
 	err = gcra_rate_init(&dp->want_rate, NEIGHBOUR_WANTS_PER_S, 1000000000, NEIGHBOUR_WANTS_BURST);
 	if (err)
 		return err;

@@ -57,6 +57,7 @@ struct dataplane_config {
 	unsigned n_snat;
 	struct port_range snat_ports; /* of each of them, one per worker at least; all zero: SNAT_PORTS_DEFAULT */
 	uint8_t secret[192];          /* of the keyed hashes; random at start, fixed in tests */
+	uint8_t isn_key[16];          /* of what backends see of a hash, likewise */
 	/* Monotonic nanoseconds, never 0; the dataplane has no clock of its own. NULL: CLOCK_MONOTONIC. */
 	uint64_t (*now_ns)(void *arg);
 	void *now_arg;

@@ -143,7 +143,7 @@ enum flow_look {
 #define FLOW_MARK_RESET(dir)     (8 << (dir)) /* FLOW_CLOSED: its sender sent RST, to a connection */
 #define FLOW_MARK_LAST_ASK       32           /* of LOOK_ANSWERS: its data was not acknowledged for too long */
 #define FLOW_MARK_RESETS         (FLOW_MARK_RESET(DIR_UP) | FLOW_MARK_RESET(DIR_DOWN))
-#define FLOW_MARK_ASSISTED       64  /* its SYN was sent again because the backend was in TIME_WAIT */
+#define FLOW_MARK_ASSISTED       64  /* its SYN is not to be sent again where the backend is in TIME_WAIT */
 #define FLOW_MARK_BACKEND_CLOSED 128 /* the first FIN was the backend's: it is the one in TIME_WAIT */
 
 /* What both directions share; no established packet reads it. */
@@ -200,6 +200,7 @@ struct syn_facts {
 	uint8_t scale : 4;
 	bool scaling : 1;
 	bool timestamps : 1;
+	bool damaged : 1; /* no backend takes it */
 } __attribute__((packed, aligned(2)));
 
 struct syn_kept {

@@ -16,6 +16,7 @@
 /* The numbers of a SYN, host order. */
 struct syn_numbers {
 	uint32_t isn, tsval;
+	bool timestamps;
 };
 
 /* Those of the flow's kept SYN as it leaves. */
@@ -28,11 +29,9 @@ struct syn_numbers numbers_of_syn(const struct worker *w, flow_ref up);
 void numbers_begin(struct worker *w, flow_ref up, const struct syn_numbers *before);
 /* The client's SYN came once more, and was kept: it may have timestamps that the first one had not. */
 void numbers_late_timestamps(struct worker *w, flow_ref up);
-/* The backend's SYN-ACK took no timestamps: there are none to shift. */
-void numbers_without_timestamps(struct worker *w, flow_ref ref);
 
-/* An ISN of the gateway's own towards a backend; `down_hash`: of the key of its answers. */
-uint32_t numbers_isn(const struct worker *w, uint64_t down_hash);
+/* An ISN of the gateway's own towards a backend; `down`: the key of its answers. */
+uint32_t numbers_isn(const struct worker *w, const void *down, size_t len);
 
 /* What that direction's sender acknowledges, in the numbers of who sent it. */
 static inline uint32_t numbers_ack(const struct flow_half *half, enum flow_dir dir, uint32_t ack)

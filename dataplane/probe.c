@@ -20,16 +20,15 @@
 static uint32_t probe_isn(const struct worker *w, const struct order *o, const struct tuple *t)
 {
 	const struct policy_backend backend = {.addr = o->addr, .port_be = o->port_be};
-	const uint8_t *secret = w->dp->config.secret;
 
 	if (ipaddr_is_v4(&o->addr)) {
 		struct flow_key4 down = place_down4(w, &backend, t->snat_index, t->snat_port_be);
 
-		return numbers_isn(w, flow_hash4(&down, PROTO_TCP, secret));
+		return numbers_isn(w, &down, sizeof(down));
 	}
 	struct flow_key6 down = place_down6(w, &backend, t->snat_index, t->snat_port_be);
 
-	return numbers_isn(w, flow_hash6(&down, PROTO_TCP, secret));
+	return numbers_isn(w, &down, sizeof(down));
 }
 
 static struct syn syn_from(const struct worker *w, const struct tuple *t, uint16_t mtu)

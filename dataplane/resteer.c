@@ -95,6 +95,7 @@ bool resteer(struct worker *w, flow_ref up, const struct policy_backend *to)
 	track->snat_index = snat;
 	track->snat_port_be = port_be;
 	track->wall = WALL_SPENT;
+	track->marks &= ~FLOW_MARK_ASSISTED;
 	numbers_begin(w, up, NULL);
 	wall_watch(w, up);
 	flow_half(&w->flows, up)->last_ms = w->run_ms;

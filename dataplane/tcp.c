@@ -5,6 +5,7 @@
 #include "outcome_worker.h"
 #include "pressure.h"
 #include "resteer.h"
+#include "rewrite.h"
 #include "segment.h"
 #include "silence.h"
 #include "stray.h"
@@ -187,6 +188,12 @@ static inline bool note_segment(struct worker *w, struct flow_half *half, const 
 	return true;
 }
 
+/* What changes states is rare enough for a look at its checksum: an end will not go by it if that is wrong. */
+static bool is_damaged(const struct item *it)
+{
+	return it->p.tcp_flags & (TCP_RST | TCP_SYN | TCP_FIN) && !packet_tcp_is_right(it->frame, &it->p);
+}
+
 /* --- the client's SYNs: the one that the flow began with, and the last one with another number --- */
 
 static struct syn_facts read_syn(const struct item *it)
@@ -201,6 +208,7 @@ static struct syn_facts read_syn(const struct item *it)
 		.scale = options.scale,
 		.scaling = options.scaling,
 		.timestamps = options.timestamps,
+		.damaged = is_damaged(it),
 	};
 }
 
@@ -234,6 +242,9 @@ static void keep_syn(struct worker *w, const struct item *it)
 
 	syn_keep(kept, it);
 	kept->first = first;
+	/* A SYN that nobody need answer is not made again: see syn.h. */
+	if (!syn_is_ordinary(it))
+		flow_track(&w->flows, it->ref)->marks |= FLOW_MARK_ASSISTED;
 }
 
 static void keep_dscp(struct worker *w, flow_ref ref, enum flow_dir dir, const struct item *it)
@@ -248,6 +259,7 @@ static void begin_syn(struct worker *w, const struct item *it)
 
 	flow_cold(&w->flows, it->ref)->isn = s.seq;
 	half->end = s.end;
+	flow_track(&w->flows, it->ref)->marks &= ~FLOW_MARK_ASSISTED;
 	keep_syn(w, it);
 	keep_dscp(w, it->ref, DIR_UP, it);
 	/* Until the backend says its own. */
@@ -291,12 +303,6 @@ bool tcp_is_syn(const struct worker *w, flow_ref ref, uint32_t isn)
 static bool is_over(const struct flow_half *half, const struct flow_half *back)
 {
 	return half->ack == back->end && back->ack == half->end;
-}
-
-/* What changes states is rare enough for a look at its checksum: an end will not go by it if that is wrong. */
-static bool is_damaged(const struct item *it)
-{
-	return it->p.tcp_flags & (TCP_RST | TCP_SYN | TCP_FIN) && !packet_tcp_is_right(it->frame, &it->p);
 }
 
 bool tcp_is_reborn(const struct worker *w, const struct item *it)
@@ -445,6 +451,14 @@ static bool is_admitted(struct worker *w, struct item *it, const struct policy *
 	return it->verdict == VERDICT_NONE;
 }
 
+/* What the burst has of its old life leaves with the numbers of that. */
+static void leave_old_life(struct worker *w, const struct item *syn)
+{
+	for (struct item *it = w->burst.items; it < syn; it++)
+		if (it->verdict == VERDICT_NONE && it->ref != FLOW_REF_NONE && flow_ref_up(it->ref) == syn->ref)
+			it->verdict = rewrite_item(w, &w->burst, it);
+}
+
 /* A SYN that reopens a flow whose end came in the same burst finds it still in its old life. */
 static void begin_anew(struct worker *w, struct item *it, const struct policy *policy)
 {
@@ -452,6 +466,7 @@ static void begin_anew(struct worker *w, struct item *it, const struct policy *p
 
 	if (!is_admitted(w, it, policy))
 		return;
+	leave_old_life(w, it);
 	flow_track(&w->flows, it->ref)->fin_seen = 0;
 	flow_track(&w->flows, it->ref)->marks = 0;
 	flow_half(&w->flows, it->ref)->last_ms = w->run_ms;
@@ -475,12 +490,15 @@ static void on_syn_again(struct worker *w, struct item *it, const struct segment
 		return;
 	refresh_handshake(w, it->ref);
 	wall_again(w, it);
+	if (flow_syn(&w->flows, it->ref)->first.damaged) {
+		begin(w, it, NULL);
+		return;
+	}
 	if (known) {
 		repeat_syn(w, it, s);
 	} else {
 		wall_stay(w, it->ref);
 		/* Shifted as the first one, so that the answer to either is understood. */
-		flow_track(&w->flows, it->ref)->marks &= ~FLOW_MARK_ASSISTED;
 		begin_syn(w, it);
 	}
 	numbers_late_timestamps(w, it->ref);
@@ -550,8 +568,6 @@ static void note_options(struct worker *w, const struct item *it, const struct s
 	up->window_be = client->window_be;
 	down->window_be = tcp_of(it)->rx_win;
 	/* Read for what is sent in their names. */
-	if (!backend.timestamps)
-		numbers_without_timestamps(w, it->ref);
 	up->timestamps = down->timestamps =
 		client->timestamps && backend.timestamps && flow_mode(track, CURE_SILENCE) == CURE_ENFORCE;
 	down->tsval = backend.tsval;
@@ -625,14 +641,16 @@ static void on_connected(struct worker *w, const struct item *it, const struct p
 	flow_set_state(w, it->ref, FLOW_ESTABLISHED, policy);
 }
 
-static void on_fin(struct worker *w, const struct item *it, const struct policy *policy)
+static void on_fin(struct worker *w, const struct item *it, const struct segment *s, const struct policy *policy)
 {
 	struct flow_track *track = flow_track(&w->flows, it->ref);
 	enum flow_state state = flow_half(&w->flows, it->ref)->state;
 
 	if (flow_ref_dir(it->ref) == DIR_DOWN)
 		wall_heard(w, track->backend_slot, 0);
-	if (!track->fin_seen && flow_ref_dir(it->ref) == DIR_DOWN)
+	/* Of its own accord: before it knew of the client's end, which may have come here first. */
+	if (flow_ref_dir(it->ref) == DIR_DOWN &&
+	    (!track->fin_seen || s->ack != flow_half(&w->flows, flow_ref_other(it->ref))->end))
 		track->marks |= FLOW_MARK_BACKEND_CLOSED;
 	track->fin_seen |= 1 << flow_ref_dir(it->ref);
 	if (state == FLOW_TIME_WAIT || state == FLOW_CLOSED)
@@ -668,17 +686,15 @@ static bool may_assist(const struct worker *w, const struct flow_track *track)
 {
 	const struct policy_service *svc = policy_service_at(w->burst.policy, track->service_slot);
 
-	/* A SYN that nobody need answer is not made again: see syn.h. */
-	return (!svc || svc->reuse.assist) &&
-	       (track->wall & (WALL_SPENT | WALL_BLAMED)) != (WALL_SPENT | WALL_BLAMED) &&
-	       !(track->marks & FLOW_MARK_ASSISTED);
+	return (!svc || svc->reuse.assist) && !(track->marks & FLOW_MARK_ASSISTED);
 }
 
 /* It answers our SYN with its last acknowledgement, for the SYN does not lie ahead (RFC 9293 3.10.7.4). */
 static bool is_time_wait(const struct worker *w, const struct item *it, const struct segment *s)
 {
 	return flow_ref_dir(it->ref) == DIR_DOWN && (it->p.tcp_flags & ~TCP_PSH) == TCP_ACK && !it->p.payload_len &&
-	       !in_syn(w, it->ref, s->ack) && may_assist(w, flow_track(&w->flows, it->ref));
+	       !in_syn(w, it->ref, s->ack) && may_assist(w, flow_track(&w->flows, it->ref)) &&
+	       packet_tcp_is_right(it->frame, &it->p);
 }
 
 /* What the client itself would do a second later: a RST that the backend believes, and the SYN again. Once. */
@@ -716,7 +732,7 @@ static void track_stream(struct worker *w, struct item *it, const struct segment
 	if (half->state == FLOW_SYN_RECV && flow_ref_dir(it->ref) == DIR_UP)
 		on_connected(w, it, policy);
 	if (s->flags & TCP_FIN && fin_is_valid(w, it->ref, s))
-		on_fin(w, it, policy);
+		on_fin(w, it, s, policy);
 	else if (half->state == FLOW_LAST_ACK && is_over(half, flow_half(&w->flows, flow_ref_other(it->ref))))
 		flow_set_state(w, it->ref, FLOW_TIME_WAIT, policy);
 }

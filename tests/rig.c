@@ -226,6 +226,8 @@ static struct dataplane_config dataplane_config(struct rig *rig, const struct ri
 		c.cpus[i] = -1;
 	for (unsigned i = 0; i < sizeof(c.secret); i++)
 		c.secret[i] = i * 167 + 13;
+	for (unsigned i = 0; i < sizeof(c.isn_key); i++)
+		c.isn_key[i] = i * 59 + 7;
 	for (unsigned i = 0; i < config->n_snat; i++) {
 		c.snat[c.n_snat++] = address(false, 0xc6126501 + i, 0, 0);
 		c.snat[c.n_snat++] = address(true, 0, 0x101, 1 + i);

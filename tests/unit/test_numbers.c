@@ -311,7 +311,7 @@ static void test_declined(void **state)
 	add_nops(&data, 2);
 	add_timestamps(&data, TSVAL + 4, 0);
 	s = pass(&t, true, &data);
-	assert_int_equal(tsval(&s), TSVAL + 4);
+	assert_int_equal(tsval(&s), TSVAL + 4 + d.ts);
 	assert_int_equal(seq(&s), ISN + 1 + d.seq);
 	stop();
 }
