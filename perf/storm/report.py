@@ -10,6 +10,7 @@ import argparse
 import csv
 import json
 import pathlib
+import re
 import statistics
 import sys
 
@@ -158,7 +159,7 @@ def load_runs(directory):
     for path in sorted(directory.glob("*/run.json"), key=lambda p: p.stat().st_mtime):
         run = Run(path.parent)
         runs.setdefault(run.kind, {}).setdefault(run.subject, []).append(run)
-    return dict(sorted(runs.items(), key=lambda item: int(item[0][1:])))
+    return dict(sorted(runs.items(), key=lambda item: (int(re.search(r"\d+", item[0])[0]), item[0])))
 
 
 def section(kind, subjects, plots):

@@ -25,7 +25,7 @@ sys.path[:0] = [str(TOP / "tests" / "lab"), str(TOP / "perf" / "storm")]
 from netns import eventually  # noqa: E402
 from subjects import CLIENT_TIMEOUT_MS, PORT, SUBJECTS  # noqa: E402
 from tools import BUILD  # noqa: E402
-from topology import CLIENTS, VIP, WAN_GW, Lab, end_on_signals  # noqa: E402
+from topology import CLIENTS, UPSTREAMS, VIP, WAN_GW, Lab, end_on_signals  # noqa: E402
 
 OUT = pathlib.Path(BUILD) / "storm"
 CAPACITY = 500
@@ -63,6 +63,7 @@ class Kind:
     load: tuple = ()  # options of the load
     keep_alive: bool = False
     herd: int = 0
+    client_sysctl: tuple = ()  # (name as Namespace.sysctl has it, value)
 
     @property
     def seconds(self):
@@ -80,6 +81,8 @@ KINDS = {
         Kind("R5", "as R1, with a backlog of 128 instead of 4096", backlog=128),
         Kind("R6", "as R1, over a fixed limit of 600 connections", subjects=("fixed-600",)),
         Kind("R7", "2000 clients connect at once, backlog 128", herd=2000, backlog=128, after_s=0),
+        Kind("R7b", "as R7, with the SYN timers of Linux before 6.5", herd=2000, backlog=128, after_s=0,
+             client_sysctl=(("ipv4__tcp_syn_linear_timeouts", 0),)),
         Kind("R10", "as R1, over a pool of 1000 connections that are kept", keep_alive=True, load=("--pool", "1000")),
     )
 }
@@ -122,10 +125,9 @@ def spread_clients(lab):
         lab.gw.ip(*(f"route add {net(n)} via {WAN_GW[f]}" for n in PREFIXES))
 
 
-def start_load(lab, log, family, *options):
-    argv = [os.path.join(BUILD, "perf", "storm", "storm_load"), "--to", VIP[family], "--port", str(PORT)]
-    argv += ["--from", ",".join(sources(family)), "--log", str(log), *map(str, options)]
-    return lab.children.spawn(lab.client, *argv, stdout=subprocess.PIPE, text=True)
+def start_load(lab, ns, to, log, *options):
+    argv = [os.path.join(BUILD, "perf", "storm", "storm_load"), "--to", to, "--port", str(PORT), "--log", str(log)]
+    return lab.children.spawn(ns, *argv, *map(str, options), stdout=subprocess.PIPE, text=True)
 
 
 def wait_until(ns):
@@ -157,10 +159,10 @@ class Run:
         }
 
     def measure_capacity(self, upstream):
-        """Answers a second while more is asked than it can do. What was asked is worked off before it returns."""
-        log = self.dir / "capacity.csv"
+        """Answers a second while more is asked than it can do, from next to it; all is worked off before it returns."""
         options = ("--rate", 2 * CAPACITY, "--seconds", MEASURE_S, "--timeout-ms", 30000)
-        load = start_load(self.lab, log, self.family, *options)
+        to = UPSTREAMS["up1"][self.family]
+        load = start_load(self.lab, self.lab.lan, to, self.dir / "capacity.csv", *options)
         begin_ns = json.loads(load.stdout.readline())["begin_ns"]
         wait_until(begin_ns + 1_000_000_000)
         first, first_ns = upstream.tell("report")["answered"], time.monotonic_ns()
@@ -172,7 +174,7 @@ class Run:
 
     def _options(self):
         kind = self.kind
-        options = [*kind.load, "--seed", self.seed]
+        options = ["--from", ",".join(sources(self.family)), *kind.load, "--seed", self.seed]
         if kind.herd:
             return options + ["--herd", kind.herd, "--timeout-ms", 130000]
         options += ["--rate", LAMBDA, "--seconds", kind.seconds, "--retries", RETRIES]
@@ -204,13 +206,23 @@ class Run:
         self.record["during"] = upstream.tell(end)
         self.record["trigger_until_us"] = (time.monotonic_ns() - begin_ns) // 1000
 
+    @contextlib.contextmanager
+    def _client_settings(self):
+        before = [(name, self.lab.client.get_sysctl(name)) for name, _ in self.kind.client_sysctl]
+        self.lab.client.sysctl(**dict(self.kind.client_sysctl))
+        try:
+            yield
+        finally:
+            self.lab.client.sysctl(**dict(before))
+
     def go(self):
         self.dir.mkdir(parents=True, exist_ok=True)
         upstream = Upstream(self.lab, self.kind, self.seed)
         try:
             if not self.kind.herd and not self.kind.keep_alive:
                 self.measure_capacity(upstream)
-            self._go(upstream)
+            with self._client_settings():
+                self._go(upstream)
         finally:
             upstream.close()
         with open(self.dir / "run.json", "w", encoding="ascii") as f:
@@ -219,7 +231,8 @@ class Run:
     def _go(self, upstream):
         first, listen = upstream.tell("report"), counters(self.lab.up1, *UPSTREAM_COUNTERS)
         losses = self.subject.losses()
-        load = start_load(self.lab, self.dir / "attempts.csv", self.family, *self._options())
+        log = self.dir / "attempts.csv"
+        load = start_load(self.lab, self.lab.client, VIP[self.family], log, *self._options())
         begin_ns = json.loads(load.stdout.readline())["begin_ns"]
         if not self.kind.herd:
             self._trigger(upstream, begin_ns)

@@ -101,6 +101,8 @@ class FixedLimit(HAProxy):
 
 
 class Nat(Nftables):
+    always = ()
+
     def __init__(self, lab):
         super().__init__(lab, services=(STORM,))
 
@@ -116,6 +118,7 @@ class Off(Spillway):
 
     name = "spillway-off"
     title = "Spillway, cures off"
+    always = ()
     cures = "{wall: off, names: off, silence: off, path: off, storm: off}"
 
     def __init__(self, lab):
