@@ -15,6 +15,10 @@ import subprocess
 import sys
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(TOP / "perf"))
+
+from results import write_speed  # noqa: E402
+
 KINDS = ("tcp4", "tcp6", "udp4", "udp6")
 FLOWS = (1 << 10, 1 << 16, 1 << 20)
 MANY_FLOWS = 1 << 22  # tcp4 only
@@ -191,7 +195,7 @@ def main():
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     text = report(args)
-    args.output.write_text(text, encoding="utf-8")
+    write_speed(text, args.output)
     print(f"wrote {args.output}")
 
 

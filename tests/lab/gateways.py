@@ -67,10 +67,11 @@ class Nftables:
 
     name = "nftables"
     title = "plain nftables NAT"
+    always = (SHOP, BULK)  # services that need no asking for
 
     def __init__(self, lab, n_workers=1, services=()):
         self.lab = lab
-        self.serves = (SHOP, BULK, *services)
+        self.serves = (*self.always, *services)
 
     def start(self):
         gw = self.lab.gw
@@ -138,6 +139,7 @@ class Spillway:
 
     name = "spillway"
     title = "Spillway"
+    always = (SHOP, BULK)
     COMMANDS = ("status", "services", "backends", "names", "flows", "ledger", "events", f"explain {VIP[4]}")
     binary = os.path.join(BUILD, "spillway")
     ctl_binary = os.path.join(BUILD, "spillwayctl")
@@ -146,7 +148,7 @@ class Spillway:
     def __init__(self, lab, n_workers=1, services=(), edits=()):
         """`edits`: (old, new) texts of the configuration."""
         self.lab = lab
-        self.serves = (SHOP, BULK, *services)
+        self.serves = (*self.always, *services)
         self.socket = lab.path("api.sock")
         self.config = lab.path("spillway.yaml")
         self.log = lab.path("spillway.log")

@@ -1,0 +1,326 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: BSD-3-Clause
+"""The storm bench: an upstream of 500 requests a second meets a trigger, and its clients retry.
+
+Each run is one trigger over one subject in the gateway's place. What happened is recorded (every attempt, what the
+upstream did, the packets around the trigger) under build/storm, and everything that is said about it is made from there
+by report.py. A run counts only if the bench itself was well: see Run.complaints().
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+TOP = pathlib.Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(TOP / "tests" / "lab"), str(TOP / "perf" / "storm")]
+
+from netns import eventually  # noqa: E402
+from subjects import CLIENT_TIMEOUT_MS, PORT, SUBJECTS  # noqa: E402
+from tools import BUILD  # noqa: E402
+from topology import CLIENTS, UPSTREAMS, VIP, WAN_GW, Lab, end_on_signals  # noqa: E402
+
+OUT = pathlib.Path(BUILD) / "storm"
+CAPACITY = 500
+LAMBDA = 400
+RETRIES = 3
+WARM_S = 10
+PREFIXES = range(32, 53)  # 198.18.N.0/24, 2001:db8:N::/64: 21 networks of clients
+HOSTS = range(1, 5)
+MEASURE_S = 4  # of the capacity
+CAPTURED_S = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Trigger:
+    """What happens to the upstream at WARM_S, for so long. `orders`: (at its begin, at its end)."""
+
+    seconds: float
+    orders: tuple = ("report", "report")
+    surge: float = 0
+
+
+STALL = Trigger(5, ("capacity 0", "capacity 1"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """One row of the experiment."""
+
+    name: str
+    title: str
+    trigger: Trigger = STALL
+    after_s: int = 35
+    subjects: tuple = ("nftables", "haproxy", "haproxy-tuned", "spillway-off")
+    backlog: int = 4096
+    load: tuple = ()  # options of the load
+    keep_alive: bool = False
+    herd: int = 0
+    client_sysctl: tuple = ()  # (name as Namespace.sysctl has it, value)
+
+    @property
+    def seconds(self):
+        return WARM_S + self.trigger.seconds + self.after_s
+
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind("R1", "load 0.8 C, the upstream stalls for 5 s", after_s=65),
+        Kind("R2", "load 0.8 C, the upstream has 0.3 of its capacity for 10 s",
+             Trigger(10, ("capacity 0.3", "capacity 1"))),
+        Kind("R3", "2.5 times the load for 10 s", Trigger(10, surge=2.5)),
+        Kind("R4", "as R1, and the clients back off, with full jitter", load=("--backoff",)),
+        Kind("R5", "as R1, with a backlog of 128 instead of 4096", backlog=128),
+        Kind("R6", "as R1, over a fixed limit of 600 connections", subjects=("fixed-600",)),
+        Kind("R7", "2000 clients connect at once, backlog 128", herd=2000, backlog=128, after_s=0),
+        Kind("R7b", "as R7, with the SYN timers of Linux before 6.5", herd=2000, backlog=128, after_s=0,
+             client_sysctl=(("ipv4__tcp_syn_linear_timeouts", 0),)),
+        Kind("R10", "as R1, over a pool of 1000 connections that are kept", keep_alive=True, load=("--pool", "1000")),
+    )
+}
+
+
+class Upstream:
+    """storm_upstream on up1."""
+
+    def __init__(self, lab, kind, seed):
+        self.lab = lab
+        argv = [os.path.join(BUILD, "perf", "storm", "storm_upstream"), "--name", "up1", "--port", str(PORT)]
+        argv += ["--backlog", str(kind.backlog), "--seed", str(seed)] + ["--keep-alive"] * kind.keep_alive
+        self.child = lab.children.spawn(
+            lab.up1, *argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+        eventually(lambda: f":{PORT} " in lab.up1.run("ss", "-Hltn").stdout, 10, "the upstream")
+
+    def tell(self, order):
+        """Done when this returns what it has done so far."""
+        self.child.stdin.write(order + "\n")
+        return json.loads(self.child.stdout.readline())
+
+    def close(self):
+        self.child.stdin.close()
+        self.child.wait(10)
+        self.lab.children.end(self.child)
+
+
+def sources(family):
+    return [{4: f"198.18.{n}.{h}", 6: f"2001:db8:{n}::{h}"}[family] for n in PREFIXES for h in HOSTS]
+
+
+def spread_clients(lab):
+    """Gives the client's host addresses of 21 networks, and the ways there."""
+    for f in (4, 6):
+        bits = {4: 32, 6: 128}[f]
+        lab.client.ip(*(f"addr add {a}/{bits} dev lo" + (" nodad" if f == 6 else "") for a in sources(f)))
+        net = {4: "198.18.{}.0/24", 6: "2001:db8:{}::/64"}[f].format
+        lab.wan.ip(*(f"route add {net(n)} via {CLIENTS[f][0]}" for n in PREFIXES))
+        lab.gw.ip(*(f"route add {net(n)} via {WAN_GW[f]}" for n in PREFIXES))
+
+
+def start_load(lab, ns, to, log, *options):
+    argv = [os.path.join(BUILD, "perf", "storm", "storm_load"), "--to", to, "--port", str(PORT), "--log", str(log)]
+    return lab.children.spawn(ns, *argv, *map(str, options), stdout=subprocess.PIPE, text=True)
+
+
+def wait_until(ns):
+    left = ns - time.monotonic_ns()
+    if left > 0:
+        time.sleep(left / 1e9)
+
+
+def counters(ns, *names):
+    """TcpExt counters of the namespace."""
+    lines = ns.run("cat", "/proc/net/netstat").stdout.splitlines()
+    keys, values = (line.split()[1:] for line in lines if line.startswith("TcpExt:"))
+    row = dict(zip(keys, map(int, values)))
+    return {name: row[name] for name in names}
+
+
+UPSTREAM_COUNTERS = ("ListenOverflows", "ListenDrops")
+
+
+class Run:
+    def __init__(self, lab, kind, subject, seed, family):
+        self.lab, self.kind, self.subject, self.seed, self.family = lab, kind, subject, seed, family
+        self.dir = OUT / f"{kind.name}-{subject.name}-{seed}"
+        self.record = {
+            "kind": kind.name, "title": kind.title, "subject": subject.name, "subject_title": subject.title,
+            "seed": seed, "family": family, "lambda": LAMBDA, "settings": subject.settings(), "herd": kind.herd,
+            "warm_s": WARM_S, "trigger_s": kind.trigger.seconds, "seconds": kind.seconds,
+            "timeout_ms": CLIENT_TIMEOUT_MS, "kernel": os.uname().release,
+        }
+
+    def measure_capacity(self, upstream):
+        """Answers a second while more is asked than it can do, from next to it; all is worked off before it returns."""
+        options = ("--rate", 2 * CAPACITY, "--seconds", MEASURE_S, "--timeout-ms", 30000)
+        to = UPSTREAMS["up1"][self.family]
+        load = start_load(self.lab, self.lab.lan, to, self.dir / "capacity.csv", *options)
+        begin_ns = json.loads(load.stdout.readline())["begin_ns"]
+        wait_until(begin_ns + 1_000_000_000)
+        first, first_ns = upstream.tell("report")["answered"], time.monotonic_ns()
+        wait_until(begin_ns + MEASURE_S * 1_000_000_000)
+        last, last_ns = upstream.tell("report")["answered"], time.monotonic_ns()
+        load.wait(60)
+        self.lab.children.end(load)
+        self.record["capacity"] = round((last - first) / ((last_ns - first_ns) / 1e9), 1)
+
+    def _options(self):
+        kind = self.kind
+        options = ["--from", ",".join(sources(self.family)), *kind.load, "--seed", self.seed]
+        if kind.herd:
+            return options + ["--herd", kind.herd, "--timeout-ms", 130000]
+        options += ["--rate", LAMBDA, "--seconds", kind.seconds, "--retries", RETRIES]
+        if kind.trigger.surge:
+            options += ["--surge", f"{WARM_S}:{kind.trigger.seconds}:{kind.trigger.surge}"]
+        return options + ["--timeout-ms", CLIENT_TIMEOUT_MS]
+
+    @contextlib.contextmanager
+    def _captured(self, at_ns):
+        """The packets of the client's side, from a second before the trigger on."""
+        wait_until(at_ns - 1_000_000_000)
+        argv = ("tcpdump", "-i", "client", "-s", "96", "-w", str(self.dir / "trigger.pcap"), "-Z", "root")
+        child = self.lab.children.spawn(self.lab.wan, *argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            yield
+            wait_until(at_ns + CAPTURED_S * 1_000_000_000)
+        finally:
+            self.lab.children.end(child, signal.SIGINT)
+
+    def _trigger(self, upstream, begin_ns):
+        begin, end = self.kind.trigger.orders
+        at_ns = begin_ns + WARM_S * 1_000_000_000
+        until_ns = at_ns + int(self.kind.trigger.seconds * 1e9)
+        with self._captured(at_ns):
+            wait_until(at_ns)
+            self.record["before"] = upstream.tell(begin)
+            self.record["trigger_at_us"] = (time.monotonic_ns() - begin_ns) // 1000
+        wait_until(until_ns)
+        self.record["during"] = upstream.tell(end)
+        self.record["trigger_until_us"] = (time.monotonic_ns() - begin_ns) // 1000
+
+    @contextlib.contextmanager
+    def _client_settings(self):
+        before = [(name, self.lab.client.get_sysctl(name)) for name, _ in self.kind.client_sysctl]
+        self.lab.client.sysctl(**dict(self.kind.client_sysctl))
+        try:
+            yield
+        finally:
+            self.lab.client.sysctl(**dict(before))
+
+    def go(self):
+        self.dir.mkdir(parents=True, exist_ok=True)
+        upstream = Upstream(self.lab, self.kind, self.seed)
+        try:
+            if not self.kind.herd and not self.kind.keep_alive:
+                self.measure_capacity(upstream)
+            with self._client_settings():
+                self._go(upstream)
+        finally:
+            upstream.close()
+        with open(self.dir / "run.json", "w", encoding="ascii") as f:
+            json.dump(self.record, f, indent=1)
+
+    def _go(self, upstream):
+        first, listen = upstream.tell("report"), counters(self.lab.up1, *UPSTREAM_COUNTERS)
+        losses = self.subject.losses()
+        log = self.dir / "attempts.csv"
+        load = start_load(self.lab, self.lab.client, VIP[self.family], log, *self._options())
+        begin_ns = json.loads(load.stdout.readline())["begin_ns"]
+        if not self.kind.herd:
+            self._trigger(upstream, begin_ns)
+        self.record["load"] = json.loads(load.stdout.readline())
+        load.wait(10)
+        self.lab.children.end(load)
+        last = upstream.tell("report")
+        self.record["upstream"] = {key: round(last[key] - first[key], 3) for key in last}
+        self.record["upstream"] |= {
+            key: n - listen[key] for key, n in counters(self.lab.up1, *UPSTREAM_COUNTERS).items()
+        }
+        self.record["losses"] = {
+            name: n - losses.get(name, 0) for name, n in self.subject.losses().items() if n > losses.get(name, 0)
+        }
+        self.record["complaints"] = self.complaints()
+
+    def complaints(self):
+        """Why the run says nothing; none: it counts."""
+        load, seconds = self.record["load"], self.record["load"]["seconds"]
+        said = []
+        if load["late"] >= 0.01 * load["requests"]:
+            said.append(f"{load['late']} of {load['requests']} requests began late")
+        if load["overrun"]:
+            said.append(f"{load['overrun']} requests found the load full")
+        if self.record["upstream"]["cpu_s"] >= 0.6 * seconds:
+            said.append(f"the upstream took {self.record['upstream']['cpu_s']} s of CPU in {seconds} s")
+        if self.record["losses"]:
+            said.append(f"the gateway dropped {self.record['losses']}")
+        capacity = self.record.get("capacity")
+        if capacity and not 0.9 * CAPACITY <= capacity <= 1.1 * CAPACITY:
+            said.append(f"a capacity of {capacity}/s instead of {CAPACITY}")
+        return said
+
+
+@contextlib.contextmanager
+def serving(lab, name):
+    subject = SUBJECTS[name](lab)
+    subject.start()
+    try:
+        subject.wait_serving()
+        yield subject
+    finally:
+        subject.stop()
+
+
+def run_all(lab, kinds, only, seeds, family):
+    """Returns the number of runs that do not count."""
+    bad = 0
+    for kind in kinds:
+        for name in [name for name in kind.subjects if not only or name in only]:
+            for seed in seeds:
+                with serving(lab, name) as subject:
+                    run = Run(lab, kind, subject, seed, family)
+                    run.go()
+                said = "; ".join(run.record["complaints"]) or "valid"
+                print(f"storm: {kind.name} over {name}, seed {seed}: {said}", flush=True)
+                bad += bool(run.record["complaints"])
+    return bad
+
+
+def names_of(text):
+    return [name for name in text.split(",") if name]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--off", action="store_true", help="only what has no cure")
+    parser.add_argument("--only", type=names_of, default=[], help="of " + ",".join(KINDS))
+    parser.add_argument("--subjects", type=names_of, default=[], help="of " + ",".join(SUBJECTS))
+    parser.add_argument("--seeds", type=int, default=1, help="runs of each kind over each subject")
+    parser.add_argument("--family", type=int, choices=(4, 6), default=4)
+    args = parser.parse_args()
+    unknown = [n for n in args.only if n not in KINDS] + [n for n in args.subjects if n not in SUBJECTS]
+    if unknown:
+        parser.error(f"unknown: {', '.join(unknown)}")
+    end_on_signals()
+    kinds = [KINDS[name] for name in args.only or KINDS]
+    shutil.rmtree(OUT, ignore_errors=True)
+    with Lab() as lab:
+        spread_clients(lab)
+        lab.up1.sysctl(core__somaxconn=4096, ipv4__tcp_max_syn_backlog=8192)
+        bad = run_all(lab, kinds, args.subjects, range(1, args.seeds + 1), args.family)
+    # A part of the experiment is not the project's result.
+    part = args.only or args.subjects
+    subprocess.run([sys.executable, TOP / "perf" / "storm" / "report.py", OUT,
+                    *(["--output", OUT / "RESULTS.md"] if part else [])], check=True)
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What stands between the clients and the upstream: kernel NAT, HAProxy, Spillway."""
+
+from gateways import Nftables, Service, Spillway
+from netns import LabError, eventually
+from topology import UPSTREAMS, VIP, bracketed
+
+PORT = 8090
+CLIENT_TIMEOUT_MS = 1000
+STORM = Service("storm", PORT, PORT, upstreams=("up1",))
+
+
+class HAProxy:
+    """haproxy in the gateway's namespace, on the VIP, as a TCP proxy (it speaks to the upstream from there)."""
+
+    binary = "/usr/sbin/haproxy"
+    server_options = ""
+    defaults = ()
+
+    def __init__(self, lab):
+        self.lab = lab
+        self.child = None
+        self.config = lab.path("haproxy.cfg")
+
+    def config_text(self):
+        binds = "\n".join(f"    bind {bracketed(VIP[f])}:{PORT}" for f in (4, 6))
+        defaults = "\n".join(f"    {line}" for line in self.defaults)
+        return f"""global
+    maxconn 8000
+
+defaults
+    mode tcp
+    maxconn 8000
+    timeout client 60s
+    timeout server 60s
+{defaults}
+
+listen storm
+{binds}
+    server up1 {UPSTREAMS["up1"][4]}:{PORT} {self.server_options}
+"""
+
+    def settings(self):
+        """What it has beyond the least."""
+        return [*self.defaults, f"server … {self.server_options}".rstrip()]
+
+    def start(self):
+        with open(self.config, "w", encoding="ascii") as f:
+            f.write(self.config_text())
+        argv = ("ip", "netns", "exec", self.lab.gw.name, self.binary, "-db", "-q", "-f", self.config)
+        self.child = self.lab.children.spawn(None, *argv)
+        eventually(self._listens, 10, "haproxy")
+
+    def _listens(self):
+        if self.child.poll() is not None:
+            raise LabError(f"haproxy ended with {self.child.returncode}")
+        return f":{PORT} " in self.lab.gw.run("ss", "-Hltn").stdout
+
+    def wait_serving(self):
+        """It serves when it listens."""
+
+    def losses(self):
+        return {}
+
+    def stop(self):
+        self.lab.children.end(self.child)
+
+
+class Untuned(HAProxy):
+    name = "haproxy"
+    title = "HAProxy, untuned"
+    defaults = ("timeout connect 5s",)
+
+
+class Tuned(HAProxy):
+    """
+    By its manual: the server's maxconn is what it can do at once, the rest waits in HAProxy's queue, whom the client
+    left there is not served, who waits too long is sent away, and a failed connect is tried again.
+    """
+
+    name = "haproxy-tuned"
+    title = "HAProxy, tuned for the healthy capacity"
+    defaults = (
+        "timeout connect 1s",
+        "timeout queue 500ms",
+        "option abortonclose",
+        "option redispatch",
+        "retries 3",
+    )
+    server_options = "maxconn 20 check inter 1s"
+
+
+class FixedLimit(HAProxy):
+    """So many connections at once, whatever the upstream can do: 600 are 1.2 s of its healthy capacity."""
+
+    limit = 600
+    name = "fixed-600"
+    title = "a fixed limit of 600 connections (HAProxy)"
+    defaults = Tuned.defaults
+    server_options = f"maxconn {limit}"
+
+
+class Nat(Nftables):
+    always = ()
+
+    def __init__(self, lab):
+        super().__init__(lab, services=(STORM,))
+
+    def settings(self):
+        return []
+
+    def losses(self):
+        return {}
+
+
+class Off(Spillway):
+    """With every cure off, it only forwards."""
+
+    name = "spillway-off"
+    title = "Spillway, cures off"
+    always = ()
+    cures = "{wall: off, names: off, silence: off, path: off, storm: off}"
+
+    def __init__(self, lab):
+        edits = [("\nservices:\n", f"\ncures: {self.cures}\nservices:\n")]
+        super().__init__(lab, services=(STORM,), edits=edits)
+
+    def settings(self):
+        return [f"cures: {self.cures}"]
+
+    def losses(self):
+        """Packets that it dropped, by reason."""
+        reasons = self.ledger()["reasons"]
+        return {name: n for name, n in reasons.items() if name.startswith("drop_") and n}
+
+
+SUBJECTS = {kind.name: kind for kind in (Nat, Untuned, Tuned, FixedLimit, Off)}
