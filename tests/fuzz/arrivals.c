@@ -58,8 +58,8 @@ static void receive(int conn, int leg, struct peer *p, const struct world_frame 
 		judge_rst(conn, leg, s, took, quiet, acked);
 	if (!answers)
 		return;
-	world_say(conn, leg, ORIGIN_TRUE, &answer);
-	if (!judged || took != PEER_ASKED_BACK || !world.healthy || sheds() != shed || !world.prompt)
+	if (!world_say(conn, leg, ORIGIN_TRUE, &answer) || !judged || took != PEER_ASKED_BACK || !world.healthy ||
+	    sheds() != shed || !world.prompt)
 		return;
 	/* The answer to what it asked is on the wire, and nothing else of it since. */
 	for (unsigned i = 0; i < world.n_wires[leg]; i++)

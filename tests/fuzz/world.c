@@ -716,23 +716,25 @@ void world_feed(int leg, int conn, enum origin origin, const uint8_t *frame, siz
 			    "D-4: a segment of an established connection was lost");
 }
 
-void world_say(int conn, int leg, enum origin origin, const struct peer_segment *s)
+bool world_say(int conn, int leg, enum origin origin, const struct peer_segment *s)
 {
 	struct peer_ends ends = world_ends(conn, leg);
+	bool whole = !world.flip;
 	uint8_t frame[1600];
 	size_t len;
 
 	if (leg == LEG_BACKEND && world.conns[conn].server < 0)
-		return;
+		return false;
 	len = peer_frame(&ends, s, world.flip, frame);
 	world.flip = 0;
 	world.ttl = 0;
 	if (world.lose) {
 		world.lose--;
 		world_say_so("lost before the gateway: %s of client %d", leg ? "the backend's" : "a segment", conn);
-		return;
+		return false;
 	}
 	world_feed(leg, conn, origin, frame, len);
+	return whole;
 }
 
 /* --- time --- */

@@ -137,8 +137,8 @@ enum origin {
 void world_feed(int leg, int conn, enum origin origin, const uint8_t *frame, size_t len);
 /* What is fed between the two calls comes in one burst. */
 void world_batch(bool begins);
-/* A segment of one of the two ends of a conn's connection. */
-void world_say(int conn, int leg, enum origin origin, const struct peer_segment *s);
+/* A segment of one of the two ends of a conn's connection. True: it went out, and undamaged. */
+bool world_say(int conn, int leg, enum origin origin, const struct peer_segment *s);
 struct peer_ends world_ends(int conn, int leg);
 /* The backend's end of it; NULL: there is none. */
 struct world_server *world_server_of(int conn);
