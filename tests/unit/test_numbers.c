@@ -1,182 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* What the upstream side's numbers are, on the wire itself. */
-#include "checksum.h"
-#include "numbers.h"
-#include "talk.h"
+#include "numbers_talk.h"
 #include "tcp_options.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-#define TSVAL 0xfffffffau /* of the client's SYN: wraps soon */
-#define ECHO  900000u     /* of the backend's SYN-ACK */
-
-/* --- segments with options --- */
-
-struct segment {
-	uint8_t flags;
-	uint32_t seq, ack;
-	uint16_t len;
-	uint8_t options[40], options_len;
-};
-
-static void put32(uint8_t *at, uint32_t value)
-{
-	uint32_t value_be = htonl(value);
-
-	memcpy(at, &value_be, 4);
-}
-
-static uint32_t get32(const uint8_t *at)
-{
-	uint32_t value_be;
-
-	memcpy(&value_be, at, 4);
-	return ntohl(value_be);
-}
-
-static void add_nops(struct segment *g, unsigned n)
-{
-	memset(g->options + g->options_len, TCP_OPTION_NOP, n);
-	g->options_len += n;
-}
-
-static void add_timestamps(struct segment *g, uint32_t tsval, uint32_t tsecr)
-{
-	uint8_t *at = g->options + g->options_len;
-
-	at[0] = TCP_OPTION_TIMESTAMPS;
-	at[1] = TCP_OPTION_TIMESTAMPS_LEN;
-	put32(at + 2, tsval);
-	put32(at + 6, tsecr);
-	g->options_len += TCP_OPTION_TIMESTAMPS_LEN;
-}
-
-static void add_sack(struct segment *g, const uint32_t *edges, unsigned n)
-{
-	uint8_t *at = g->options + g->options_len;
-
-	at[0] = TCP_OPTION_SACK;
-	at[1] = 2 + 4 * n;
-	for (unsigned i = 0; i < n; i++)
-		put32(at + 2 + 4 * i, edges[i]);
-	g->options_len += at[1];
-}
-
-static size_t make(uint8_t *frame, const struct talk *t, bool up, const struct segment *g)
-{
-	struct frame_spec spec =
-		up ? from_client(t, g->flags, g->seq, g->ack) : from_backend(t, g->flags, g->seq, g->ack);
-	unsigned pad = -g->options_len & 3, options_len = g->options_len + pad;
-	uint8_t *ip = frame + ETH;
-	struct rte_tcp_hdr *header = (void *)(ip + (t->v6 ? 40 : 20));
-	size_t len;
-
-	len = frame_make(&(struct frame_spec){.src = spec.src,
-					      .dst = spec.dst,
-					      .sport_be = spec.sport_be,
-					      .dport_be = spec.dport_be,
-					      .proto = PROTO_TCP,
-					      .tcp_flags = g->flags,
-					      .seq_be = spec.seq_be,
-					      .ack_be = spec.ack_be,
-					      .payload_len = g->len + options_len},
-			 frame);
-	memcpy(header + 1, g->options, g->options_len);
-	memset((uint8_t *)(header + 1) + g->options_len, TCP_OPTION_END, pad);
-	header->data_off = (20 + options_len) / 4 << 4;
-	header->cksum = 0;
-	header->cksum = t->v6 ? rte_ipv6_udptcp_cksum((void *)ip, header) : rte_ipv4_udptcp_cksum((void *)ip, header);
-	return len;
-}
-
-static struct sent pass(const struct talk *t, bool up, const struct segment *g)
-{
-	uint8_t frame[FRAME_MAX];
-	struct sent s;
-
-	feed_raw(up ? RIG_WAN : RIG_LAN, 0, frame, make(frame, t, up, g));
-	turn();
-	take_right(&s);
-	take_none();
-	assert_int_equal(s.port, up ? RIG_LAN : RIG_WAN);
-	return s;
-}
-
-static const uint8_t *option_of(const struct sent *s, uint8_t kind)
-{
-	const uint8_t *options = (const uint8_t *)(tcp(s) + 1);
-	unsigned len = tcp_options_len(tcp(s));
-
-	for (unsigned at = 0; (at = tcp_option_at(options, len, at)) < len; at += options[at + 1])
-		if (options[at] == kind)
-			return options + at;
-	return NULL;
-}
-
-static uint32_t tsval(const struct sent *s)
-{
-	return get32(option_of(s, TCP_OPTION_TIMESTAMPS) + 2);
-}
-
-static uint32_t tsecr(const struct sent *s)
-{
-	return get32(option_of(s, TCP_OPTION_TIMESTAMPS) + 6);
-}
-
-/* --- a connection --- */
-
-struct shifts {
-	uint32_t seq, ts;
-};
-
-static struct segment syn_of(uint32_t isn, uint32_t clock, bool with_timestamps)
-{
-	struct segment syn = {.flags = TCP_SYN, .seq = isn};
-
-	if (with_timestamps) {
-		add_timestamps(&syn, clock, 0);
-		add_nops(&syn, 1);
-	}
-	return syn;
-}
-
-static struct shifts begin_numbers(struct talk *t, bool v6, unsigned client, uint32_t isn, uint32_t clock)
-{
-	struct segment syn = syn_of(isn, clock, true);
-	struct sent s;
-
-	*t = (struct talk){.v6 = v6, .proto = PROTO_TCP, .client = client};
-	s = pass(t, true, &syn);
-	learn(t, &s);
-	return (struct shifts){seq(&s) - isn, tsval(&s) - clock};
-}
-
-static struct shifts establish_numbers(struct talk *t, bool v6, uint32_t isn)
-{
-	struct shifts d = begin_numbers(t, v6, 3, isn, TSVAL);
-	struct segment syn_ack = {.flags = TCP_SYN | TCP_ACK, .seq = PEER, .ack = isn + 1 + d.seq};
-	struct segment ack_of_it = {.flags = TCP_ACK, .seq = isn + 1, .ack = PEER + 1};
-	struct sent s;
-
-	add_timestamps(&syn_ack, ECHO, TSVAL + d.ts);
-	s = pass(t, false, &syn_ack);
-	assert_int_equal(ack(&s), isn + 1);
-	assert_int_equal(tsecr(&s), TSVAL);
-	add_nops(&ack_of_it, 2);
-	add_timestamps(&ack_of_it, TSVAL, ECHO);
-	pass(t, true, &ack_of_it);
-	return d;
-}
-
-static void begin_bare(struct rig_config config)
-{
-	config.n_backends = config.n_backends ? config.n_backends : 1;
-	start(config);
-	bare = true;
-	rig.now_ns += 123456789012345;
-	turn();
-}
 
 /* D-2: whatever the options' layout, over both wraps. */
 static void test_constant(void **state)
@@ -277,19 +105,12 @@ static void test_damaged(void **state)
 		for (unsigned i = 0; i < sizeof(odd) / sizeof(odd[0]); i++) {
 			struct segment down = {
 				.flags = TCP_ACK, .seq = PEER + 1, .ack = ISN + 1 + d.seq, .options_len = 8};
-			uint8_t frame[FRAME_MAX];
 			struct sent s;
-			size_t len;
 
 			memcpy(down.options, odd[i], 8);
 			s = pass(&t, false, &down);
 			assert_int_equal(ack(&s), ISN + 1);
-			len = make(frame, &t, false, &down);
-			frame[len - 1] ^= 0x10;
-			feed_raw(RIG_LAN, 0, frame, len);
-			turn();
-			assert_true(take(&s));
-			assert_non_null(frame_checksum_error(s.frame));
+			pass_damaged(&t, false, &down, 27);
 		}
 		stop();
 	}
@@ -346,7 +167,6 @@ static void test_off(void **state)
 static void test_again(void **state)
 {
 	struct segment syn = syn_of(ISN, TSVAL + 1000, true), rst = {.flags = TCP_RST | TCP_ACK};
-	uint8_t frame[FRAME_MAX];
 	struct shifts d;
 	struct talk t;
 	struct sent s;
@@ -364,14 +184,16 @@ static void test_again(void **state)
 	assert_int_equal(tsval(&s) - TSVAL - 1001, d.ts);
 	for (uint32_t i = 0; i < 3; i++) {
 		struct sent before = s;
+		uint32_t isn = syn.seq;
 
 		rst.ack = seq(&s) + 1;
 		syn = syn_of(i, i, true);
-		feed_raw(RIG_LAN, 0, frame, make(frame, &t, false, &rst));
-		feed_raw(RIG_LAN, 0, frame, make(frame, &t, true, &syn));
+		put(&t, false, &rst);
+		put_behind(&t, true, &syn);
 		turn();
 		take_right(&s);
-		assert_int_equal(s.p.tcp_flags, TCP_RST | TCP_ACK);
+		/* In the numbers of the life that it ends. */
+		check_rst(&s, RIG_WAN, TCP_RST | TCP_ACK, 0, isn + 1);
 		take_right(&s);
 		assert_int_equal(s.p.sport_be, before.p.sport_be);
 		assert_true((int32_t)(seq(&s) - seq(&before)) > 0 && (int32_t)(tsval(&s) - tsval(&before)) > 0);
@@ -449,12 +271,11 @@ static void test_time_wait(void **state)
 		struct segment old = {.flags = TCP_ACK, .seq = 4444, .ack = 5555}, syn = syn_of(ISN, TSVAL, true);
 		struct sent rst, again, s;
 		struct shifts d, other;
-		uint8_t frame[FRAME_MAX];
 		struct talk t;
 
 		begin_bare((struct rig_config){0});
 		d = begin_numbers(&t, v6, 3, ISN, TSVAL);
-		feed_raw(RIG_LAN, 0, frame, make(frame, &t, false, &old));
+		put(&t, false, &old);
 		turn();
 		take_right(&rst);
 		check_rst(&rst, RIG_LAN, TCP_RST, 5555, 0);
@@ -477,7 +298,7 @@ static void test_time_wait(void **state)
 		syn.seq = 7;
 		s = pass(&t, true, &syn);
 		other.seq = seq(&s) - 7;
-		feed_raw(RIG_LAN, 0, frame, make(frame, &t, false, &old));
+		put(&t, false, &old);
 		turn();
 		take_right(&rst);
 		take_right(&again);
@@ -491,12 +312,10 @@ static void test_no_time_wait(void **state)
 {
 	struct segment data = {.flags = TCP_ACK, .seq = 4444, .ack = 5555, .len = 10};
 	struct segment fin = {.flags = TCP_ACK | TCP_FIN, .seq = 4444, .ack = 5555}, old = fin;
-	uint8_t frame[FRAME_MAX];
 	struct segment syn = syn_of(ISN, TSVAL, true);
 	struct shifts d;
 	struct talk t;
 	struct sent s;
-	size_t len;
 
 	old.flags = TCP_ACK;
 	begin_bare((struct rig_config){0});
@@ -512,11 +331,7 @@ static void test_no_time_wait(void **state)
 
 	begin_bare((struct rig_config){0});
 	t = (struct talk){.proto = PROTO_TCP, .client = 4};
-	len = make(frame, &t, true, &syn);
-	frame[ETH + 20 + 16] ^= 1;
-	feed_raw(RIG_WAN, 0, frame, len);
-	turn();
-	assert_true(take(&s));
+	s = pass_damaged(&t, true, &syn, 16);
 	learn(&t, &s);
 	pass(&t, false, &old);
 	assert_int_equal(verdicts(VERDICT_absorb_time_wait), 0);
@@ -525,42 +340,110 @@ static void test_no_time_wait(void **state)
 
 /* --- ICMP errors --- */
 
+/* Segments as they are in the middle of a connection, with options to be added. */
+static struct segment middle(const struct shifts *d, bool up)
+{
+	return up ? (struct segment){.flags = TCP_ACK, .seq = ISN + 1, .ack = PEER + 1, .len = 100}
+		  : (struct segment){.flags = TCP_ACK, .seq = PEER + 1, .ack = ISN + 1 + d->seq, .len = 100};
+}
+
+/* A router behind the gateway says of it that it is unreachable. */
+static void put_error_about(const struct sent *s, bool v6)
+{
+	uint8_t error[FRAME_MAX];
+	size_t len = make_error(error, s->frame, rig_client(77, v6), v6 ? 1 : 3, v6 ? 4 : 3, 0);
+
+	feed_raw(s->port, 0, error, len);
+	turn();
+}
+
+/* What its sender is told of it is what it sent, but for the TTL and the IPv4 header's checksum. */
+static struct sent check_quote(const struct talk *t, bool up, const struct segment *g)
+{
+	struct sent s = pass(t, up, g), quote;
+	unsigned l4_off = t->v6 ? 40 : 20;
+	uint8_t frame[FRAME_MAX];
+	size_t len = make_segment(frame, t, up, g);
+
+	put_error_about(&s, t->v6);
+	take_right(&quote);
+	take_none();
+	assert_int_equal(quote.port, up ? RIG_WAN : RIG_LAN);
+	assert_memory_equal(quote.frame + quote.p.l4_off + 8 + l4_off, frame + ETH + l4_off, len - ETH - l4_off);
+	return s;
+}
+
 /* C.4: what is quoted to an endpoint is what it sent, to the last number; what was not under way is no quote. */
 static void test_quotes(void **state)
 {
 	for (int n = 0; n < 4; n++) {
 		bool v6 = n & 1, up = n & 2;
-		struct segment g = {.flags = TCP_ACK, .len = 100};
-		uint8_t frame[FRAME_MAX], error[FRAME_MAX], type = v6 ? 1 : 3, code = v6 ? 4 : 3;
-		struct ipaddr router = rig_client(77, v6);
+		struct segment g;
 		struct shifts d;
 		struct talk t;
-		struct sent s, quote;
-		size_t len;
+		struct sent s;
 
 		begin_bare((struct rig_config){0});
 		d = establish_numbers(&t, v6, ISN);
-		g.seq = up ? ISN + 1 : PEER + 1;
-		g.ack = up ? PEER + 1 : ISN + 1 + d.seq;
+		g = middle(&d, up);
 		add_nops(&g, 2);
 		add_timestamps(&g, up ? TSVAL + 9 : ECHO + 9, up ? ECHO : TSVAL + d.ts);
-		s = pass(&t, up, &g);
-		len = make(frame, &t, up, &g);
-		feed_raw(up ? RIG_LAN : RIG_WAN, 0, error, make_error(error, s.frame, router, type, code, 0));
-		turn();
-		take_right(&quote);
-		assert_int_equal(quote.port, up ? RIG_WAN : RIG_LAN);
-		/* But for the TTL and the IPv4 header's checksum. */
-		assert_memory_equal(quote.frame + quote.p.l4_off + 8 + (v6 ? 40 : 20), frame + ETH + (v6 ? 40 : 20),
-				    len - ETH - (v6 ? 40 : 20));
+		s = check_quote(&t, up, &g);
 		/* The client's own number is none of what went to the backend. */
 		if (up) {
 			put32(s.frame + s.p.l4_off + 4, ISN + 1);
-			feed_raw(RIG_LAN, 0, error, make_error(error, s.frame, router, type, code, 0));
-			turn();
+			put_error_about(&s, v6);
 			take_none();
 			assert_int_equal(verdicts(VERDICT_drop_icmp_sequence), 1);
 		}
+		stop();
+	}
+}
+
+/* An echo of 0, which is none; edges of SACK; more than one option of timestamps. */
+static void test_quoted_options(void **state)
+{
+	for (int n = 0; n < 4; n++) {
+		bool v6 = n & 1, up = n & 2;
+		struct segment no_echo, sack, twice;
+		uint32_t edges[4];
+		struct shifts d;
+		struct talk t;
+
+		begin_bare((struct rig_config){0});
+		d = establish_numbers(&t, v6, ISN);
+		no_echo = sack = twice = middle(&d, up);
+		add_nops(&no_echo, 2);
+		add_timestamps(&no_echo, ECHO + 9, 0);
+		check_quote(&t, up, &no_echo);
+		for (unsigned i = 0; i < 4; i++)
+			edges[i] = (up ? PEER : ISN + d.seq) + 20 + 10 * i;
+		add_sack(&sack, edges, 4);
+		check_quote(&t, up, &sack);
+		for (unsigned i = 0; i < 2; i++) {
+			add_nops(&twice, 2);
+			add_timestamps(&twice, up ? TSVAL + i : ECHO + i, up ? ECHO : TSVAL + d.ts + i);
+		}
+		check_quote(&t, up, &twice);
+		stop();
+	}
+}
+
+/* A RST that acknowledges nothing: neither its field of an acknowledgement nor its echo is a number of the client's. */
+static void test_quoted_without_ack(void **state)
+{
+	for (int v6 = 0; v6 < 2; v6++) {
+		struct segment before, rst = {.flags = TCP_RST, .seq = PEER + 11, .ack = 4711};
+		struct shifts d;
+		struct talk t;
+
+		begin_bare((struct rig_config){0});
+		d = establish_numbers(&t, v6, ISN);
+		/* So that it lies in the window, and ends nothing. */
+		before = middle(&d, false);
+		pass(&t, false, &before);
+		add_timestamps(&rst, ECHO, 5);
+		check_quote(&t, false, &rst);
 		stop();
 	}
 }
@@ -578,6 +461,8 @@ int main(void)
 		cmocka_unit_test(test_time_wait),
 		cmocka_unit_test(test_no_time_wait),
 		cmocka_unit_test(test_quotes),
+		cmocka_unit_test(test_quoted_options),
+		cmocka_unit_test(test_quoted_without_ack),
 		cmocka_unit_test(test_late_timestamps),
 	};
 

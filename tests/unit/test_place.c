@@ -42,6 +42,34 @@ static void test_backend_closed(void **state)
 	}
 }
 
+/*
+ * Both close at the same time: the backend's FIN, which does not acknowledge the client's, makes it the one in
+ * TIME_WAIT, too, whichever of the two comes here first.
+ */
+static void test_both_closed(void **state)
+{
+	for (int n = 0; n < 4; n++) {
+		bool v6 = n & 1, backend_first = n & 2;
+		struct talk t;
+		struct sent s;
+
+		start((struct rig_config){.n_backends = 1});
+		t = establish(v6, 3);
+		if (backend_first)
+			exchange(RIG_LAN, from_backend(&t, TCP_FIN | TCP_ACK, PEER + 1, ISN + 1));
+		exchange(RIG_WAN, from_client(&t, TCP_FIN | TCP_ACK, ISN + 1, PEER + 1));
+		if (!backend_first)
+			exchange(RIG_LAN, from_backend(&t, TCP_FIN | TCP_ACK, PEER + 1, ISN + 1));
+		exchange(RIG_LAN, from_backend(&t, TCP_ACK, PEER + 2, ISN + 2));
+		exchange(RIG_WAN, from_client(&t, TCP_ACK, ISN + 2, PEER + 2));
+		assert_int_equal(only_state(v6), FLOW_TIME_WAIT);
+		s = exchange(RIG_WAN, from_client(&t, TCP_SYN, ISN + 5000, 0));
+		assert_int_not_equal(s.p.sport_be, t.snat_port_be);
+		assert_int_equal(snat_resting(&rig.worker->snat), 1);
+		stop();
+	}
+}
+
 /* A RST leaves no TIME_WAIT, and one that is over is over. */
 static void test_no_rest(void **state)
 {
@@ -182,7 +210,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_backend_closed),   cmocka_unit_test(test_no_rest),
 		cmocka_unit_test(test_exhausted),        cmocka_unit_test(test_reclaimed),
-		cmocka_unit_test(test_reclaimed_beside),
+		cmocka_unit_test(test_reclaimed_beside), cmocka_unit_test(test_both_closed),
 	};
 
 	if (rig_eal(320, false, 0))

@@ -257,6 +257,68 @@ static void test_rests_full(void **state)
 	snat_pool_fini(&p);
 }
 
+#define BUCKET SNAT_PAIR_WAYS /* pairs of a pool that has no more than one */
+
+/* A backend without a pair gets that of one whose ports all rest, and of no other; the others go on resting. */
+static void test_resting_pair_gives_way(void **state)
+{
+	for (uint32_t idle = 0; idle < BUCKET; idle++) {
+		struct snat_pool p = pool(0, 1, BUCKET);
+
+		now_ms = 1;
+		for (uint32_t slot = 0; slot < BUCKET; slot++) {
+			rest(&p, slot, take(&p, 0, slot));
+			if (slot != idle)
+				assert_int_not_equal(take(&p, 0, slot), 0);
+		}
+		assert_int_not_equal(take(&p, 0, BUCKET), 0);
+		assert_int_equal(snat_resting(&p), BUCKET - 1);
+		assert_int_equal(snat_used(&p, 0, idle), 0);
+		for (uint32_t slot = 0; slot < BUCKET; slot++)
+			assert_int_equal(snat_used(&p, 0, slot), slot == idle ? 0 : 2);
+		/* None is left that would. */
+		assert_int_equal(take(&p, 0, BUCKET + 1), 0);
+		/* What was woken with its pair is not woken again. */
+		now_ms += SNAT_REST_MS;
+		snat_run(&p, now_ms);
+		assert_int_equal(snat_resting(&p), 0);
+		assert_int_equal(snat_used(&p, 0, BUCKET), 1);
+		snat_pool_fini(&p);
+	}
+}
+
+/* Where every port of a pair is taken or rests, its own that rests longest serves, behind however many of others. */
+static void test_exhausted_pair_wakes_its_own(void **state)
+{
+	struct snat_pool p = pool(0, 1, 64);
+	uint16_t mine_be[2];
+
+	now_ms = 1;
+	for (unsigned i = 0; i < 2; i++)
+		mine_be[i] = take(&p, 0, 1);
+	for (uint32_t i = 0; i < SNAT_RESTS_MAX - 2; i++)
+		rest(&p, 2 + i % 3, take(&p, 0, 2 + i % 3));
+	for (unsigned i = 0; i < 2; i++)
+		rest(&p, 1, mine_be[i]);
+	for (uint32_t i = 2; i < p.n_ports; i++)
+		assert_int_not_equal(take(&p, 0, 1), 0);
+	assert_int_equal(snat_used(&p, 0, 1), p.n_ports);
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(take(&p, 0, 1), mine_be[i]);
+		assert_int_equal(snat_resting(&p), SNAT_RESTS_MAX - 1 - i);
+	}
+	assert_int_equal(take(&p, 0, 1), 0);
+	/* All others when their time comes, and these not once more. */
+	now_ms += SNAT_REST_MS;
+	for (uint32_t i = 0; i < SNAT_RESTS_MAX; i++)
+		snat_run(&p, now_ms);
+	assert_int_equal(snat_resting(&p), 0);
+	assert_int_equal(snat_used(&p, 0, 1), p.n_ports);
+	for (uint32_t slot = 2; slot < 5; slot++)
+		assert_int_equal(snat_used(&p, 0, slot), 0);
+	snat_pool_fini(&p);
+}
+
 /* At four fifths once; when there is none, once in ten seconds; both again after it was better. */
 static void test_news(void **state)
 {
@@ -364,12 +426,20 @@ static void test_random(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_partition),      cmocka_unit_test(test_exhaust),
-		cmocka_unit_test(test_rests),          cmocka_unit_test(test_quarantine),
-		cmocka_unit_test(test_rest_gives_way), cmocka_unit_test(test_rests_full),
-		cmocka_unit_test(test_news),           cmocka_unit_test(test_pairs),
-		cmocka_unit_test(test_too_many_pairs), cmocka_unit_test(test_random),
-		cmocka_unit_test(test_ranges),         cmocka_unit_test(test_bytes),
+		cmocka_unit_test(test_partition),
+		cmocka_unit_test(test_exhaust),
+		cmocka_unit_test(test_rests),
+		cmocka_unit_test(test_quarantine),
+		cmocka_unit_test(test_rest_gives_way),
+		cmocka_unit_test(test_rests_full),
+		cmocka_unit_test(test_news),
+		cmocka_unit_test(test_pairs),
+		cmocka_unit_test(test_too_many_pairs),
+		cmocka_unit_test(test_random),
+		cmocka_unit_test(test_ranges),
+		cmocka_unit_test(test_bytes),
+		cmocka_unit_test(test_resting_pair_gives_way),
+		cmocka_unit_test(test_exhausted_pair_wakes_its_own),
 	};
 	uint32_t seed = 271828;
 
