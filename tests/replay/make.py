@@ -9,7 +9,7 @@ from conversation import V4, V6, Case
 from cures import modes, modes_again, modes_dead, modes_idle
 from drops import echo_too_big, errors, malformed, not_ours
 from refusals import (breakers_open, fragments, ghosts, limits, no_buffer, no_way, ports_exhausted, reset_again,
-                      stopped, table_full, worker_stands, workers)
+                      rst_limit, stopped, table_full, table_pressed, worker_stands, workers)
 
 # A flow that one mode has earlier or elsewhere than another would have other numbers there, and frames be its alone.
 UNTRANSLATED = {"untranslated": 1}
@@ -32,6 +32,7 @@ CASES = {
     "errors": (errors, None),
     "echo_too_big": (echo_too_big, {"lan_mtu": 1400}),
     "table_full": (table_full, {"flows": 1}),
+    "table_pressed": (table_pressed, {"flows": 20}),
     "ports_exhausted": (ports_exhausted, {"snat": 0}),
     "no_way": (no_way, None),
     "no_buffer": (no_buffer, {"client_rate": 10, "hold_ms": 250}),
@@ -40,6 +41,7 @@ CASES = {
     "limits": (limits, {"backends": 0}),
     "reset_again": (reset_again, {"probe_ms": 0, "idle_ms": 30000}),
     "ghosts": (ghosts, {**UNTRANSLATED, "backends": 2}),
+    "rst_limit": (rst_limit, {**UNTRANSLATED, "backends": 2}),
     "breakers_open": (breakers_open, None),
     "workers": (workers, {"workers": 2}),
     "worker_stands": (worker_stands, {"workers": 2, "running": 1}),

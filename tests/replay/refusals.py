@@ -23,6 +23,25 @@ def table_full(case, family):
     first.client("PA", 1001, 5001, b"goes on")
 
 
+def table_pressed(case, family):
+    """
+    19 entries of 20: what is left is for a client that had a connection lately. Others hear it, or have timers of
+    their own.
+    """
+    known, stranger = TcpFlow(case, family, 40000), family.of("198.19.0.8" if family is V4 else "2001:db8:1001::7")
+    known.open()
+    for i in range(18):
+        case.up(query(stranger, 40001 + i))
+    flow = TcpFlow(case, stranger, 40100)
+    (frame,) = flow.client("S", 1000, verdict="answer_table_pressed")
+    is_refused(frame, flow, 1000)
+    case.up(query(stranger, 40101), expect=0, verdict="drop_table_pressed")
+    case.up(query(family, 40102))
+    (frame,) = TcpFlow(case, family, 40103).client("S", 1000, verdict="answer_table_full")
+    is_refused(frame, flow, 1000)
+    known.client("PA", 1001, 5001, b"goes on")
+
+
 def ports_exhausted(case, family):
     """There is no port to go out by."""
     flow = TcpFlow(case, family)
@@ -132,6 +151,25 @@ def ghosts(case, family):
     (probe,) = case.wait(0.05)
     is_syn_of_ours(family, probe, 1)
     syn_ack(probe[TCP].seq, probe[TCP].sport, verdict="answer_probe")
+
+
+def rst_limit(case, family):
+    """
+    A backend answers when another one has the connection already, and while no more RSTs may be sent. When it says
+    that again, it gets its RST.
+    """
+    choices = Choices(case.replay, family)
+    case.wait(2, expect=0)
+    flow = Attempt(case, family, choices.of(1))
+    (sent,) = flow.syn()
+    flow.moves(case.wait(1.2)[0], 2)
+    flow.answered()
+    late = family.packet(family.backend(1), family.snat) / TCP(
+        sport=8080, dport=sent[TCP].sport, flags="SA", seq=5000, ack=flow.isn + 1)
+    case.event("no_more_rsts", 0)
+    case.down(late, after=0.00001, expect=0, verdict="shed_backend_rst")
+    (rst,) = case.down(late, after=1, verdict="answer_ghost")
+    assert rst.src == LAN and (rst[TCP].flags, rst[TCP].seq) == ("R", flow.isn + 1), rst.summary()
 
 
 def breakers_open(case, family):

@@ -25,6 +25,7 @@
  * counts.shadow: its frames are never written, but compared with those of off.
  */
 #include "action.h"
+#include "answer_limits.h"
 #include "core.h"
 #include "memport.h"
 #include "rig.h"
@@ -498,6 +499,13 @@ static void repeat(struct replay *r, uint32_t n)
 	}
 }
 
+/* As if so many RSTs had just been sent that no more may be. */
+static void use_up_rsts(struct replay *r, uint32_t value)
+{
+	while (answer_limits_ends(r->rig.worker->limits, 1, r->rig.now_ns))
+		;
+}
+
 static void stop(struct replay *r, uint32_t value)
 {
 	storm_stop(r->rig.worker);
@@ -510,7 +518,7 @@ static const struct {
 	{"lan", set_lan},         {"neighbours", set_neighbours},
 	{"route", set_route},     {"breakers", set_breakers},
 	{"buffers", set_buffers}, {"repeat", repeat},
-	{"stop", stop},
+	{"stop", stop},           {"no_more_rsts", use_up_rsts},
 };
 
 static void add_event(struct replay *r, const char *path, double at_s, const char *name, uint32_t value)
