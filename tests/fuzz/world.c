@@ -295,16 +295,16 @@ static void judge_quote(const struct fed *f, int leg, const uint8_t *frame, cons
 			    ntohl(is.seq_be));
 }
 
-/* D-10 of the design: a port's next connection lies ahead of the one before, as long as that may be remembered. */
+/* D-10: a port's next connection lies ahead of the one before, as long as that may be remembered. */
 static void judge_successor(const struct world_server *s, uint32_t isn, bool has_ts, uint32_t tsval)
 {
 	if (!s->before.is || world.options.untranslated || world.rig.now_ns - s->before.at_ns >= WRAP_NS)
 		return;
 	/* Another number of the same attempt is shifted as the first one, and lies anywhere. */
 	world_check(!s->before.is_first || (int32_t)(isn - s->before.isn) > 0,
-		    "D-2: ISN %u follows %u at the same port", isn, s->before.isn);
+		    "D-10: ISN %u follows %u at the same port", isn, s->before.isn);
 	if (has_ts && s->before.has_ts && (s->before.is_first || !s->before.first_has_ts))
-		world_check((int32_t)(tsval - s->before.tsval) > 0, "D-2: TSval %u follows %u at the same port", tsval,
+		world_check((int32_t)(tsval - s->before.tsval) > 0, "D-10: TSval %u follows %u at the same port", tsval,
 			    s->before.tsval);
 }
 
