@@ -4,6 +4,7 @@
 import contextlib
 import os
 import sys
+import zlib
 
 import pytest
 
@@ -26,15 +27,26 @@ def pytest_configure(config):
     if os.geteuid():
         raise pytest.UsageError("the lab makes network namespaces: run as root")
     config.addinivalue_line("markers", "long: only run by ./dev test --long")
+    config.addinivalue_line("markers", "costly: takes so long that the short run has one of its combinations")
     end_on_signals()
+
+
+def is_in_short_run(item, params):
+    """
+    Where workers and families make four of a test, the short run has two: both numbers, both families. Of a costly one
+    it has one of these; which follows from its name, so that all of them together have both.
+    """
+    if "lab" not in params:
+        return True
+    if "family" in params and (params["lab"] == 1) != (params["family"] == 4):
+        return False
+    return not item.get_closest_marker("costly") or params["lab"] == zlib.crc32(item.originalname.encode()) % 2 + 1
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Where workers and families make four of a test, the short run has two: both numbers, both families."""
     for item in items:
-        params = item.callspec.params if hasattr(item, "callspec") else {}
-        if "lab" in params and "family" in params and (params["lab"] == 1) != (params["family"] == 4):
+        if not is_in_short_run(item, item.callspec.params if hasattr(item, "callspec") else {}):
             item.add_marker("long")
 
 

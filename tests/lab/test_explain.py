@@ -186,6 +186,7 @@ class PeerNaming(Echo):
         super()._serve(conn)
 
 
+@pytest.mark.costly
 def test_snat_port_of_a_backends_log(lab, gateway, family):
     with contextlib.closing(PeerNaming(lab.up1, [UPSTREAMS["up1"][f] for f in (4, 6)], BULK_PORT)) as echo:
         with contextlib.closing(Session(lab.client, VIP[family], BULK_PORT)) as session:

@@ -34,6 +34,7 @@ def assert_serves(lab, family, requests=300):
     assert result["failed"] == 0 and result["ok"] == requests, result
 
 
+@pytest.mark.costly
 def test_kill_and_restart(lab, spillway):
     """kill -9 and a start at once, five of five."""
     for _ in range(RESTARTS):
@@ -65,6 +66,7 @@ def stopped(gateway):
         os.kill(gateway.child.pid, signal.SIGCONT)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("seconds", [2, 10])
 def test_hang(lab, spillway, bulk, family, seconds):
     """While the gateway hangs the kernel answers nothing in its name; a flow survives a short hang."""
@@ -88,6 +90,7 @@ def test_hang(lab, spillway, bulk, family, seconds):
     assert_serves(lab, family)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("device", ["eth1", "eth2"])
 @pytest.mark.parametrize("end", ["own", "peer"])
 def test_link_down_and_up(lab, spillway, family, device, end):
@@ -121,6 +124,7 @@ def with_config(lab, gateway, name, old, new):
     return path
 
 
+@pytest.mark.costly
 def test_failed_start(lab, spillway):
     """It takes the guard with it, but not one that keeps the kernel silent for a gateway that died."""
     nowhere = with_config(lab, spillway, "nowhere.yaml", spillway.socket, spillway.config + "/no-directory")

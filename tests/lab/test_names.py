@@ -99,6 +99,7 @@ def load_across_removal(lab, family, seconds):
         return load.wait(), removed_ns
 
 
+@pytest.mark.costly
 def test_removed_record(lab, spillway, family):
     """New flows to an address that left DNS stop within TTL + 2 s, and nobody notices."""
     result, removed_ns = load_across_removal(lab, family, TTL_S + GRACE_S + 4)
@@ -166,6 +167,7 @@ def test_pinned(lab, spillway, family, big_file):
     assert spillway.ledger()["balance"] == 0
 
 
+@pytest.mark.costly
 def test_drain(lab, start, family):
     """At the deadline both ends hear of it; the upstream is gone then, and nobody else noticed."""
     gateway = start(("  - name: shop\n", f"  - name: shop\n    drain: {DRAIN_S}s\n"))
@@ -219,6 +221,7 @@ def used(lab, family):
     return set(result["backends"])
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("mode, family", [("off", 4), ("shadow", 6)])
 def test_modes(lab, start, family, mode):
     """The first answer stays; enforce, when it comes, goes by the current one."""

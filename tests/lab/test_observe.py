@@ -56,6 +56,7 @@ def test_openmetrics(lab, spillway, family):
     assert 0 < rx <= spillway.ledger()["sum"]["rx"]
 
 
+@pytest.mark.costly
 def test_decide_is_not_delayed(lab, spillway, family, record_property):
     """Scrapes, pages of flows and explanations, as fast as they come, beside traffic and a name that changes."""
     load = Load(lab, family, rate=500, seconds=3600)
@@ -108,6 +109,7 @@ class Follower:
         return self._lab.children.end(self.child)
 
 
+@pytest.mark.costly
 def test_events_are_followed(lab, spillway):
     """As they happen, and until the gateway stops."""
     follower = Follower(lab, spillway)

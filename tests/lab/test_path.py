@@ -5,6 +5,7 @@ import ipaddress
 import random
 import socket
 
+import pytest
 from netns import eventually
 from paths import (
     Syns,
@@ -71,6 +72,7 @@ def test_small_upstream_link(lab, spillway, family):
     assert_balanced(spillway)
 
 
+@pytest.mark.costly
 def test_small_egress(lab, spillway, family):
     """The gateway's own link is the small one, and nobody hears its ICMP: the clamp is what helps."""
     assert download_over_small_egress(lab, family) <= 2

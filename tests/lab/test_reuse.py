@@ -99,6 +99,7 @@ def test_d13_5_ten_ports(lab, family, record_property):
     assert result["connect_max_ms"] < CONNECT_MAX_MS
 
 
+@pytest.mark.costly
 def test_d13_5_untranslated(lab, family, record_property):
     """
     The test above would notice: without the cure, many a SYN has to be sent again. A kernel of today does that a few

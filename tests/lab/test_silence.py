@@ -48,6 +48,7 @@ def outlive(lab, gateway, per_family, forget_s, probe_s, idle_s):
     return asked
 
 
+@pytest.mark.costly
 def test_outlives_the_firewall(lab, tuned, server):
     """Idle for longer than the firewall remembers, and the next byte passes."""
     outlive(lab, tuned("enforce", "idle: {probe: 1s}"), 25, forget_s=3, probe_s=1, idle_s=7)
@@ -58,6 +59,7 @@ def test_outlives_the_firewall_for_long(lab, tuned, server):
     outlive(lab, tuned("enforce", "idle: {probe: 3s}"), 50, forget_s=6, probe_s=3, idle_s=20)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("mode", ["off", "shadow"])
 def test_hangs_without(lab, tuned, server, mode):
     """The same without the cure: the next byte goes nowhere, and nobody says so. Shadow says what it would do."""

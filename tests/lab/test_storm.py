@@ -62,6 +62,7 @@ def assert_accurate(lab, family, seconds):
     print(f"{after - before} admitted in {ended - began:.3f} s")
 
 
+@pytest.mark.costly
 def test_rate(lab, records, family):
     assert_accurate(lab, family, 4)
 

@@ -108,6 +108,7 @@ def test_transfer(lab, gateway, family, big_file):
     os.unlink(uploads[0])
 
 
+@pytest.mark.costly
 def test_stream(lab, spillway, family):
     """iperf3 in both directions at once for ten seconds; neither stops for long."""
     server = lab.children.spawn(lab.up1, "iperf3", "-s", "-p", str(BULK_PORT), stdout=subprocess.DEVNULL)

@@ -73,6 +73,7 @@ def check_firewalls(lab, tuned, probe, forget_s, idle_s, routers=None, kept=5, u
     assert gateway.action("keepalive") >= 2 * len(lives)
 
 
+@pytest.mark.costly
 def test_d13_1_firewalls(lab, tuned, server):
     check_firewalls(lab, tuned, "1s", forget_s=2, idle_s=3)
 

@@ -79,6 +79,7 @@ def upstream(lab):
         yield it
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("how", ["refuses", "silent"])
 def test_dead_upstream(lab, spillway, upstream, family, how, record_property):
     """A second after its death no connection fails any more; it gets probes alone, and comes back by itself."""
