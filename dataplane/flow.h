@@ -149,9 +149,12 @@ enum flow_look {
 /* What both directions share; no established packet reads it. */
 struct flow_track {
 	uint32_t timeout_ms;
-	uint32_t look_ms;                /* of the running clock; without meaning in LOOK_IDLE */
-	uint32_t asked_ms;               /* when the probes of LOOK_ANSWERS left; LOOK_RESETTING: when it ended;
-					    FLOW_CLOSED: when the RST came */
+	uint32_t look_ms; /* of the running clock; without meaning in LOOK_IDLE */
+	union {
+		uint32_t asked_ms; /* when the probes of LOOK_ANSWERS left; LOOK_RESETTING: when it ended; FLOW_CLOSED:
+				      when the RST to a connection came */
+		uint32_t first_peer_isn; /* FLOW_SYN_RECV: of the first SYN-ACK; host order */
+	};
 	uint32_t wheel_next, wheel_prev; /* entry references without direction, FLOW_REF_NONE at the ends */
 	uint16_t wheel_slot;
 	uint8_t fin_seen;    /* bit per direction */
