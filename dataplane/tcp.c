@@ -709,7 +709,7 @@ static void assist(struct worker *w, struct item *it, const struct segment *s)
 	flow_ref up = flow_ref_other(it->ref);
 
 	/* Beyond the limit its client does the same, a second later. */
-	if (!answer_limits_ends(w->limits, 1, w->now_ns) ||
+	if (!answer_limits_backend(w->limits, w->now_ns) ||
 	    !segment_send(w, &w->burst, up, s->ack, 0, TCP_RST, MADE_rst_time_wait))
 		return;
 	it->verdict = VERDICT_absorb_time_wait;
