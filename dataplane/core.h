@@ -202,6 +202,7 @@ struct pressure_pool {
 	/* How many this walk ends: all above one class, and some of that. */
 	uint32_t evict_want, evict_from, evict_some;
 	uint32_t idle[PRESSURE_CLASSES]; /* what this walk saw of each */
+	uint32_t leaving;                /* and of those that were ended, and are only there until both ends know */
 };
 
 struct pressure {

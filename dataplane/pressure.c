@@ -64,6 +64,8 @@ static void begin_walk(struct pressure_pool *p)
 {
 	p->walking = true;
 	p->cursor = 0;
+	p->leaving = 0;
+	memset(p->idle, 0, sizeof(p->idle));
 }
 
 static void rise(struct pressure_pool *p)
@@ -176,6 +178,7 @@ static bool look_at_idle(struct worker *w, struct pressure_pool *p, flow_ref up)
 	uint32_t idle_ms;
 	unsigned class;
 
+	p->leaving += state == FLOW_RESETTING;
 	if (state != FLOW_ESTABLISHED && state != FLOW_FIN_WAIT)
 		return true;
 	idle_ms = silence_quiet_ms(w, up);
@@ -192,23 +195,23 @@ static bool look_at_idle(struct worker *w, struct pressure_pool *p, flow_ref up)
 	p->evict_some -= class == p->evict_from;
 	outcome_action_due_at(w, up, CURE_ENFORCE, ACTION_evict_idle, flow_track(&w->flows, up)->backend_slot);
 	ends_end(w, up, MADE_rst_evict);
+	p->leaving += flow_half(&w->flows, up)->state == FLOW_RESETTING;
 	return true;
 }
 
-/* What the next walk ends, from the idlest on, until there are enough. */
+/* What the next walk ends, from the idlest on, until there are enough with those that are leaving. */
 static void choose_classes(struct worker *w, bool v6)
 {
 	struct pressure_pool *p = &w->pressure.pools[v6];
 	uint32_t in_use = pool_of(w, v6)->in_use, low = p->down[PRESSURE_KNOWN];
-	uint64_t found = 0;
+	uint64_t found = 0, stay = in_use - RTE_MIN(p->leaving, in_use);
 
-	p->evict_want = in_use >= low ? in_use - low + 1 : 0;
+	p->evict_want = stay >= low ? stay - low + 1 : 0;
 	p->evict_from = PRESSURE_CLASSES;
 	while (p->evict_from && found < p->evict_want) {
 		p->evict_some = p->evict_want - found;
 		found += p->idle[--p->evict_from];
 	}
-	memset(p->idle, 0, sizeof(p->idle));
 }
 
 /* --- walking --- */

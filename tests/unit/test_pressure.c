@@ -418,6 +418,36 @@ static void test_evict_idle(void **state)
 		evict(way & 1, way & 2);
 }
 
+/* With data under way, an end lasts until its receiver has heard: no others have to go meanwhile. */
+static void test_evict_under_way(void **state)
+{
+	for (int v6 = 0; v6 < 2; v6++) {
+		unsigned n = 0;
+
+		begin_table(1);
+		rig.dp->config.evict_idle = true;
+		for (; n < 100; n++) {
+			struct talk t = establish(v6, n);
+
+			exchange(RIG_LAN, with_payload(from_backend(&t, TCP_ACK | TCP_PSH, PEER + 1, ISN + 1), 10));
+		}
+		idle_for(900);
+		for (; n < NEARLY - 1; n++)
+			establish(v6, n);
+		feed(RIG_WAN, stranger(PROTO_TCP, v6, 9000));
+		for (int i = 0; i < 400; i++, rig.now_ns += 5000000)
+			turn();
+		take_all();
+		assert_int_equal(did(ACTION_evict_idle), NEARLY - 185);
+		assert_int_equal(in_use(0, v6), NEARLY);
+		pass_ms(6000);
+		take_all();
+		assert_int_equal(did(ACTION_evict_idle), NEARLY - 185);
+		assert_int_equal(level(0, v6), PRESSURE_SHORT);
+		stop();
+	}
+}
+
 /* Of two classes of idle time the idler goes first, wherever in the table it is. */
 static void test_evict_order(void **state)
 {
@@ -532,6 +562,7 @@ int main(void)
 		cmocka_unit_test(test_bounded_walk),
 		cmocka_unit_test(test_evict_idle),
 		cmocka_unit_test(test_evict_order),
+		cmocka_unit_test(test_evict_under_way),
 		cmocka_unit_test(test_evict_probed),
 		cmocka_unit_test(test_evict_pace),
 	};
