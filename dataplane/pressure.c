@@ -92,14 +92,14 @@ static void look(struct worker *w, bool v6)
 		p->walking = p->starved = false;
 }
 
-enum pressure_answer pressure_ask(struct worker *w, bool v6, const struct ipaddr *client)
+enum pressure_answer pressure_ask(struct worker *w, bool v6, bool udp, const struct ipaddr *client)
 {
 	look(w, v6);
 	if (__builtin_expect(w->pressure.pools[v6].level < PRESSURE_KNOWN, 1))
 		return PRESSURE_ROOM;
 	if (!flow_room(&w->flows, v6))
 		return PRESSURE_NO_ROOM;
-	return outcome_connected_lately(w, client, KNOWN_MS) ? PRESSURE_ROOM : PRESSURE_STRANGER;
+	return outcome_connected_lately(w, client, udp, KNOWN_MS) ? PRESSURE_ROOM : PRESSURE_STRANGER;
 }
 
 /* --- short states --- */

@@ -245,10 +245,10 @@ static void test_blind_acknowledgement(void **state)
 			turn();
 			take_all();
 			assert_int_equal(only_state(v6), FLOW_SYN_RECV);
-			assert_false(outcome_connected_lately(rig.worker, &syn.src, 60000));
+			assert_false(outcome_connected_lately(rig.worker, &syn.src, false, 60000));
 			/* The client's own is good all the same. */
 			exchange(RIG_WAN, from_client(&talk, TCP_ACK, ISN + 1, PEER + 1));
-			assert_true(outcome_connected_lately(rig.worker, &syn.src, 60000));
+			assert_true(outcome_connected_lately(rig.worker, &syn.src, false, 60000));
 			rig.worker->out_of_window = 0;
 			goes_on(ISN, PEER);
 			stop();
