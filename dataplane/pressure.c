@@ -122,7 +122,7 @@ static uint32_t short_ms(enum flow_state state)
 
 uint32_t pressure_timeout_ms(const struct worker *w, bool v6, enum flow_state state, uint32_t plain_ms)
 {
-	if (__builtin_expect(w->pressure.pools[v6].level == PRESSURE_NONE, 1))
+	if (__builtin_expect(!pressure_is_felt(w, v6), 1))
 		return plain_ms;
 	return RTE_MIN(plain_ms, short_ms(state));
 }

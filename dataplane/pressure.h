@@ -26,6 +26,12 @@ enum pressure_answer {
 };
 enum pressure_answer pressure_ask(struct worker *w, bool v6, bool udp, const struct ipaddr *client);
 
+/* Short states are short. */
+static inline bool pressure_is_felt(const struct worker *w, bool v6)
+{
+	return w->pressure.pools[v6].level != PRESSURE_NONE;
+}
+
 /* The timeout of that state: `plain_ms`, or less. */
 uint32_t pressure_timeout_ms(const struct worker *w, bool v6, enum flow_state state, uint32_t plain_ms);
 

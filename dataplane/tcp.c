@@ -601,7 +601,9 @@ static void on_syn_ack(struct worker *w, const struct item *it, const struct seg
 	if (flow_ref_dir(it->ref) != DIR_DOWN || (state != FLOW_SYN_SENT && state != FLOW_SYN_RECV) ||
 	    !in_syn(w, it->ref, s->ack))
 		return;
-	refresh_handshake(w, it->ref);
+	/* A backend says it again for a minute, whether or not there is a client: under pressure that is no news. */
+	if (state == FLOW_SYN_SENT || !pressure_is_felt(w, flow_ref_is_v6(it->ref)))
+		refresh_handshake(w, it->ref);
 	if (state == FLOW_SYN_RECV) {
 		/* SYN cookies of another minute, or a firewall in its place: the first one may not have arrived. */
 		if (s->seq != flow_cold(&w->flows, it->ref)->peer_isn)

@@ -324,6 +324,30 @@ static void test_short_states(void **state)
 		}
 }
 
+/* What the backend says again to nobody prolongs nothing; when there is room, it does. */
+static void test_syn_ack_again(void **state)
+{
+	for (int n = 0; n < 4; n++) {
+		bool v6 = n & 1, pressed = n & 2;
+		uint32_t others = N * 9 / 10 - (pressed ? 0 : 2);
+		struct talk t;
+
+		begin_table(1);
+		rig.service.timeouts.syn_recv_ms = 10000;
+		for (unsigned client = 0; client < others; client++)
+			establish(v6, client);
+		turn();
+		t = begin(PROTO_TCP, v6, 20000);
+		for (uint32_t ms = 0; ms < 9000; ms += 3000) {
+			exchange(RIG_LAN, from_backend(&t, TCP_SYN | TCP_ACK, PEER, ISN + 1));
+			pass_ms(3000);
+		}
+		pass_ms(2000);
+		assert_int_equal(in_use(0, v6), others + !pressed);
+		stop();
+	}
+}
+
 /* With the wall, too: the SYN's deadline stays what it was, and what is left after it is short. */
 static void test_short_syn_of_the_wall(void **state)
 {
@@ -574,6 +598,7 @@ int main(void)
 		cmocka_unit_test(test_hysteresis),
 		cmocka_unit_test(test_short_states),
 		cmocka_unit_test(test_short_syn_of_the_wall),
+		cmocka_unit_test(test_syn_ack_again),
 		cmocka_unit_test(test_bounded_walk),
 		cmocka_unit_test(test_evict_idle),
 		cmocka_unit_test(test_evict_order),
