@@ -218,6 +218,7 @@ struct worker {
 	struct flow_table flows;
 	struct wheel wheel;
 	struct snat_pool snat;
+	unsigned reclaim_turn; /* of the SNAT addresses, modulo their number: place.c */
 	struct tuples tuples;
 	struct wall wall;
 	struct answer_limits *limits;
