@@ -53,15 +53,18 @@ static void on_reply(struct worker *w, flow_ref down, const struct policy *polic
 {
 	flow_ref up = flow_ref_up(down);
 	const struct flow_track *track = flow_track(&w->flows, down);
-	uint32_t n_replies = flow_half(&w->flows, down)->end;
+	uint32_t n_queries = flow_half(&w->flows, up)->end, n_replies = flow_half(&w->flows, down)->end;
 
+	/* One too many answers nothing that is yet to be asked. */
+	if (n_replies > n_queries)
+		flow_half(&w->flows, down)->end = n_queries;
 	if (n_replies == 1) {
 		count_add(&w->backends[track->backend_slot].connects, 1);
 		outcome_flow(w, down, OUTCOME_ATTEMPT(ATTEMPT_connected));
 	}
 	if (!is_oneshot(policy, track))
 		flow_set_state(w, down, FLOW_UDP_REPLIED, policy);
-	else if (n_replies >= flow_half(&w->flows, up)->end)
+	else if (n_replies >= n_queries)
 		close_soon(w, up);
 }
 

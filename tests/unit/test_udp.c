@@ -221,6 +221,30 @@ static void test_oneshot_again_at_once(void **state)
 	stop();
 }
 
+/* A reply that came twice is none to the queries that come after it. */
+static void test_oneshot_surplus(void **state)
+{
+	for (int v6 = 0; v6 < 2; v6++) {
+		struct talk t;
+
+		begin_oneshot(1);
+		t = begin(PROTO_UDP, v6, 3);
+		reply(&t);
+		reply(&t);
+		reply(&t);
+		query(&t);
+		query(&t);
+		reply(&t);
+		pass_ms(9000);
+		assert_int_equal(n_flows(), 1);
+		reply(&t);
+		pass_ms(TICK_MS);
+		assert_int_equal(n_flows(), 0);
+		assert_int_equal(backend_of(&t).connects, 1);
+		stop();
+	}
+}
+
 /* --- checksums --- */
 
 static struct rte_udp_hdr *udp_of(uint8_t *frame, bool v6)
@@ -381,6 +405,7 @@ int main(void)
 		cmocka_unit_test(test_oneshot),
 		cmocka_unit_test(test_oneshot_repeated),
 		cmocka_unit_test(test_oneshot_again_at_once),
+		cmocka_unit_test(test_oneshot_surplus),
 		cmocka_unit_test(test_checksums),
 		cmocka_unit_test(test_udp6_zero),
 		cmocka_unit_test(test_udp6_zero_by_service),
