@@ -213,7 +213,11 @@ static void reclaimed_behind(bool v6, unsigned n_snat)
 	unsigned all = PORTS * n_snat, placed = 0;
 	struct talk t[3 * PORTS];
 
-	start((struct rig_config){.n_backends = 1, .n_snat = n_snat, .snat_ports = {20000, 20000 + PORTS - 1}});
+	start((struct rig_config){.n_backends = 1,
+				  .n_snat = n_snat,
+				  .snat_ports = {20000, 20000 + PORTS - 1},
+				  .flows_v4 = 1000,
+				  .flows_v6 = 1000});
 	rig.policy.modes.of[CURE_WALL] = CURE_OFF;
 	rig.service.timeouts.closed_ms = 600000;
 	for (unsigned i = 0; i < all; i++)
