@@ -199,6 +199,7 @@ struct pressure_pool {
 	bool starved;    /* the walk waits for the limits on evictions and RSTs */
 	uint32_t cursor; /* the entry to look at next */
 	uint64_t next_ms;
+	uint64_t walked_ns; /* the last loop that walked */
 	/* How many this walk ends: all above one class, and some of that. */
 	uint32_t evict_want, evict_from, evict_some;
 	uint32_t idle[PRESSURE_CLASSES]; /* what this walk saw of each */

@@ -381,6 +381,37 @@ static void test_bounded_walk(void **state)
 	stop();
 }
 
+/* Where loops are long, each does its share of that time, up to a bound. */
+static void test_walk_of_long_loops(void **state)
+{
+	enum { MANY = 100000 };
+	static const struct {
+		uint64_t loop_ns;
+		uint32_t share;
+	} cases[] = {{1500000, 2625}, {40000000, 4096}};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		const struct pressure_pool *p;
+		unsigned loops = 0;
+
+		begin_rig((struct rig_config){.n_backends = 2, .flows_v4 = MANY});
+		rig.policy.modes.of[CURE_WALL] = CURE_OFF;
+		p = &rig.worker->pressure.pools[SET_V4];
+		rig.worker->flows.pool4.in_use = MANY * 9 / 10;
+		do {
+			uint32_t before = p->cursor;
+
+			worker_run_once(rig.worker);
+			assert_true(p->cursor - before <= cases[i].share);
+			rig.now_ns += cases[i].loop_ns;
+			loops++;
+		} while (p->walking);
+		assert_in_range(loops, MANY / cases[i].share, MANY / cases[i].share + 2);
+		rig.worker->flows.pool4.in_use = 0;
+		stop();
+	}
+}
+
 /* --- evicting --- */
 
 /* The workers run all the while, and hear nothing. */
@@ -600,6 +631,7 @@ int main(void)
 		cmocka_unit_test(test_short_syn_of_the_wall),
 		cmocka_unit_test(test_syn_ack_again),
 		cmocka_unit_test(test_bounded_walk),
+		cmocka_unit_test(test_walk_of_long_loops),
 		cmocka_unit_test(test_evict_idle),
 		cmocka_unit_test(test_evict_order),
 		cmocka_unit_test(test_evict_under_way),
