@@ -129,7 +129,7 @@ static bool make_icmp(struct item *it, uint16_t mtu)
 
 /*
  * To a backend, about a SYN of ours: a RST that it does not get costs it a half-open connection, until it sends its
- * SYN-ACK again. So these go before refusals; those to ends of flows go before them, as nobody tells those again.
+ * SYN-ACK again. So these go before refusals; those to ends of flows go before them, as a flow ends once.
  */
 static enum verdict limit_backend(struct worker *w, enum verdict verdict)
 {

@@ -144,7 +144,7 @@ enum flow_look {
 #define FLOW_MARK_LAST_ASK       32           /* of LOOK_ANSWERS: its data was not acknowledged for too long */
 #define FLOW_MARK_RESETS         (FLOW_MARK_RESET(DIR_UP) | FLOW_MARK_RESET(DIR_DOWN))
 #define FLOW_MARK_ASSISTED       64  /* its SYN is not to be sent again where the backend is in TIME_WAIT */
-#define FLOW_MARK_BACKEND_CLOSED 128 /* the first FIN was the backend's: it is the one in TIME_WAIT */
+#define FLOW_MARK_BACKEND_CLOSED 128 /* of its own accord, first or at the same time: it is in TIME_WAIT */
 
 /* What both directions share; no established packet reads it. */
 struct flow_track {
