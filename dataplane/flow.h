@@ -143,7 +143,8 @@ enum flow_look {
 #define FLOW_MARK_RESET(dir)     (8 << (dir)) /* FLOW_CLOSED: its sender sent RST, to a connection */
 #define FLOW_MARK_LAST_ASK       32           /* of LOOK_ANSWERS: its data was not acknowledged for too long */
 #define FLOW_MARK_RESETS         (FLOW_MARK_RESET(DIR_UP) | FLOW_MARK_RESET(DIR_DOWN))
-#define FLOW_MARK_ASSISTED       64  /* its SYN is not to be sent again where the backend is in TIME_WAIT */
+#define FLOW_MARK_UDP6_ZERO      64  /* UDP: born where its packets may come without checksum */
+#define FLOW_MARK_ASSISTED       64  /* TCP: its SYN is not to be sent again where the backend is in TIME_WAIT */
 #define FLOW_MARK_BACKEND_CLOSED 128 /* of its own accord, first or at the same time: it is in TIME_WAIT */
 
 /* What both directions share; no established packet reads it. */

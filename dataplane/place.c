@@ -155,6 +155,8 @@ static void begin(struct worker *w, const struct item *it, const struct policy *
 	track->backend_slot = backend_slot;
 	track->snat_index = snat;
 	track->snat_port_be = snat_port_be;
+	if (svc->udp6_zero && it->p.proto == PROTO_UDP && it->p.family == 6)
+		udp_begin_zero(w, track);
 	flow_half(&w->flows, it->ref)->last_ms = w->run_ms;
 	flow_half(&w->flows, flow_ref_other(it->ref))->last_ms = w->run_ms;
 	flow_cold(&w->flows, it->ref)->born_ms = w->now_ns / 1000000;

@@ -86,29 +86,47 @@ enum verdict udp_parse_zero(struct item *it)
 	return parse_udp6_zero(it->frame, it->m->data_len, &it->p);
 }
 
-static const struct policy_service *service_of(const struct worker *w, const struct policy *policy,
-					       const struct item *it)
+/* A flow whose service a reload removed goes on as it was born. */
+static bool is_flow_allowed(const struct policy *policy, const struct flow_track *track)
+{
+	const struct policy_service *svc = policy_service_at(policy, track->service_slot);
+
+	return svc ? svc->udp6_zero : !!(track->marks & FLOW_MARK_UDP6_ZERO);
+}
+
+/* Any worker may get its packets first. */
+void udp_begin_zero(struct worker *w, struct flow_track *track)
+{
+	track->marks |= FLOW_MARK_UDP6_ZERO;
+	if (!__atomic_load_n(&w->cells->udp6_zero, __ATOMIC_RELAXED))
+		__atomic_store_n(&w->cells->udp6_zero, true, __ATOMIC_RELAXED);
+}
+
+bool udp_may_be_zero(const struct worker *w, const struct policy *policy)
+{
+	return policy->udp6_zero || __atomic_load_n(&w->cells->udp6_zero, __ATOMIC_RELAXED);
+}
+
+static bool is_allowed(const struct worker *w, const struct policy *policy, const struct item *it)
 {
 	const struct policy_listener *listener;
+	const struct policy_service *svc;
 	struct ipaddr dst;
 
 	if (it->ref != FLOW_REF_NONE)
-		return policy_service_at(policy, flow_track(&w->flows, it->ref)->service_slot);
+		return is_flow_allowed(policy, flow_track(&w->flows, it->ref));
 	dst = packet_dst(it->frame, &it->p);
 	listener = listener_lookup(policy->listeners, &dst, it->p.dport_be, PROTO_UDP);
-	return listener ? policy->services[listener->service_slot] : NULL;
+	svc = listener ? policy_service_at(policy, listener->service_slot) : NULL;
+	return svc && svc->udp6_zero;
 }
 
 void udp_judge_zero(const struct worker *w, struct burst *b)
 {
 	for (unsigned i = 0; i < b->n; i++) {
 		struct item *it = &b->items[i];
-		const struct policy_service *svc;
 
-		if (it->verdict != VERDICT_NONE || !(it->p.flags & PACKET_UDP6_ZERO))
-			continue;
-		svc = service_of(w, b->policy, it);
-		if (!svc || !svc->udp6_zero)
+		if (it->verdict == VERDICT_NONE && it->p.flags & PACKET_UDP6_ZERO && !is_allowed(w, b->policy, it))
 			it->verdict = VERDICT_drop_udp6_zero_checksum;
 	}
 }
