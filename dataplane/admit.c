@@ -62,7 +62,7 @@ static enum verdict find_room(struct worker *w, const struct policy_service *svc
 	/* A service that is down says so, whether there would be room or not. */
 	if (!svc->sets[it->p.family == 6][it->p.proto == PROTO_UDP].n_backends)
 		return VERDICT_NONE;
-	switch (pressure_ask(w, it->p.family == 6, &client)) {
+	switch (pressure_ask(w, it->p.family == 6, it->p.proto == PROTO_UDP, &client)) {
 	case PRESSURE_ROOM:
 		return VERDICT_NONE;
 	case PRESSURE_STRANGER:

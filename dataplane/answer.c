@@ -129,11 +129,11 @@ static bool make_icmp(struct item *it, uint16_t mtu)
 
 /*
  * To a backend, about a SYN of ours: a RST that it does not get costs it a half-open connection, until it sends its
- * SYN-ACK again. So these go before refusals, as those to ends of flows do.
+ * SYN-ACK again. So these go before refusals; those to ends of flows go before them, as a flow ends once.
  */
 static enum verdict limit_backend(struct worker *w, enum verdict verdict)
 {
-	return answer_limits_ends(w->limits, 1, w->now_ns) ? verdict : VERDICT_shed_backend_rst;
+	return answer_limits_backend(w->limits, w->now_ns) ? verdict : VERDICT_shed_backend_rst;
 }
 
 static enum verdict limit(struct worker *w, const struct item *it, const struct ipaddr *to)

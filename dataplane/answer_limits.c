@@ -53,7 +53,7 @@ struct answer_limits {
 	struct limit kinds[ANSWER_KINDS];
 	struct gcra_rate stray_grace; /* instead of in_all, until … */
 	uint64_t grace_end_ns;
-	struct gcra_rate ends; /* of the refused ones' total, with more patience than theirs */
+	struct gcra_rate backends, ends; /* of the refused ones' total, with more patience than theirs */
 	struct gcra_rate echo_rate;
 	struct gcra echo;
 	const uint8_t *secret;
@@ -81,13 +81,16 @@ static int share_init(struct gcra_rate *rate, uint64_t in_all, uint64_t at_once,
 	return gcra_rate_init(rate, in_all, per_ns, at_once ? burst : gcra_default_burst(in_all, per_ns));
 }
 
-/* A flood of refusals keeps the bucket at their tolerance; beyond that it is the ends' alone. */
-static int ends_init(struct gcra_rate *rate, unsigned n_workers)
+/*
+ * A flood of refusals keeps the bucket at their tolerance, one of RSTs to backends at theirs; beyond that it is the
+ * ends' alone. `quarters`: of the refusals' burst, that this rate has more.
+ */
+static int patient_init(struct gcra_rate *rate, unsigned quarters, unsigned n_workers)
 {
 	uint64_t in_all = rates[ANSWER_REFUSED].in_all, per_ns = n_workers * SECOND_NS;
 	uint64_t burst = gcra_default_burst(in_all, per_ns);
 
-	return gcra_rate_init(rate, in_all, per_ns, burst + burst / 2);
+	return gcra_rate_init(rate, in_all, per_ns, burst + burst * quarters / 4);
 }
 
 static int limits_init(struct answer_limits *l, unsigned n_workers)
@@ -100,7 +103,9 @@ static int limits_init(struct answer_limits *l, unsigned n_workers)
 	if (!err)
 		err = gcra_rate_init(&l->per_flow, FLOW_PTB_RATE, SECOND_NS, FLOW_PTB_BURST - 1);
 	if (!err)
-		err = ends_init(&l->ends, n_workers);
+		err = patient_init(&l->backends, 1, n_workers);
+	if (!err)
+		err = patient_init(&l->ends, 2, n_workers);
 	for (int k = 0; k < ANSWER_KINDS && !err; k++) {
 		err = share_init(&l->kinds[k].per_source, rates[k].per_source, rates[k].at_once, n_workers);
 		if (!err)
@@ -256,15 +261,25 @@ bool answer_limits_ptb(struct answer_limits *l, uint64_t flow_hash, const struct
 	return true;
 }
 
-bool answer_limits_ends(struct answer_limits *l, unsigned n_rsts, uint64_t now_ns)
+static bool allow_rsts(struct answer_limits *l, const struct gcra_rate *rate, unsigned n_rsts, uint64_t now_ns)
 {
 	struct gcra *total = &l->kinds[ANSWER_REFUSED].total;
 
-	if (!gcra_test(total, &l->ends, now_ns))
+	if (!gcra_test(total, rate, now_ns))
 		return false;
 	for (unsigned i = 0; i < n_rsts; i++)
-		gcra_take(total, &l->ends, now_ns);
+		gcra_take(total, rate, now_ns);
 	return true;
+}
+
+bool answer_limits_ends(struct answer_limits *l, unsigned n_rsts, uint64_t now_ns)
+{
+	return allow_rsts(l, &l->ends, n_rsts, now_ns);
+}
+
+bool answer_limits_backend(struct answer_limits *l, uint64_t now_ns)
+{
+	return allow_rsts(l, &l->backends, 1, now_ns);
 }
 
 bool answer_limits_echo(struct answer_limits *l, uint64_t now_ns)

@@ -7,9 +7,11 @@
  *   RST to a stray           10/s per source,       1 000/s in all; for 60 s after the start 20 000/s in all, so that
  *                                                   the flows of the last life learn at once
  *   RST to a refused SYN      2/s per client,       9 000/s in all: with the strays, 10 000 RST/s of the whole gateway
- *   RST to ends of flows,                           of the same 9 000/s, and before them: a refusal may be silent. That
- *   and to backends about                           is all of them, also those that are said again: no RST leaves the
- *   SYNs of the gateway's                           gateway that is not in this table
+ *   RST to backends about                           of the same 9 000/s, and before them: a refusal may be silent.
+ *   SYNs of the gateway's                           1 125 at once
+ *   RST to ends of flows                            of the same 9 000/s, and before either: 1 350 at once. That is all
+ *                                                   of them, also those that are said again: no RST leaves the gateway
+ *                                                   that is not in this table
  *   ICMP                     10/s per destination, 10 at once; 1 000/s in all, 1 000 at once
  *   "packet too big"         the same buckets, and 1/s per flow, 3 at once
  *   echo replies                                      100/s in all
@@ -44,6 +46,8 @@ bool answer_limits_icmp(struct answer_limits *limits, const struct ipaddr *desti
 /* `flow_hash`: keyed, of a flow and a direction that is this worker's alone. */
 bool answer_limits_ptb(struct answer_limits *limits, uint64_t flow_hash, const struct ipaddr *destination,
 		       uint64_t now_ns);
-/* To the ends of a flow that ends on purpose, or to a backend: `n_rsts`, all or none. False: later. */
+/* To the ends of a flow that ends on purpose: `n_rsts`, all or none. False: later. */
 bool answer_limits_ends(struct answer_limits *limits, unsigned n_rsts, uint64_t now_ns);
+/* To a backend that waits for what will not come. */
+bool answer_limits_backend(struct answer_limits *limits, uint64_t now_ns);
 bool answer_limits_echo(struct answer_limits *limits, uint64_t now_ns);

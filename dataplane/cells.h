@@ -9,6 +9,7 @@
 
 #include "bucket.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Times are of the dataplane's clock, on which workers agree, unlike on their running clocks. */
@@ -39,6 +40,7 @@ struct cells {
 	struct backend_shared *backends; /* by slot */
 	struct service_shared *services; /* by slot */
 	struct reap_cells reap;
+	bool udp6_zero; /* a flow was born with FLOW_MARK_UDP6_ZERO, ever */
 };
 
 uint64_t cells_bytes(uint32_t n_backends, uint32_t n_services);

@@ -199,9 +199,11 @@ struct pressure_pool {
 	bool starved;    /* the walk waits for the limits on evictions and RSTs */
 	uint32_t cursor; /* the entry to look at next */
 	uint64_t next_ms;
+	uint64_t walked_ns; /* the last loop that walked */
 	/* How many this walk ends: all above one class, and some of that. */
 	uint32_t evict_want, evict_from, evict_some;
 	uint32_t idle[PRESSURE_CLASSES]; /* what this walk saw of each */
+	uint32_t leaving;                /* and of those that were ended, and are only there until both ends know */
 };
 
 struct pressure {
@@ -217,6 +219,7 @@ struct worker {
 	struct flow_table flows;
 	struct wheel wheel;
 	struct snat_pool snat;
+	unsigned reclaim_turn; /* of the SNAT addresses, modulo their number: place.c */
 	struct tuples tuples;
 	struct wall wall;
 	struct answer_limits *limits;

@@ -143,15 +143,19 @@ enum flow_look {
 #define FLOW_MARK_RESET(dir)     (8 << (dir)) /* FLOW_CLOSED: its sender sent RST, to a connection */
 #define FLOW_MARK_LAST_ASK       32           /* of LOOK_ANSWERS: its data was not acknowledged for too long */
 #define FLOW_MARK_RESETS         (FLOW_MARK_RESET(DIR_UP) | FLOW_MARK_RESET(DIR_DOWN))
-#define FLOW_MARK_ASSISTED       64  /* its SYN is not to be sent again where the backend is in TIME_WAIT */
-#define FLOW_MARK_BACKEND_CLOSED 128 /* the first FIN was the backend's: it is the one in TIME_WAIT */
+#define FLOW_MARK_UDP6_ZERO      64  /* UDP: born where its packets may come without checksum */
+#define FLOW_MARK_ASSISTED       64  /* TCP: its SYN is not to be sent again where the backend is in TIME_WAIT */
+#define FLOW_MARK_BACKEND_CLOSED 128 /* of its own accord, first or at the same time: it is in TIME_WAIT */
 
 /* What both directions share; no established packet reads it. */
 struct flow_track {
 	uint32_t timeout_ms;
-	uint32_t look_ms;                /* of the running clock; without meaning in LOOK_IDLE */
-	uint32_t asked_ms;               /* when the probes of LOOK_ANSWERS left; LOOK_RESETTING: when it ended;
-					    FLOW_CLOSED: when the RST came */
+	uint32_t look_ms; /* of the running clock; without meaning in LOOK_IDLE */
+	union {
+		uint32_t asked_ms; /* when the probes of LOOK_ANSWERS left; LOOK_RESETTING: when it ended; FLOW_CLOSED:
+				      when the RST to a connection came */
+		uint32_t first_peer_isn; /* FLOW_SYN_RECV: of the first SYN-ACK; host order */
+	};
 	uint32_t wheel_next, wheel_prev; /* entry references without direction, FLOW_REF_NONE at the ends */
 	uint16_t wheel_slot;
 	uint8_t fin_seen;    /* bit per direction */

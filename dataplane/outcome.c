@@ -105,7 +105,8 @@ static void note_flow(struct worker *w, flow_ref ref, uint32_t backend_slot, out
 	if (class == OUTCOME_RESET && addrs.proto != PROTO_TCP)
 		class = OUTCOME_OTHER;
 	key = record_key(&w->outcomes->clients, &addrs.client);
-	note(w, &key, &addrs.client, &(struct client_news){reason, class, service_slot, backend_slot});
+	note(w, &key, &addrs.client,
+	     &(struct client_news){reason, class, service_slot, backend_slot, addrs.proto == PROTO_UDP});
 }
 
 void outcome_flow(struct worker *w, flow_ref ref, outcome_reason reason)
@@ -150,13 +151,14 @@ bool outcome_attempt_due(struct worker *w, enum cure_mode mode, const struct ipa
 	return due;
 }
 
-bool outcome_connected_lately(const struct worker *w, const struct ipaddr *client, uint32_t within_ms)
+bool outcome_connected_lately(const struct worker *w, const struct ipaddr *client, bool udp, uint32_t within_ms)
 {
 	struct client_key key = record_key(&w->outcomes->clients, client);
 
 	/* The tables are alike; its own first. */
 	for (unsigned i = 0, at = w->index; i < w->dp->config.n_workers; i++) {
-		if (record_connected_lately(&w->dp->workers[at]->outcomes->clients, &key, now_cs(w), within_ms / 10))
+		if (record_connected_lately(&w->dp->workers[at]->outcomes->clients, &key, udp, now_cs(w),
+					    within_ms / 10))
 			return true;
 		at = at + 1 == w->dp->config.n_workers ? 0 : at + 1;
 	}

@@ -293,7 +293,7 @@ static void write_news(struct record_table *t, const struct client_key *key, int
 	head.addr = *addr;
 	head.counts[news->class]++;
 	if (news->class == OUTCOME_CONNECTED)
-		head.connected_cs = now_cs;
+		head.connected_cs[news->udp] = now_cs ? now_cs : 1;
 	head.used |= add_outcome(r, news, now_cs);
 	put_head(r, &head);
 	promote(t, key->set, way, now_cs);
@@ -362,7 +362,13 @@ static bool find_head(const struct record_table *t, const struct client_key *key
 	return false;
 }
 
-bool record_connected_lately(const struct record_table *t, const struct client_key *key, uint32_t now_cs,
+/* By the clock of another worker, which may be a bit ahead. */
+static bool is_lately(uint32_t connected_cs, uint32_t now_cs, uint32_t within_cs)
+{
+	return connected_cs && now_cs - connected_cs + AHEAD_CS <= within_cs + AHEAD_CS;
+}
+
+bool record_connected_lately(const struct record_table *t, const struct client_key *key, bool udp, uint32_t now_cs,
 			     uint32_t within_cs)
 {
 	const uint32_t *seq = &t->sets[key->set].seq;
@@ -371,8 +377,8 @@ bool record_connected_lately(const struct record_table *t, const struct client_k
 
 	if (!seq_read_try(seq, &begin) || !find_head(t, key, &head) || seq_read_again(seq, begin))
 		return false;
-	/* By the clock of another worker, which may be a bit ahead. */
-	return head.counts[OUTCOME_CONNECTED] && now_cs - head.connected_cs + AHEAD_CS <= within_cs + AHEAD_CS;
+	return is_lately(head.connected_cs[false], now_cs, within_cs) ||
+	       (udp && is_lately(head.connected_cs[true], now_cs, within_cs));
 }
 
 bool record_read_at(const struct record_table *t, uint32_t place, struct client_record *out)

@@ -35,9 +35,8 @@ struct client_record {
 	struct ipaddr addr;
 	uint32_t counts[OUTCOME_CLASSES];
 	uint32_t since_cs;
-	uint32_t used;         /* bit per outcome: a new record leaves the lines of the others alone */
-	uint32_t connected_cs; /* the last time, if it ever has */
-	uint32_t unused;
+	uint32_t used;            /* bit per outcome: a new record leaves the lines of the others alone */
+	uint32_t connected_cs[2]; /* the last time, by TCP and by UDP; 0: never */
 	struct client_outcome outcomes[OUTCOME_KINDS_KEPT];
 };
 
@@ -68,6 +67,7 @@ struct client_news {
 	outcome_reason reason;
 	enum outcome_class class;
 	uint32_t service_slot, backend_slot;
+	bool udp; /* of OUTCOME_CONNECTED */
 };
 
 /* Where a client's record is, or would be. */
@@ -91,10 +91,11 @@ void record_note(struct record_table *t, const struct client_key *key, const str
 bool record_read(const struct record_table *t, const struct ipaddr *addr, struct client_record *out,
 		 struct record_set *set);
 /*
- * True: within that time one of the client's connections was made, or one of its queries answered. Also of another
- * worker's table: waits for nobody, so that a set that is being written says false.
+ * True: within that time one of the client's connections was made, or, for UDP, one of its queries answered. An answer
+ * shows nothing to TCP: anyone can ask in the name of a client. Also of another worker's table: waits for nobody, so
+ * that a set that is being written says false.
  */
-bool record_connected_lately(const struct record_table *t, const struct client_key *key, uint32_t now_cs,
+bool record_connected_lately(const struct record_table *t, const struct client_key *key, bool udp, uint32_t now_cs,
 			     uint32_t within_cs);
 bool record_read_at(const struct record_table *t, uint32_t place, struct client_record *out);
 uint32_t record_places(const struct record_table *t);

@@ -33,8 +33,8 @@ bool outcome_action_due_at(struct worker *w, flow_ref ref, enum cure_mode mode, 
 /* action_due() for an attempt that has no flow. A refusal that is done is noted as its packet's verdict, not here. */
 bool outcome_attempt_due(struct worker *w, enum cure_mode mode, const struct ipaddr *client, uint32_t service_slot,
 			 uint32_t backend_slot, enum action action);
-/* One of the client's connections was made within that time, or one of its queries answered, at any worker. */
-bool outcome_connected_lately(const struct worker *w, const struct ipaddr *client, uint32_t within_ms);
+/* One of the client's connections was made within that time, or, for UDP, a query answered, at any worker. */
+bool outcome_connected_lately(const struct worker *w, const struct ipaddr *client, bool udp, uint32_t within_ms);
 /* The flow is about to end: who it was stays known for a while. */
 void outcome_ended(struct worker *w, flow_ref ref);
 /* The flow is about to get another backend: it leaves the SNAT port that it had, with its SYN unanswered. */

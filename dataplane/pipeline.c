@@ -28,7 +28,7 @@ static inline void parse_item(const struct worker *w, struct burst *b, struct it
 	it->hash = 0;
 	it->verdict = parse(it->frame, it->m->data_len, &it->p);
 	if (it->verdict != VERDICT_NONE) {
-		if (it->verdict != VERDICT_drop_udp6_zero_checksum || !b->policy->udp6_zero)
+		if (it->verdict != VERDICT_drop_udp6_zero_checksum || !udp_may_be_zero(w, b->policy))
 			return;
 		it->verdict = udp_parse_zero(it);
 		b->udp6_zero = true;

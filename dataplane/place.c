@@ -73,7 +73,8 @@ bool place_take_port(struct worker *w, bool v4, uint64_t hash, uint32_t backend_
 	return false;
 }
 
-#define RECLAIM_LOOKS 8 /* ports that are looked at, those first that were taken first */
+#define RECLAIM_LOOKS     8 /* ports of an address that are looked at, in the order in which they were taken */
+#define RECLAIM_ADDRESSES 2 /* whose ports a SYN has looked at */
 
 static flow_ref flow_at(const struct worker *w, const struct policy_backend *backend, unsigned snat, uint16_t port_be)
 {
@@ -103,29 +104,43 @@ static bool is_over(const struct worker *w, flow_ref ref)
 	return state == FLOW_TIME_WAIT || state == FLOW_CLOSED;
 }
 
+/* False: none of the next few. Then they are not looked at again before all others. */
+static bool reclaim_of(struct worker *w, const struct policy_backend *backend, unsigned snat)
+{
+	for (uint32_t i = 0; i < RECLAIM_LOOKS; i++) {
+		flow_ref ref = flow_at(w, backend, snat, snat_taken(&w->snat, snat, backend->ref.slot, i));
+
+		if (ref != FLOW_REF_NONE && is_over(w, ref) && !is_in_burst(w, ref)) {
+			flow_end(w, flow_ref_up(ref), true);
+			return true;
+		}
+	}
+	snat_skip(&w->snat, snat, backend->ref.slot, RECLAIM_LOOKS);
+	return false;
+}
+
 /*
  * Where every port is taken, one whose connection is over may be used again at once: its entry only waits for what
- * might come late, and the numbers of the next one lie ahead.
+ * might come late, and the numbers of the next one lie ahead. Some are looked at for each SYN, by turns of the
+ * addresses: a flood costs no more than that, and whoever comes again finds others looked at.
  */
 static void reclaim_port(struct worker *w, const struct policy_backend *backend)
 {
 	const struct snat_addresses *s = &w->dp->snat;
 	bool v4 = ipaddr_is_v4(&backend->addr);
+	unsigned looked_at = 0;
 
 	for (unsigned snat = 0; snat < s->n; snat++)
 		if (ipaddr_is_v4(&s->addr[snat]) == v4 && !snat_is_exhausted(&w->snat, snat, backend->ref.slot))
 			return;
-	for (unsigned snat = 0; snat < s->n; snat++) {
+	for (unsigned i = 0; i < s->n && looked_at < RECLAIM_ADDRESSES; i++) {
+		unsigned snat = w->reclaim_turn++ % s->n;
+
 		if (ipaddr_is_v4(&s->addr[snat]) != v4)
 			continue;
-		for (uint32_t i = 0; i < RECLAIM_LOOKS; i++) {
-			flow_ref ref = flow_at(w, backend, snat, snat_taken(&w->snat, snat, backend->ref.slot, i));
-
-			if (ref != FLOW_REF_NONE && is_over(w, ref) && !is_in_burst(w, ref)) {
-				flow_end(w, flow_ref_up(ref), true);
-				return;
-			}
-		}
+		if (reclaim_of(w, backend, snat))
+			return;
+		looked_at++;
 	}
 }
 
@@ -140,6 +155,8 @@ static void begin(struct worker *w, const struct item *it, const struct policy *
 	track->backend_slot = backend_slot;
 	track->snat_index = snat;
 	track->snat_port_be = snat_port_be;
+	if (svc->udp6_zero && it->p.proto == PROTO_UDP && it->p.family == 6)
+		udp_begin_zero(w, track);
 	flow_half(&w->flows, it->ref)->last_ms = w->run_ms;
 	flow_half(&w->flows, flow_ref_other(it->ref))->last_ms = w->run_ms;
 	flow_cold(&w->flows, it->ref)->born_ms = w->now_ns / 1000000;

@@ -13,8 +13,9 @@ enum place_result {
 };
 
 /*
- * Makes the flow of `it` (a client's first packet) to `backend` and sets it->ref, or says why not: nothing has changed
- * then. The flow is in its first state and on the timing wheel.
+ * Makes the flow of `it` (a client's first packet) to `backend` and sets it->ref, or says why not: there is nothing of
+ * it then, though a connection that was over may have lost its entry for it. The flow is in its first state and on the
+ * timing wheel.
  */
 enum place_result place(struct worker *w, struct item *it, const struct policy *policy,
 			const struct policy_service *svc, const struct policy_backend *backend);

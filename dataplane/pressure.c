@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Timers of flows that were in a short state before it became short are brought forward by a walk over the pool, some
- * entries per loop. One walk is enough for each time that a pool becomes pressed: whoever enters such a state while it
- * is gets the short timer there and then. The walk is over long before the shortest of them: a million entries take
- * 8 000 loops, which is tenths of a second.
+ * entries per loop: scan.h. One walk is enough for each time that a pool becomes pressed: whoever enters such a state
+ * while it is gets the short timer there and then. The walk is over long before the shortest of them: a million entries
+ * take 8 000 loops, which is tenths of a second.
  *
  * Evicting takes walks as well, each of which counts what idles by classes of idle time, and ends what the walk before
  * found to be the idlest: all of some classes, and of one class as many as are wanted. So of two connections, one that
@@ -13,10 +13,10 @@
 #include "ends.h"
 #include "outcome_worker.h"
 #include "pipeline.h"
+#include "scan.h"
 #include "silence.h"
 #include "tcp.h"
 
-#define SCAN_PER_LOOP       128 /* entries looked at per loop: 9 us where none is in a cache */
 #define KNOWN_MS            60000
 #define EVICT_IDLE_MS       600000
 /* Of the whole gateway: no second has more than a thousand. */
@@ -60,17 +60,20 @@ int pressure_init(struct pressure *p, const struct flow_table *t, unsigned n_wor
 	return gcra_rate_init(&p->evict_rate, EVICTS_PER_S, n_workers * UINT64_C(1000000000), at_once - 1);
 }
 
-static void begin_walk(struct pressure_pool *p)
+static void begin_walk(const struct worker *w, struct pressure_pool *p)
 {
 	p->walking = true;
+	p->walked_ns = w->now_ns;
 	p->cursor = 0;
+	p->leaving = 0;
+	memset(p->idle, 0, sizeof(p->idle));
 }
 
-static void rise(struct pressure_pool *p)
+static void rise(const struct worker *w, struct pressure_pool *p)
 {
 	/* What waits longer than it may from now on. */
 	if (p->level == PRESSURE_NONE) {
-		begin_walk(p);
+		begin_walk(w, p);
 		p->evict_from = PRESSURE_CLASSES;
 	}
 	p->level++;
@@ -83,21 +86,21 @@ static void look(struct worker *w, bool v6)
 	uint32_t in_use = pool_of(w, v6)->in_use;
 
 	while (p->level + 1 < PRESSURE_LEVELS && in_use >= p->up[p->level + 1])
-		rise(p);
+		rise(w, p);
 	while (p->level != PRESSURE_NONE && in_use < p->down[p->level])
 		p->level--;
 	if (p->level == PRESSURE_NONE)
 		p->walking = p->starved = false;
 }
 
-enum pressure_answer pressure_ask(struct worker *w, bool v6, const struct ipaddr *client)
+enum pressure_answer pressure_ask(struct worker *w, bool v6, bool udp, const struct ipaddr *client)
 {
 	look(w, v6);
 	if (__builtin_expect(w->pressure.pools[v6].level < PRESSURE_KNOWN, 1))
 		return PRESSURE_ROOM;
 	if (!flow_room(&w->flows, v6))
 		return PRESSURE_NO_ROOM;
-	return outcome_connected_lately(w, client, KNOWN_MS) ? PRESSURE_ROOM : PRESSURE_STRANGER;
+	return outcome_connected_lately(w, client, udp, KNOWN_MS) ? PRESSURE_ROOM : PRESSURE_STRANGER;
 }
 
 /* --- short states --- */
@@ -120,7 +123,7 @@ static uint32_t short_ms(enum flow_state state)
 
 uint32_t pressure_timeout_ms(const struct worker *w, bool v6, enum flow_state state, uint32_t plain_ms)
 {
-	if (__builtin_expect(w->pressure.pools[v6].level == PRESSURE_NONE, 1))
+	if (__builtin_expect(!pressure_is_felt(w, v6), 1))
 		return plain_ms;
 	return RTE_MIN(plain_ms, short_ms(state));
 }
@@ -176,6 +179,7 @@ static bool look_at_idle(struct worker *w, struct pressure_pool *p, flow_ref up)
 	uint32_t idle_ms;
 	unsigned class;
 
+	p->leaving += state == FLOW_RESETTING;
 	if (state != FLOW_ESTABLISHED && state != FLOW_FIN_WAIT)
 		return true;
 	idle_ms = silence_quiet_ms(w, up);
@@ -192,23 +196,23 @@ static bool look_at_idle(struct worker *w, struct pressure_pool *p, flow_ref up)
 	p->evict_some -= class == p->evict_from;
 	outcome_action_due_at(w, up, CURE_ENFORCE, ACTION_evict_idle, flow_track(&w->flows, up)->backend_slot);
 	ends_end(w, up, MADE_rst_evict);
+	p->leaving += flow_half(&w->flows, up)->state == FLOW_RESETTING;
 	return true;
 }
 
-/* What the next walk ends, from the idlest on, until there are enough. */
+/* What the next walk ends, from the idlest on, until there are enough with those that are leaving. */
 static void choose_classes(struct worker *w, bool v6)
 {
 	struct pressure_pool *p = &w->pressure.pools[v6];
 	uint32_t in_use = pool_of(w, v6)->in_use, low = p->down[PRESSURE_KNOWN];
-	uint64_t found = 0;
+	uint64_t found = 0, stay = in_use - RTE_MIN(p->leaving, in_use);
 
-	p->evict_want = in_use >= low ? in_use - low + 1 : 0;
+	p->evict_want = stay >= low ? stay - low + 1 : 0;
 	p->evict_from = PRESSURE_CLASSES;
 	while (p->evict_from && found < p->evict_want) {
 		p->evict_some = p->evict_want - found;
 		found += p->idle[--p->evict_from];
 	}
-	memset(p->idle, 0, sizeof(p->idle));
 }
 
 /* --- walking --- */
@@ -227,7 +231,8 @@ static void end_walk(struct worker *w, bool v6)
 static void walk(struct worker *w, bool v6)
 {
 	struct pressure_pool *p = &w->pressure.pools[v6];
-	uint32_t capacity = pool_of(w, v6)->capacity, end = RTE_MIN(p->cursor + SCAN_PER_LOOP, capacity);
+	uint32_t capacity = pool_of(w, v6)->capacity;
+	uint32_t end = RTE_MIN(p->cursor + scan_budget(&p->walked_ns, w->now_ns), capacity);
 	bool evicting = is_evicting(w, p);
 
 	p->starved = false;
@@ -250,7 +255,7 @@ static void walk(struct worker *w, bool v6)
 static void check_walk(const struct worker *w, struct pressure_pool *p)
 {
 	if (!p->walking && is_evicting(w, p) && w->run_ms >= p->next_ms)
-		begin_walk(p);
+		begin_walk(w, p);
 }
 
 unsigned pressure_run(struct worker *w)

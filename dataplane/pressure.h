@@ -5,8 +5,9 @@
  *
  *   from    until    then
  *   90 %    88 %     SYN_SENT, SYN_RECV, TIME_WAIT and CLOSED are short
- *   95 %    93 %     and new flows are only for clients that had a success in the last minute; with evict_idle,
- *                    connections that have idled for ten minutes end, with RST to both sides
+ *   95 %    93 %     and new flows are only for clients that had a success in the last minute, a connection of TCP or,
+ *                    for those of UDP, an answer; with evict_idle, connections that have idled for ten minutes end,
+ *                    with RST to both sides
  *   100 %   98 %     (there is no room for anyone)
  *
  * No connection ends for want of room otherwise. Packets of flows never come here.
@@ -23,7 +24,13 @@ enum pressure_answer {
 	PRESSURE_STRANGER, /* only for clients that are known to succeed */
 	PRESSURE_NO_ROOM,
 };
-enum pressure_answer pressure_ask(struct worker *w, bool v6, const struct ipaddr *client);
+enum pressure_answer pressure_ask(struct worker *w, bool v6, bool udp, const struct ipaddr *client);
+
+/* Short states are short. */
+static inline bool pressure_is_felt(const struct worker *w, bool v6)
+{
+	return w->pressure.pools[v6].level != PRESSURE_NONE;
+}
 
 /* The timeout of that state: `plain_ms`, or less. */
 uint32_t pressure_timeout_ms(const struct worker *w, bool v6, enum flow_state state, uint32_t plain_ms);

@@ -12,13 +12,11 @@
 #include "outcome_worker.h"
 #include "pipeline.h"
 #include "place.h"
+#include "scan.h"
 #include "steer.h"
 
 #include <errno.h>
 
-#define SCAN_PER_LOOP       128  /* entries looked at per loop: 9 us where none is in a cache */
-#define SCAN_PER_MS         1750 /* or so many, where loops take long: an eighth of their time */
-#define SCAN_MAX            4096 /* whatever it took: 300 us */
 #define ENDS_PER_LOOP       32   /* flows ended per loop: the RSTs are no longer a burst than what else leaves */
 #define WALK_EVERY_MS       100  /* a spread is as fine as this */
 #define REST_ENTRIES_PER_MS 3500 /* after a walk: four times as long as it took, 70 ms a million entries */
@@ -289,19 +287,10 @@ static void end_walk(struct worker *w)
 	__atomic_store_n(&r->surveyed, r->survey, __ATOMIC_RELEASE);
 }
 
-/* A walk ends in its time also where traffic makes every loop long, and the worker had next to none for it. */
-static uint64_t scan_budget(struct worker *w)
-{
-	uint64_t by_time = (w->now_ns - w->reaper.walked_ns) * SCAN_PER_MS / 1000000;
-
-	w->reaper.walked_ns = w->now_ns;
-	return RTE_MIN(RTE_MAX(by_time, (uint64_t)SCAN_PER_LOOP), (uint64_t)SCAN_MAX);
-}
-
 static void walk(struct worker *w)
 {
 	struct reaper *r = &w->reaper;
-	uint64_t end = RTE_MIN(r->cursor + scan_budget(w), n_entries(w));
+	uint64_t end = RTE_MIN(r->cursor + scan_budget(&r->walked_ns, w->now_ns), n_entries(w));
 	unsigned n_ended = 0;
 
 	r->starved = false;

@@ -528,6 +528,25 @@ static void probe(struct worker *w, flow_ref up, struct flow_track *track, unsig
 	begin_probing(w, up, track, dirs);
 }
 
+/* Who is not asked may be silent for as long as where nobody is. */
+static bool is_unasked_over(const struct worker *w, flow_ref up, const struct policy_timeouts *t)
+{
+	uint32_t plain_ms = flow_state_timeout_ms(t, flow_half(&w->flows, up)->state);
+
+	for (enum flow_dir dir = DIR_UP; dir < DIRS; dir++)
+		if (!(asked_dirs(t) >> dir & 1) &&
+		    (uint32_t)w->run_ms - flow_half(&w->flows, up | dir)->last_ms >= plain_ms)
+			return true;
+	return false;
+}
+
+static void end_idle(struct worker *w, flow_ref up, struct flow_track *track, uint32_t idle_ms)
+{
+	if (is_proven(w, track, (uint32_t)w->run_ms - (idle_ms - track->timeout_ms)) && may_end(w, up, track) &&
+	    outcome_action_due(w, up, ACTION_rst_idle))
+		end(w, up, track, MADE_rst_idle);
+}
+
 static void enforce(struct worker *w, flow_ref up, struct flow_track *track, const struct policy_timeouts *t)
 {
 	uint32_t idle_ms = flow_idle_ms(&w->flows, up, w->run_ms);
@@ -538,6 +557,8 @@ static void enforce(struct worker *w, flow_ref up, struct flow_track *track, con
 		track->look = LOOK_IDLE;
 	else if (is_unacknowledged(w, up))
 		wait_for_sender(w, up, track, idle_ms, t->unacked_ms);
+	else if (is_unasked_over(w, up, t))
+		end_idle(w, up, track, idle_ms);
 	else
 		probe(w, up, track, asked_dirs(t));
 }

@@ -354,6 +354,14 @@ uint16_t snat_taken(const struct snat_pool *pool, unsigned snat, uint32_t backen
 	return pair ? htons(port_at(pool, (pair->cursor + n) % pool->n_ports)) : 0;
 }
 
+void snat_skip(struct snat_pool *pool, unsigned snat, uint32_t backend_slot, uint32_t n)
+{
+	struct snat_pair *pair = find_pair(pool, pair_key(snat, backend_slot));
+
+	if (pair)
+		pair->cursor = (pair->cursor + n) % pool->n_ports;
+}
+
 uint32_t snat_used(const struct snat_pool *pool, unsigned snat, uint32_t backend_slot)
 {
 	const struct snat_pair *pair = find_pair(pool, pair_key(snat, backend_slot));

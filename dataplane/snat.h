@@ -120,8 +120,13 @@ bool snat_is_pressed(const struct snat_pool *pool, unsigned snat, uint32_t backe
 
 /* No port of the pair is free, and none rests. */
 bool snat_is_exhausted(const struct snat_pool *pool, unsigned snat, uint32_t backend_slot);
-/* Of such a pair: the n-th port in the order in which they were taken, the first one is 0. Network byte order. */
+/*
+ * Of such a pair: the n-th port from where the last search ended, the first one is 0: in the order in which they were
+ * taken, until some were skipped. Network byte order.
+ */
 uint16_t snat_taken(const struct snat_pool *pool, unsigned snat, uint32_t backend_slot, uint32_t n);
+/* The next search begins n ports further on. */
+void snat_skip(struct snat_pool *pool, unsigned snat, uint32_t backend_slot, uint32_t n);
 
 static inline uint32_t snat_resting(const struct snat_pool *pool)
 {

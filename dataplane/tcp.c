@@ -392,8 +392,10 @@ static void on_rst(struct worker *w, struct item *it, const struct segment *s, c
 	struct flow_half *half = flow_half(&w->flows, it->ref);
 
 	if (half->state == FLOW_CLOSED) {
-		if (rst_is_valid(w, it->ref, s))
-			flow_track(&w->flows, it->ref)->marks |= FLOW_MARK_RESET(flow_ref_dir(it->ref));
+		struct flow_track *track = flow_track(&w->flows, it->ref);
+
+		if (track->marks & FLOW_MARK_RESETS && rst_is_valid(w, it->ref, s))
+			track->marks |= FLOW_MARK_RESET(flow_ref_dir(it->ref));
 		return;
 	}
 	if (!rst_is_valid(w, it->ref, s)) {
@@ -599,7 +601,9 @@ static void on_syn_ack(struct worker *w, const struct item *it, const struct seg
 	if (flow_ref_dir(it->ref) != DIR_DOWN || (state != FLOW_SYN_SENT && state != FLOW_SYN_RECV) ||
 	    !in_syn(w, it->ref, s->ack))
 		return;
-	refresh_handshake(w, it->ref);
+	/* A backend says it again for a minute, whether or not there is a client: under pressure that is no news. */
+	if (state == FLOW_SYN_SENT || !pressure_is_felt(w, flow_ref_is_v6(it->ref)))
+		refresh_handshake(w, it->ref);
 	if (state == FLOW_SYN_RECV) {
 		/* SYN cookies of another minute, or a firewall in its place: the first one may not have arrived. */
 		if (s->seq != flow_cold(&w->flows, it->ref)->peer_isn)
@@ -607,6 +611,7 @@ static void on_syn_ack(struct worker *w, const struct item *it, const struct seg
 		return;
 	}
 	take_syn_ack(w, it, s);
+	flow_track(&w->flows, it->ref)->first_peer_isn = s->seq;
 	silence_backend_lives(w, flow_track(&w->flows, it->ref)->backend_slot);
 	count_add(&w->backends[flow_track(&w->flows, it->ref)->backend_slot].connects, 1);
 	wall_answered(w, flow_ref_other(it->ref));
@@ -614,19 +619,22 @@ static void on_syn_ack(struct worker *w, const struct item *it, const struct seg
 }
 
 /*
- * The client took a SYN-ACK that is not the last one: its first acknowledgement says which. Its number is the one that
- * they all acknowledged, so who forges this has to know it.
+ * The client's first acknowledgement says which SYN-ACK it took, the last one or the first: only who has seen one knows
+ * its number, and who sends in another's name has not. False: it is of neither.
  */
-static void choose_syn_ack(struct worker *w, const struct item *it, const struct segment *s)
+static bool choose_syn_ack(struct worker *w, const struct item *it, const struct segment *s)
 {
 	struct flow_half *up = flow_half(&w->flows, it->ref), *down = flow_half(&w->flows, flow_ref_other(it->ref));
-	uint32_t first = flow_cold(&w->flows, it->ref)->peer_isn + 1;
+	uint32_t last = flow_cold(&w->flows, it->ref)->peer_isn + 1;
 
-	if (s->seq != down->ack || s->ack - first <= down->end - first)
-		return;
+	if (s->ack - last <= down->end - last)
+		return true;
+	if (s->seq != down->ack || s->ack != flow_track(&w->flows, it->ref)->first_peer_isn + 1)
+		return false;
 	flow_cold(&w->flows, it->ref)->peer_isn = s->ack - 1;
 	down->end = s->ack;
 	up->ack = s->ack;
+	return true;
 }
 
 /* The client's side of the handshake. */
@@ -703,7 +711,7 @@ static void assist(struct worker *w, struct item *it, const struct segment *s)
 	flow_ref up = flow_ref_other(it->ref);
 
 	/* Beyond the limit its client does the same, a second later. */
-	if (!answer_limits_ends(w->limits, 1, w->now_ns) ||
+	if (!answer_limits_backend(w->limits, w->now_ns) ||
 	    !segment_send(w, &w->burst, up, s->ack, 0, TCP_RST, MADE_rst_time_wait))
 		return;
 	it->verdict = VERDICT_absorb_time_wait;
@@ -721,8 +729,8 @@ static void track_stream(struct worker *w, struct item *it, const struct segment
 			assist(w, it, s);
 		return;
 	}
-	if (half->state == FLOW_SYN_RECV && flow_ref_dir(it->ref) == DIR_UP)
-		choose_syn_ack(w, it, s);
+	if (half->state == FLOW_SYN_RECV && flow_ref_dir(it->ref) == DIR_UP && !choose_syn_ack(w, it, s))
+		return;
 	if (half->probes && in_window(half, s))
 		it->verdict = silence_hear(w, it);
 	if (!note_segment(w, half, it, s))

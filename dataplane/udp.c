@@ -53,15 +53,18 @@ static void on_reply(struct worker *w, flow_ref down, const struct policy *polic
 {
 	flow_ref up = flow_ref_up(down);
 	const struct flow_track *track = flow_track(&w->flows, down);
-	uint32_t n_replies = flow_half(&w->flows, down)->end;
+	uint32_t n_queries = flow_half(&w->flows, up)->end, n_replies = flow_half(&w->flows, down)->end;
 
+	/* One too many answers nothing that is yet to be asked. */
+	if (n_replies > n_queries)
+		flow_half(&w->flows, down)->end = n_queries;
 	if (n_replies == 1) {
 		count_add(&w->backends[track->backend_slot].connects, 1);
 		outcome_flow(w, down, OUTCOME_ATTEMPT(ATTEMPT_connected));
 	}
 	if (!is_oneshot(policy, track))
 		flow_set_state(w, down, FLOW_UDP_REPLIED, policy);
-	else if (n_replies >= flow_half(&w->flows, up)->end)
+	else if (n_replies >= n_queries)
 		close_soon(w, up);
 }
 
@@ -83,29 +86,47 @@ enum verdict udp_parse_zero(struct item *it)
 	return parse_udp6_zero(it->frame, it->m->data_len, &it->p);
 }
 
-static const struct policy_service *service_of(const struct worker *w, const struct policy *policy,
-					       const struct item *it)
+/* A flow whose service a reload removed goes on as it was born. */
+static bool is_flow_allowed(const struct policy *policy, const struct flow_track *track)
+{
+	const struct policy_service *svc = policy_service_at(policy, track->service_slot);
+
+	return svc ? svc->udp6_zero : !!(track->marks & FLOW_MARK_UDP6_ZERO);
+}
+
+/* Any worker may get its packets first. */
+void udp_begin_zero(struct worker *w, struct flow_track *track)
+{
+	track->marks |= FLOW_MARK_UDP6_ZERO;
+	if (!__atomic_load_n(&w->cells->udp6_zero, __ATOMIC_RELAXED))
+		__atomic_store_n(&w->cells->udp6_zero, true, __ATOMIC_RELAXED);
+}
+
+bool udp_may_be_zero(const struct worker *w, const struct policy *policy)
+{
+	return policy->udp6_zero || __atomic_load_n(&w->cells->udp6_zero, __ATOMIC_RELAXED);
+}
+
+static bool is_allowed(const struct worker *w, const struct policy *policy, const struct item *it)
 {
 	const struct policy_listener *listener;
+	const struct policy_service *svc;
 	struct ipaddr dst;
 
 	if (it->ref != FLOW_REF_NONE)
-		return policy_service_at(policy, flow_track(&w->flows, it->ref)->service_slot);
+		return is_flow_allowed(policy, flow_track(&w->flows, it->ref));
 	dst = packet_dst(it->frame, &it->p);
 	listener = listener_lookup(policy->listeners, &dst, it->p.dport_be, PROTO_UDP);
-	return listener ? policy->services[listener->service_slot] : NULL;
+	svc = listener ? policy_service_at(policy, listener->service_slot) : NULL;
+	return svc && svc->udp6_zero;
 }
 
 void udp_judge_zero(const struct worker *w, struct burst *b)
 {
 	for (unsigned i = 0; i < b->n; i++) {
 		struct item *it = &b->items[i];
-		const struct policy_service *svc;
 
-		if (it->verdict != VERDICT_NONE || !(it->p.flags & PACKET_UDP6_ZERO))
-			continue;
-		svc = service_of(w, b->policy, it);
-		if (!svc || !svc->udp6_zero)
+		if (it->verdict == VERDICT_NONE && it->p.flags & PACKET_UDP6_ZERO && !is_allowed(w, b->policy, it))
 			it->verdict = VERDICT_drop_udp6_zero_checksum;
 	}
 }

@@ -16,5 +16,9 @@ void udp_track_unreplied(struct worker *w, const struct item *it, const struct p
  * service: parsed again, and marked.
  */
 enum verdict udp_parse_zero(struct item *it);
+/* A flow begins that may have such packets, whatever becomes of its service. */
+void udp_begin_zero(struct worker *w, struct flow_track *track);
+/* Some flow or service may have them. */
+bool udp_may_be_zero(const struct worker *w, const struct policy *policy);
 /* Of those in the burst whose flows were looked for: they go on if they are of a service that allows it. */
 void udp_judge_zero(const struct worker *w, struct burst *b);

@@ -208,13 +208,14 @@ int traffic_start(struct traffic *t, struct rig *rig, enum traffic_kind kind, ui
 		return -ENOMEM;
 	/*
 	 * Both sides acknowledge the other one's number as if it were their own, which means nothing in a SYN. The
-	 * SYN-ACK and the ACK acknowledge what they should because backends begin one after their clients.
+	 * SYN-ACK acknowledges what it should because backends begin one after their clients, and the ACK because it
+	 * comes from one further on, as if a byte had been lost before it.
 	 */
 	err = open_flows(t, RIG_WAN, RTE_TCP_SYN_FLAG, RX_NEW, TRAFFIC_ISN);
 	if (!err)
 		err = open_flows(t, RIG_LAN, RTE_TCP_SYN_FLAG | RTE_TCP_ACK_FLAG, RX_KNOWN, TRAFFIC_ISN + 1);
 	if (!err)
-		err = open_flows(t, RIG_WAN, RTE_TCP_ACK_FLAG, RX_KNOWN, TRAFFIC_ISN + 1);
+		err = open_flows(t, RIG_WAN, RTE_TCP_ACK_FLAG, RX_KNOWN, TRAFFIC_ISN + 2);
 	make_template(t, RIG_WAN, RTE_TCP_ACK_FLAG | RTE_TCP_PSH_FLAG);
 	make_template(t, RIG_LAN, RTE_TCP_ACK_FLAG | RTE_TCP_PSH_FLAG);
 	return err || !is_tcp(t) || all_established(t) ? err : -EIO;

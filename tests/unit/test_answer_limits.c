@@ -202,6 +202,28 @@ static void test_ends_come_first(void **state)
 	answer_limits_destroy(l);
 }
 
+/* However much backends have to be told, ends of flows hear theirs; what is told to backends leaves refusals nothing.
+ */
+static void test_backends_come_second(void **state)
+{
+	struct answer_limits *l = create(1);
+	unsigned refused = 0, told = 0, ended = 0;
+
+	for (uint32_t i = 0; i < 100000; i++) {
+		uint64_t now_ns = LATER_NS + i * (SECOND_NS / 50000);
+		struct ipaddr a = v4(i);
+
+		told += answer_limits_backend(l, now_ns);
+		refused += i >= 50000 && answer_limits_refused(l, &a, now_ns);
+		if (i % 50 == 0)
+			ended += answer_limits_ends(l, 2, now_ns);
+	}
+	assert_int_equal(ended, 2000);
+	assert_int_equal(refused, 0);
+	assert_in_range(told + 2 * ended, 18000, 18000 + 1350 + 4);
+	answer_limits_destroy(l);
+}
+
 /* D-9: everything that resets, at once and as much of each as may come: 10 000 RST/s, and what goes at once. */
 static void test_whole_gateway(void **state)
 {
@@ -220,6 +242,7 @@ static void test_whole_gateway(void **state)
 				n += answer_limits_refused(workers[w], &a, now_ns);
 				n += 2 * answer_limits_ends(workers[w], 2, now_ns);
 				n += answer_limits_ends(workers[w], 1, now_ns);
+				n += answer_limits_backend(workers[w], now_ns);
 			}
 		assert_in_range(n, 5 * 10000, 5 * 10000 + 100 + 1350 + 4 * n_workers);
 		for (unsigned w = 0; w < n_workers; w++)
@@ -340,6 +363,7 @@ int main(void)
 		cmocka_unit_test(test_in_all),
 		cmocka_unit_test(test_shares_of_all),
 		cmocka_unit_test(test_ends_come_first),
+		cmocka_unit_test(test_backends_come_second),
 		cmocka_unit_test(test_whole_gateway),
 		cmocka_unit_test(test_kinds_are_apart),
 		cmocka_unit_test(test_ipv6_by_64),

@@ -2,6 +2,8 @@
 /* Handshakes in which something comes twice, or otherwise the second time: each end's choice is what counts. */
 #include "ends.h"
 
+#include "outcome_worker.h"
+
 #include <netinet/in.h>
 
 #define OTHER_PEER 0x90000000u
@@ -224,6 +226,49 @@ static void test_forged_syn_ack(void **state)
 	stop();
 }
 
+/* Neither its backend nor the gateway takes it for the client's who has seen no SYN-ACK, whatever number it guesses. */
+static void test_blind_acknowledgement(void **state)
+{
+	static const uint32_t guesses[] = {PEER + 2, PEER + 70000, PEER - 1000000, PEER + 0x40000000};
+
+	for (int v6 = 0; v6 < 2; v6++)
+		for (size_t i = 0; i < sizeof(guesses) / sizeof(guesses[0]); i++) {
+			struct frame_spec syn;
+
+			begin_open(v6);
+			syn = from_client(&talk, TCP_SYN, ISN, 0);
+			syn_ack(PEER, ISN + 1);
+			for (uint32_t seq = ISN + 1; seq < ISN + 3; seq++)
+				exchange(RIG_WAN, from_client(&talk, TCP_ACK, seq, guesses[i]));
+			/* The backend answers each of these. */
+			feed(RIG_LAN, from_backend(&talk, TCP_RST, guesses[i], 0));
+			turn();
+			take_all();
+			assert_int_equal(only_state(v6), FLOW_SYN_RECV);
+			assert_false(outcome_connected_lately(rig.worker, &syn.src, false, 60000));
+			/* The client's own is good all the same. */
+			exchange(RIG_WAN, from_client(&talk, TCP_ACK, ISN + 1, PEER + 1));
+			assert_true(outcome_connected_lately(rig.worker, &syn.src, false, 60000));
+			rig.worker->out_of_window = 0;
+			goes_on(ISN, PEER);
+			stop();
+		}
+}
+
+/* A RST that comes again, to an attempt that is over, makes no connection of it. */
+static void test_reset_attempt_stays_reset(void **state)
+{
+	begin_open(false);
+	syn_ack(PEER, ISN + 1);
+	for (int i = 0; i < 2; i++)
+		exchange(RIG_WAN, from_client(&talk, TCP_RST, ISN + 1, 0));
+	assert_int_equal(only_state(false), FLOW_CLOSED);
+	pass_ms(2000);
+	exchange(RIG_LAN, from_backend(&talk, TCP_ACK, PEER + 1, ISN + 1));
+	assert_int_equal(only_state(false), FLOW_CLOSED);
+	stop();
+}
+
 /* The same once more, behind data that the backend has sent since (RFC 7413), takes nothing back. */
 static void test_syn_ack_again(void **state)
 {
@@ -406,14 +451,24 @@ static void test_damaged_end(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_fast_open_again),    cmocka_unit_test(test_fast_open_of_the_second),
-		cmocka_unit_test(test_two_syns),           cmocka_unit_test(test_each_answered),
-		cmocka_unit_test(test_two_syns_stay),      cmocka_unit_test(test_error_about_first_syn),
-		cmocka_unit_test(test_second_syn_ack),     cmocka_unit_test(test_first_of_two_syn_acks),
-		cmocka_unit_test(test_forged_syn_ack),     cmocka_unit_test(test_syn_ack_again),
-		cmocka_unit_test(test_client_begins_anew), cmocka_unit_test(test_syn_before_the_last_acknowledgement),
-		cmocka_unit_test(test_syn_after_syn_ack),  cmocka_unit_test(test_challenge_modes),
-		cmocka_unit_test(test_damaged_handshake),  cmocka_unit_test(test_damaged_end),
+		cmocka_unit_test(test_fast_open_again),
+		cmocka_unit_test(test_fast_open_of_the_second),
+		cmocka_unit_test(test_two_syns),
+		cmocka_unit_test(test_each_answered),
+		cmocka_unit_test(test_two_syns_stay),
+		cmocka_unit_test(test_error_about_first_syn),
+		cmocka_unit_test(test_second_syn_ack),
+		cmocka_unit_test(test_first_of_two_syn_acks),
+		cmocka_unit_test(test_forged_syn_ack),
+		cmocka_unit_test(test_syn_ack_again),
+		cmocka_unit_test(test_client_begins_anew),
+		cmocka_unit_test(test_syn_before_the_last_acknowledgement),
+		cmocka_unit_test(test_syn_after_syn_ack),
+		cmocka_unit_test(test_challenge_modes),
+		cmocka_unit_test(test_blind_acknowledgement),
+		cmocka_unit_test(test_reset_attempt_stays_reset),
+		cmocka_unit_test(test_damaged_handshake),
+		cmocka_unit_test(test_damaged_end),
 	};
 
 	if (rig_eal(256, false, 0))

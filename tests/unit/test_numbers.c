@@ -336,6 +336,15 @@ static void test_no_time_wait(void **state)
 	pass(&t, false, &old);
 	assert_int_equal(verdicts(VERDICT_absorb_time_wait), 0);
 	stop();
+
+	/* Too many RSTs to backends: what is left of the limit is for ends of flows. */
+	begin_bare((struct rig_config){0});
+	d = begin_numbers(&t, false, 3, ISN, TSVAL);
+	while (answer_limits_backend(rig.worker->limits, rig.now_ns))
+		;
+	pass(&t, false, &old);
+	assert_true(answer_limits_ends(rig.worker->limits, DIRS, rig.now_ns));
+	stop();
 }
 
 /* --- ICMP errors --- */

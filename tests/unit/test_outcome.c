@@ -312,7 +312,7 @@ static void *read_on(void *arg)
 			abort();
 		/* At any time at all. */
 		key = record_key(&r->clients, &a);
-		if (record_connected_lately(&r->clients, &key, 0, UINT32_MAX - 100) && i % 2 == 0)
+		if (record_connected_lately(&r->clients, &key, true, 0, UINT32_MAX - 100) && i % 2 == 0)
 			abort();
 		if (i % 64 == 0) {
 			seconds_read(&r->seconds, __atomic_load_n(&r->seconds.pages[0].second, __ATOMIC_RELAXED),

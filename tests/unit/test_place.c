@@ -155,7 +155,8 @@ static void start_with_few_ports(void)
 	rig.policy.modes.of[CURE_WALL] = CURE_OFF;
 }
 
-/* Every port is of a connection that is over, by FIN or by RST: they serve again, the longest over first. */
+/* Every port is of a connection that is over, by FIN or by RST: they serve again, in the order in which they were
+ * taken. */
 static void test_reclaimed(void **state)
 {
 	for (int n = 0; n < 4; n++) {
@@ -205,12 +206,50 @@ static void test_reclaimed_beside(void **state)
 	stop();
 }
 
+/* Connections that live, however many, hide none that is over: it serves a client that comes again. */
+static void reclaimed_behind(bool v6, unsigned n_snat)
+{
+	enum { PORTS = 40, LIVE = 28 };
+	unsigned all = PORTS * n_snat, placed = 0;
+	struct talk t[3 * PORTS];
+
+	start((struct rig_config){.n_backends = 1,
+				  .n_snat = n_snat,
+				  .snat_ports = {20000, 20000 + PORTS - 1},
+				  .flows_v4 = 1000,
+				  .flows_v6 = 1000});
+	rig.policy.modes.of[CURE_WALL] = CURE_OFF;
+	rig.service.timeouts.closed_ms = 600000;
+	for (unsigned i = 0; i < all; i++)
+		t[i] = establish(v6, i);
+	assert_int_equal(n_flows(), all);
+	for (unsigned i = LIVE * n_snat; i < all; i++)
+		exchange(RIG_WAN, from_client(&t[i], TCP_RST, ISN + 1, 0));
+	/* A SYN has some looked at, and no more: the first ones find none. */
+	assert_int_equal(syn_of(1000, v6).port, RIG_WAN);
+	for (unsigned tries = 0; tries < 4 * n_snat && !placed; tries++) {
+		rest();
+		placed += syn_of(1000, v6).port == RIG_LAN;
+	}
+	assert_int_equal(placed, 1);
+	assert_int_equal(n_flows(), all);
+	stop();
+}
+
+static void test_reclaimed_behind(void **state)
+{
+	for (int v6 = 0; v6 < 2; v6++)
+		for (unsigned n_snat = 1; n_snat <= 3; n_snat++)
+			reclaimed_behind(v6, n_snat);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_backend_closed),   cmocka_unit_test(test_no_rest),
 		cmocka_unit_test(test_exhausted),        cmocka_unit_test(test_reclaimed),
-		cmocka_unit_test(test_reclaimed_beside), cmocka_unit_test(test_both_closed),
+		cmocka_unit_test(test_reclaimed_beside), cmocka_unit_test(test_reclaimed_behind),
+		cmocka_unit_test(test_both_closed),
 	};
 
 	if (rig_eal(320, false, 0))

@@ -158,13 +158,28 @@ static void test_strangers(void **state)
 	each_way(strangers);
 }
 
-/* A success counts for a minute; an answered query is one, and a connection that is long is none by being there. */
+/* A SYN, or a query, of another port of that host. */
+static enum rig_port way_of(uint8_t proto, bool v6, unsigned client)
+{
+	struct talk t = {.v6 = v6, .proto = proto, .client = client + SAME_HOST};
+	struct sent s = {.port = RIG_WAN};
+
+	feed(RIG_WAN, from_client(&t, proto == PROTO_TCP ? TCP_SYN : 0, ISN, 0));
+	turn();
+	take(&s);
+	take_none();
+	return s.port;
+}
+
+/*
+ * A success counts for a minute, and a connection that is long is none by being there. An answered query is one for
+ * queries alone: whoever sent it need not be who is named as its sender.
+ */
 static void test_known_for_a_minute(void **state)
 {
 	for (int n = 0; n < 8; n++) {
 		bool v6 = n & 1, udp = n & 2, late = n & 4;
 		struct talk t;
-		struct sent s;
 
 		begin_table(1);
 		if (udp) {
@@ -177,8 +192,8 @@ static void test_known_for_a_minute(void **state)
 		rig.service.timeouts.syn_sent_ms = 600000;
 		flood(v6, 0, NEARLY);
 		rest();
-		s = syn_of(v6, 20000 + SAME_HOST);
-		assert_int_equal(s.port, late ? RIG_WAN : RIG_LAN);
+		assert_int_equal(way_of(PROTO_UDP, v6, 20000), late ? RIG_WAN : RIG_LAN);
+		assert_int_equal(way_of(PROTO_TCP, v6, 20000), late || udp ? RIG_WAN : RIG_LAN);
 		stop();
 	}
 }
@@ -309,6 +324,30 @@ static void test_short_states(void **state)
 		}
 }
 
+/* What the backend says again to nobody prolongs nothing; when there is room, it does. */
+static void test_syn_ack_again(void **state)
+{
+	for (int n = 0; n < 4; n++) {
+		bool v6 = n & 1, pressed = n & 2;
+		uint32_t others = N * 9 / 10 - (pressed ? 0 : 2);
+		struct talk t;
+
+		begin_table(1);
+		rig.service.timeouts.syn_recv_ms = 10000;
+		for (unsigned client = 0; client < others; client++)
+			establish(v6, client);
+		turn();
+		t = begin(PROTO_TCP, v6, 20000);
+		for (uint32_t ms = 0; ms < 9000; ms += 3000) {
+			exchange(RIG_LAN, from_backend(&t, TCP_SYN | TCP_ACK, PEER, ISN + 1));
+			pass_ms(3000);
+		}
+		pass_ms(2000);
+		assert_int_equal(in_use(0, v6), others + !pressed);
+		stop();
+	}
+}
+
 /* With the wall, too: the SYN's deadline stays what it was, and what is left after it is short. */
 static void test_short_syn_of_the_wall(void **state)
 {
@@ -340,6 +379,37 @@ static void test_bounded_walk(void **state)
 	assert_int_equal(pressure_nap_ms(rig.worker, 100), 100);
 	rig.worker->flows.pool4.in_use = 0;
 	stop();
+}
+
+/* Where loops are long, each does its share of that time, up to a bound. */
+static void test_walk_of_long_loops(void **state)
+{
+	enum { MANY = 100000 };
+	static const struct {
+		uint64_t loop_ns;
+		uint32_t share;
+	} cases[] = {{1500000, 2625}, {40000000, 4096}};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		const struct pressure_pool *p;
+		unsigned loops = 0;
+
+		begin_rig((struct rig_config){.n_backends = 2, .flows_v4 = MANY});
+		rig.policy.modes.of[CURE_WALL] = CURE_OFF;
+		p = &rig.worker->pressure.pools[SET_V4];
+		rig.worker->flows.pool4.in_use = MANY * 9 / 10;
+		do {
+			uint32_t before = p->cursor;
+
+			worker_run_once(rig.worker);
+			assert_true(p->cursor - before <= cases[i].share);
+			rig.now_ns += cases[i].loop_ns;
+			loops++;
+		} while (p->walking);
+		assert_in_range(loops, MANY / cases[i].share, MANY / cases[i].share + 2);
+		rig.worker->flows.pool4.in_use = 0;
+		stop();
+	}
 }
 
 /* --- evicting --- */
@@ -416,6 +486,36 @@ static void test_evict_idle(void **state)
 {
 	for (int way = 0; way < 4; way++)
 		evict(way & 1, way & 2);
+}
+
+/* With data under way, an end lasts until its receiver has heard: no others have to go meanwhile. */
+static void test_evict_under_way(void **state)
+{
+	for (int v6 = 0; v6 < 2; v6++) {
+		unsigned n = 0;
+
+		begin_table(1);
+		rig.dp->config.evict_idle = true;
+		for (; n < 100; n++) {
+			struct talk t = establish(v6, n);
+
+			exchange(RIG_LAN, with_payload(from_backend(&t, TCP_ACK | TCP_PSH, PEER + 1, ISN + 1), 10));
+		}
+		idle_for(900);
+		for (; n < NEARLY - 1; n++)
+			establish(v6, n);
+		feed(RIG_WAN, stranger(PROTO_TCP, v6, 9000));
+		for (int i = 0; i < 400; i++, rig.now_ns += 5000000)
+			turn();
+		take_all();
+		assert_int_equal(did(ACTION_evict_idle), NEARLY - 185);
+		assert_int_equal(in_use(0, v6), NEARLY);
+		pass_ms(6000);
+		take_all();
+		assert_int_equal(did(ACTION_evict_idle), NEARLY - 185);
+		assert_int_equal(level(0, v6), PRESSURE_SHORT);
+		stop();
+	}
 }
 
 /* Of two classes of idle time the idler goes first, wherever in the table it is. */
@@ -529,9 +629,12 @@ int main(void)
 		cmocka_unit_test(test_hysteresis),
 		cmocka_unit_test(test_short_states),
 		cmocka_unit_test(test_short_syn_of_the_wall),
+		cmocka_unit_test(test_syn_ack_again),
 		cmocka_unit_test(test_bounded_walk),
+		cmocka_unit_test(test_walk_of_long_loops),
 		cmocka_unit_test(test_evict_idle),
 		cmocka_unit_test(test_evict_order),
+		cmocka_unit_test(test_evict_under_way),
 		cmocka_unit_test(test_evict_probed),
 		cmocka_unit_test(test_evict_pace),
 	};

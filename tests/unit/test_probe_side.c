@@ -46,6 +46,34 @@ static void test_one_side(void **state)
 	}
 }
 
+/* The one that is not asked has vanished: the other one's answers keep the flow for the plain idle time alone. */
+static void test_unasked_vanished(void **state)
+{
+	enum { IDLE_MS = 5 * PROBE_MS };
+
+	for (enum flow_dir asked = DIR_UP; asked < DIRS; asked++) {
+		uint64_t begin_ns;
+
+		begin_side(asked, CURE_ENFORCE);
+		rig.service.timeouts.established_ms = IDLE_MS;
+		begin_ns = rig.now_ns;
+		while (!did(ACTION_rst_idle)) {
+			struct sent s;
+
+			assert_true((rig.now_ns - begin_ns) / 1000000 < IDLE_MS + LATE_MS);
+			pass_ms(40);
+			if (did(ACTION_rst_idle) || !take(&s))
+				continue;
+			check_probe(&s, !asked);
+			answer_probe(asked);
+		}
+		assert_true((rig.now_ns - begin_ns) / 1000000 >= IDLE_MS);
+		await_made(0);
+		check_resets();
+		stop();
+	}
+}
+
 /* It is silent: both ends hear a RST, whichever was asked. */
 static void test_one_side_dead(void **state)
 {
@@ -85,9 +113,8 @@ static void test_one_side_in_shadow(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_one_side),
-		cmocka_unit_test(test_one_side_dead),
-		cmocka_unit_test(test_way_of_the_asked),
+		cmocka_unit_test(test_one_side),           cmocka_unit_test(test_unasked_vanished),
+		cmocka_unit_test(test_one_side_dead),      cmocka_unit_test(test_way_of_the_asked),
 		cmocka_unit_test(test_one_side_in_shadow),
 	};
 

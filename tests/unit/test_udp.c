@@ -221,6 +221,30 @@ static void test_oneshot_again_at_once(void **state)
 	stop();
 }
 
+/* A reply that came twice is none to the queries that come after it. */
+static void test_oneshot_surplus(void **state)
+{
+	for (int v6 = 0; v6 < 2; v6++) {
+		struct talk t;
+
+		begin_oneshot(1);
+		t = begin(PROTO_UDP, v6, 3);
+		reply(&t);
+		reply(&t);
+		reply(&t);
+		query(&t);
+		query(&t);
+		reply(&t);
+		pass_ms(9000);
+		assert_int_equal(n_flows(), 1);
+		reply(&t);
+		pass_ms(TICK_MS);
+		assert_int_equal(n_flows(), 0);
+		assert_int_equal(backend_of(&t).connects, 1);
+		stop();
+	}
+}
+
 /* --- checksums --- */
 
 static struct rte_udp_hdr *udp_of(uint8_t *frame, bool v6)
@@ -371,6 +395,34 @@ static void test_udp6_zero_by_service(void **state)
 	stop();
 }
 
+/* A reload removes the service, the only one that allows it: its flows go on as they were born, and none begins. */
+static void test_udp6_zero_outlives_service(void **state)
+{
+	for (int way = 0; way < 4; way++) {
+		bool allow = way & 1;
+		struct talk t;
+		struct frame_spec up, down;
+
+		start((struct rig_config){.n_backends = 1, .n_workers = 1 + way / 2});
+		rig.service.udp6_zero = rig.policy.udp6_zero = allow;
+		t = begin(PROTO_UDP, true, 3);
+		up = from_client(&t, 0, 0, 0);
+		down = from_backend(&t, 0, 0, 0);
+		rig.policy.udp6_zero = false;
+		rig.policy.n_services = 0;
+		feed_with_sum(RIG_WAN, &up, 0);
+		if (allow)
+			assert_int_equal(sum_that_leaves(RIG_LAN), 0);
+		feed_with_sum(RIG_LAN, &down, 0);
+		if (allow)
+			assert_int_equal(sum_that_leaves(RIG_WAN), 0);
+		take_none();
+		assert_int_equal(verdicts(VERDICT_drop_udp6_zero_checksum), allow ? 0 : 2);
+		rig.policy.n_services = 1;
+		stop();
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -381,9 +433,11 @@ int main(void)
 		cmocka_unit_test(test_oneshot),
 		cmocka_unit_test(test_oneshot_repeated),
 		cmocka_unit_test(test_oneshot_again_at_once),
+		cmocka_unit_test(test_oneshot_surplus),
 		cmocka_unit_test(test_checksums),
 		cmocka_unit_test(test_udp6_zero),
 		cmocka_unit_test(test_udp6_zero_by_service),
+		cmocka_unit_test(test_udp6_zero_outlives_service),
 	};
 
 	if (rig_eal(256, false, 0))
