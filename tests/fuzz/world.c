@@ -629,19 +629,24 @@ static void judge_stray(int conn, const struct before *b)
 	world.stray_n[source]++;
 }
 
+static bool is_translated(int conn)
+{
+	const struct worker *w;
+	flow_ref ref = world_flow(conn, &w);
+
+	return ref != FLOW_REF_NONE && flow_half(&w->flows, ref)->state >= FLOW_ESTABLISHED &&
+	       flow_half(&w->flows, ref)->state <= FLOW_TIME_WAIT;
+}
+
 /* D-4, the half that counts what is lost: in the middle of a connection, what an end says gets there. */
 static bool must_pass(int conn, int leg, enum origin origin, const uint8_t *frame, const struct packet *p)
 {
 	const struct world_conn *c = &world.conns[conn];
-	const struct worker *w;
-	flow_ref ref;
 
 	if (origin != ORIGIN_TRUE || !world.healthy || !c->established || c->tainted || p->kind != PACKET_TCP ||
 	    p->tcp_flags & (TCP_SYN | TCP_RST) || p->ttl < 2 || !is_right(frame) || !world_server_of(conn))
 		return false;
-	ref = world_flow(conn, &w);
-	return ref != FLOW_REF_NONE && flow_half(&w->flows, ref)->state >= FLOW_ESTABLISHED &&
-	       flow_half(&w->flows, ref)->state <= FLOW_TIME_WAIT;
+	return is_translated(conn);
 }
 
 static void note_said(int conn, int leg, enum origin origin, const struct packet *p, const uint8_t *frame)
@@ -709,7 +714,8 @@ void world_feed(int leg, int conn, enum origin origin, const uint8_t *frame, siz
 	run();
 	world.true_cause = true;
 	judge_stray(leg == LEG_CLIENT ? conn : -1, &before);
-	if (passes)
+	/* Unless an order ended its connection in that very turn: D-1 says whether that was as it should be. */
+	if (passes && is_translated(conn))
 		world_check(world_verdicts(VERDICT_forwarded) > before.forwarded ||
 				    (f->p.payload_len == 0 &&
 				     world_verdicts(VERDICT_absorb_probe_answer) > before.absorbed),
