@@ -59,7 +59,8 @@ struct flow_half {
 	uint32_t route_gen;  /* of the FIB that `neighbour` and `mtu` came from; 0: never routed */
 	uint16_t neighbour;  /* cell of the next hop */
 	uint16_t mtu;        /* longest IP packet that may leave */
-	uint8_t state;       /* enum flow_state, alike in both halves: flow_put_state() */
+	uint8_t state : 4;   /* enum flow_state, alike in both halves: flow_put_state() */
+	bool watch : 1;      /* its sender's next new payload means something: signals.h */
 	uint8_t reach : 4;   /* log2 of the widest window either side may open, in units of 64 KiB; at least 1 */
 	uint8_t probes : 2;  /* that the sender did not answer yet; FLOW_RESETTING: RSTs that it got again */
 	bool timestamps : 1; /* its packets carry them, and they are read */
@@ -160,15 +161,30 @@ struct flow_track {
 	uint8_t scale[DIRS]; /* log2 of the unit of that sender's windows (RFC 7323 2) */
 	uint8_t doubts;      /* how often in a row its silence was none to go by: wall.c, then silence.c */
 	uint16_t modes;      /* of the cures, at its birth: cure_pack() */
+	uint16_t signals;    /* enum signal_flag */
 	uint32_t service_slot;
 	uint32_t backend_slot;
 	uint16_t snat_port_be;
 	uint8_t snat_index;
-	/* While a SYN waits for its answer (wall.c): */
-	uint8_t wall;                        /* enum wall_flag */
-	uint32_t syn_ms;                     /* CLOCK_MS of the SYN */
-	flow_ref waiting_next, waiting_prev; /* DIR_DOWN of others that wait for the same backend; 0: none */
-	uint32_t challenged_ms;              /* when the client was last asked about a SYN; 0: never */
+	uint8_t wall; /* enum wall_flag */
+	union {
+		/* While a SYN waits for its answer (wall.c): */
+		struct {
+			uint32_t syn_ms;                     /* CLOCK_MS of the SYN */
+			uint32_t syn_us;                     /* the same of the running clock: signals.c */
+			flow_ref waiting_next, waiting_prev; /* DIR_DOWN of others that wait for the same backend; 0:
+								none */
+		};
+		/* Then (signals.c): */
+		struct {
+			uint32_t asked_us;      /* running clock: the client's last new payload */
+			uint32_t exchange_unit; /* with whose end an open exchange is one-way, or a zombie over */
+			uint32_t stall_seq;     /* first byte of what the client sent again */
+			uint32_t signal_ms; /* running clock: when that was first sent, or the backend closed its window
+					     */
+		};
+	};
+	uint32_t challenged_ms; /* when the client was last asked about a SYN; 0: never */
 } __attribute__((aligned(64)));
 
 /* What birth and end need; no established packet reads it. */
@@ -224,6 +240,7 @@ struct flow6 {
 	struct syn_kept syn;
 };
 
+static_assert(FLOW_STATES <= 16, "a half has four bits for it");
 static_assert(sizeof(struct flow_half) == 40, "leaves room for two IPv4 keys in a line");
 static_assert(sizeof(struct flow_half4) == 64, "one line per direction");
 static_assert(sizeof(struct flow_half6) == 128, "two lines per direction");

@@ -9,6 +9,7 @@
 #include "outcome_worker.h"
 #include "place.h"
 #include "rewrite.h"
+#include "signals.h"
 #include "stage.h"
 #include "steer.h"
 #include "tcp.h"
@@ -99,6 +100,7 @@ static void track_udp(struct worker *w, const struct item *it, const struct poli
 	half->last_ms = w->run_ms;
 	if (half->state == FLOW_UDP_UNREPLIED && flow_ref_dir(it->ref) == DIR_DOWN) {
 		count_add(&w->backends[flow_track(&w->flows, it->ref)->backend_slot].connects, 1);
+		signals_decide(w, it->ref, SIGNAL_SUCCESS);
 		flow_set_state(w, it->ref, FLOW_UDP_REPLIED, policy);
 		outcome_flow(w, it->ref, OUTCOME_ATTEMPT(ATTEMPT_connected));
 	}

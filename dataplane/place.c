@@ -2,6 +2,7 @@
 #include "place.h"
 #include "note.h"
 #include "outcome_worker.h"
+#include "signals.h"
 #include "wall.h"
 
 struct flow_key4 place_down4(const struct worker *w, const struct policy_backend *backend, unsigned snat,
@@ -87,6 +88,8 @@ static void begin(struct worker *w, const struct item *it, const struct policy *
 	flow_cold(&w->flows, it->ref)->born_ms = w->now_ns / 1000000;
 	flow_put_state(&w->flows, it->ref, it->p.proto == PROTO_TCP ? FLOW_SYN_SENT : FLOW_UDP_UNREPLIED);
 	track->timeout_ms = it->p.proto == PROTO_TCP ? svc->timeouts.syn_sent_ms : svc->timeouts.udp_unreplied_ms;
+	if (it->p.proto == PROTO_TCP)
+		signals_begin(w, it->ref);
 	if (it->p.proto == PROTO_TCP && policy->modes.of[CURE_WALL] != CURE_OFF)
 		wall_begin(w, it);
 	wheel_add(&w->wheel, &w->flows, it->ref, w->run_ms);
@@ -160,6 +163,7 @@ void flow_end(struct worker *w, flow_ref ref, bool wheel)
 
 	flow_roll_up(w, ref);
 	wall_leave(w, ref);
+	signals_over(w, ref);
 	outcome_ended(w, ref);
 	if (wheel)
 		wheel_del(&w->wheel, &w->flows, flow_ref_up(ref));
