@@ -106,8 +106,6 @@ static bool slots_suffice(const struct build_input *in, const struct slots *slot
 	return n <= slots_free(slots);
 }
 
-#define DNS_MS 10000
-
 /* What the operator says holds for every port. */
 static uint32_t udp_ms(uint64_t ns, uint32_t auto_ms)
 {
@@ -116,25 +114,21 @@ static uint32_t udp_ms(uint64_t ns, uint32_t auto_ms)
 
 static struct policy_timeouts timeouts_of(const struct config_service *svc)
 {
-	uint32_t unreplied_ms = svc->udp_oneshot ? DNS_MS : 30000, replied_ms = svc->udp_oneshot ? DNS_MS : 300000;
+	struct policy_timeouts t = policy_timeouts_default;
 
-	return (struct policy_timeouts){
-		.syn_sent_ms = 15000,
-		.syn_recv_ms = 60000,
-		.established_ms = svc->idle_tcp_ns / NS_PER_MS,
-		.fin_wait_ms = 240000,
-		.last_ack_ms = 60000,
-		.time_wait_ms = 60000,
-		.closed_ms = 10000,
-		.udp_unreplied_ms = udp_ms(svc->idle_udp_unreplied_ns, unreplied_ms),
-		.udp_replied_ms = udp_ms(svc->idle_udp_ns, replied_ms),
-		.dns_unreplied_ms = udp_ms(svc->idle_udp_unreplied_ns, DNS_MS),
-		.dns_replied_ms = udp_ms(svc->idle_udp_ns, DNS_MS),
-		.probe_ms = svc->idle_probe_ns / NS_PER_MS,
-		.probe_client = svc->idle_probe_side != PROBE_BACKEND,
-		.probe_backend = svc->idle_probe_side != PROBE_CLIENT,
-		.unacked_ms = 300000,
-	};
+	if (svc->udp_oneshot) {
+		t.udp_unreplied_ms = t.dns_unreplied_ms;
+		t.udp_replied_ms = t.dns_replied_ms;
+	}
+	t.udp_unreplied_ms = udp_ms(svc->idle_udp_unreplied_ns, t.udp_unreplied_ms);
+	t.udp_replied_ms = udp_ms(svc->idle_udp_ns, t.udp_replied_ms);
+	t.dns_unreplied_ms = udp_ms(svc->idle_udp_unreplied_ns, t.dns_unreplied_ms);
+	t.dns_replied_ms = udp_ms(svc->idle_udp_ns, t.dns_replied_ms);
+	t.established_ms = svc->idle_tcp_ns / NS_PER_MS;
+	t.probe_ms = svc->idle_probe_ns / NS_PER_MS;
+	t.probe_client = svc->idle_probe_side != PROBE_BACKEND;
+	t.probe_backend = svc->idle_probe_side != PROBE_CLIENT;
+	return t;
 }
 
 /* The check has seen to it that a cap can be kept. */

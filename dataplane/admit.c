@@ -53,8 +53,7 @@ enum verdict admit_refuse(struct worker *w, uint32_t service_slot, const struct 
 	return verdict;
 }
 
-/* Asked before anything is taken for it, a place among those that are held included. */
-static enum verdict find_room(struct worker *w, const struct policy_service *svc, const struct item *it)
+enum verdict admit_room(struct worker *w, const struct policy_service *svc, const struct item *it)
 {
 	struct ipaddr client = packet_src(it->frame, &it->p);
 	uint32_t service_slot = svc->ref.slot;
@@ -91,13 +90,9 @@ enum verdict admit_serve(struct worker *w, const struct policy *policy, const st
 	const struct policy_set *set = &svc->sets[it->p.family == 6][it->p.proto == PROTO_UDP];
 	const struct policy_backend *backend;
 	uint32_t slot = svc->ref.slot;
-	enum verdict verdict;
 
 	if (!set->n_backends)
 		return admit_refuse(w, slot, it, VERDICT_answer_service_down, VERDICT_answer_unreachable);
-	verdict = find_room(w, svc, it);
-	if (verdict != VERDICT_NONE)
-		return verdict;
 	backend = wall_choose(w, policy, svc, set, it);
 	if (!backend)
 		return admit_refuse(w, slot, it, VERDICT_answer_wall_open, VERDICT_answer_wall_unreachable);
@@ -129,7 +124,7 @@ static enum verdict first_packet(struct worker *w, const struct policy *policy, 
 	if (storm_absorb(w, it))
 		return VERDICT_absorb_held;
 	count_add(&w->services[svc->ref.slot].attempts, 1);
-	verdict = find_room(w, svc, it);
+	verdict = admit_room(w, svc, it);
 	if (verdict == VERDICT_NONE)
 		verdict = storm_admit(w, policy, svc, it, &caps);
 	return verdict == VERDICT_NONE ? admit_serve(w, policy, svc, it, &caps) : verdict;

@@ -9,8 +9,14 @@
 void admit_burst(struct worker *w, struct burst *b);
 
 /*
- * What comes after the caps for an attempt that they let through: a backend, a place, and only then what the buckets
- * give. VERDICT_NONE: it->ref is its flow.
+ * Whether the table has room for an attempt, or it is refused: asked before anything is taken for it, a place among
+ * those that are held included, and again when its hold is over. VERDICT_NONE: it has.
+ */
+enum verdict admit_room(struct worker *w, const struct policy_service *svc, const struct item *it);
+
+/*
+ * What comes after that and the caps for an attempt that they let through: a backend, a place, and only then what the
+ * buckets give. VERDICT_NONE: it->ref is its flow.
  */
 enum verdict admit_serve(struct worker *w, const struct policy *policy, const struct policy_service *svc,
 			 struct item *it, const struct storm_caps *caps);

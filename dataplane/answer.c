@@ -27,7 +27,6 @@ static struct segment_made rst_to(const struct worker *w, const struct item *it)
 
 	if (it->ref != FLOW_REF_NONE)
 		rst.dscp = flow_track(&w->flows, it->ref)->dscp[!flow_ref_dir(it->ref)];
-
 	if (it->p.tcp_flags & TCP_ACK) {
 		rst.seq = ntohl(to->recv_ack);
 		rst.flags = TCP_RST;

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "icmp.h"
 #include "checksum.h"
+#include "parse.h"
+#include "tcp_options.h"
 
 #define MADE_TTL        64
 /* Internetwork control, as errors of routers should have (RFC 1812 4.3.2.5). */
@@ -36,7 +38,7 @@ enum {
 	TCP_SEQ = 4,
 	TCP_ACK_SEQ = 8,
 	TCP_OFFSET = 12,
-	TCP_FLAGS = 13,
+	TCP_FLAG_BITS = 13,
 	TCP_CSUM = 16,
 	TCP_HEADER_LEN = 20,
 	UDP_CSUM = 6,
@@ -51,14 +53,8 @@ enum {
 	NEXT_DEST_OPTIONS = 60,
 };
 
-#define EXT_HEADERS_MAX      8
-#define EXT_BYTES_MAX        256
-
-#define TCPOPT_END           0
-#define TCPOPT_NOP           1
-#define TCPOPT_SACK          5
-#define TCPOPT_TIMESTAMP     8
-#define TCPOPT_TIMESTAMP_LEN 10
+#define EXT_HEADERS_MAX 8
+#define EXT_BYTES_MAX   256
 
 static uint16_t get16_be(const uint8_t *at)
 {
@@ -364,16 +360,14 @@ static uint32_t translate_addresses(uint8_t *ip, uint8_t family, const struct ic
 	return delta;
 }
 
-#define TCP_FLAG_ACK 0x10
-
 /* As rewrite.c: an echo of 0 is none. */
 static void translate_option(uint8_t *tcp, size_t off, const struct icmp_translation *t, bool acks, uint32_t *delta)
 {
-	if (tcp[off] == TCPOPT_TIMESTAMP && tcp[off + 1] == TCPOPT_TIMESTAMP_LEN) {
+	if (tcp[off] == TCP_OPTION_TIMESTAMPS && tcp[off + 1] == TCP_OPTION_TIMESTAMPS_LEN) {
 		add_to_word(tcp, off + 2, t->tsval_add, delta);
 		if (acks && get32_be(tcp + off + 6))
 			add_to_word(tcp, off + 6, t->tsecr_add, delta);
-	} else if (tcp[off] == TCPOPT_SACK) {
+	} else if (tcp[off] == TCP_OPTION_SACK) {
 		for (size_t edge = 2; edge + 4 <= tcp[off + 1]; edge += 4)
 			add_to_word(tcp, off + edge, t->ack_add, delta);
 	}
@@ -382,22 +376,16 @@ static void translate_option(uint8_t *tcp, size_t off, const struct icmp_transla
 static void translate_options(uint8_t *tcp, size_t l4_len, const struct icmp_translation *t, bool acks, uint32_t *delta)
 {
 	size_t end = min_size((size_t)(tcp[TCP_OFFSET] >> 4) * 4, l4_len & ~(size_t)1);
+	const uint8_t *options = tcp + TCP_HEADER_LEN;
+	unsigned len = end > TCP_HEADER_LEN ? end - TCP_HEADER_LEN : 0;
 
-	for (size_t off = TCP_HEADER_LEN; off < end && tcp[off] != TCPOPT_END;) {
-		if (tcp[off] == TCPOPT_NOP) {
-			off++;
-			continue;
-		}
-		if (end - off < 2 || tcp[off + 1] < 2 || tcp[off + 1] > end - off)
-			return;
-		translate_option(tcp, off, t, acks, delta);
-		off += tcp[off + 1];
-	}
+	for (unsigned at = 0; (at = tcp_option_at(options, len, at)) < len; at += options[at + 1])
+		translate_option(tcp, TCP_HEADER_LEN + at, t, acks, delta);
 }
 
 static void translate_tcp(uint8_t *tcp, size_t l4_len, const struct icmp_translation *t, uint32_t delta)
 {
-	bool acks = l4_len <= TCP_FLAGS || tcp[TCP_FLAGS] & TCP_FLAG_ACK;
+	bool acks = l4_len <= TCP_FLAG_BITS || tcp[TCP_FLAG_BITS] & TCP_ACK;
 	uint16_t csum_be;
 
 	add_to_word(tcp, TCP_SEQ, t->seq_add, &delta);

@@ -36,7 +36,6 @@ struct syn_numbers numbers_of_syn(const struct worker *w, flow_ref up)
 {
 	const struct syn_kept *syn = flow_syn(&w->flows, up);
 	const struct flow_half *half = flow_half(&w->flows, up);
-
 	struct tcp_options options = options_of(syn);
 
 	return (struct syn_numbers){syn->isn + half->seq_shift, options.tsval + half->ts_shift, options.timestamps};

@@ -144,6 +144,13 @@ static void reclaim_port(struct worker *w, const struct policy_backend *backend)
 	}
 }
 
+static uint32_t first_timeout_ms(const struct worker *w, const struct item *it, const struct policy_timeouts *t)
+{
+	if (it->p.proto == PROTO_UDP)
+		return udp_timeout_ms(w, it->ref, FLOW_UDP_UNREPLIED, t);
+	return pressure_timeout_ms(w, it->p.family == 6, FLOW_SYN_SENT, t->syn_sent_ms);
+}
+
 /* The entry is made; the rest cannot fail. */
 static void begin(struct worker *w, const struct item *it, const struct policy *policy,
 		  const struct policy_service *svc, uint32_t backend_slot, unsigned snat, uint16_t snat_port_be)
@@ -161,9 +168,7 @@ static void begin(struct worker *w, const struct item *it, const struct policy *
 	flow_half(&w->flows, flow_ref_other(it->ref))->last_ms = w->run_ms;
 	flow_cold(&w->flows, it->ref)->born_ms = w->now_ns / 1000000;
 	flow_put_state(&w->flows, it->ref, it->p.proto == PROTO_TCP ? FLOW_SYN_SENT : FLOW_UDP_UNREPLIED);
-	track->timeout_ms = it->p.proto == PROTO_TCP ? pressure_timeout_ms(w, it->p.family == 6, FLOW_SYN_SENT,
-									   svc->timeouts.syn_sent_ms)
-						     : udp_timeout_ms(w, it->ref, FLOW_UDP_UNREPLIED, &svc->timeouts);
+	track->timeout_ms = first_timeout_ms(w, it, &svc->timeouts);
 	if (it->p.proto == PROTO_TCP && policy->modes.of[CURE_WALL] != CURE_OFF)
 		wall_begin(w, it);
 	wheel_add(&w->wheel, &w->flows, it->ref, w->run_ms);

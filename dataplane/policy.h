@@ -64,6 +64,8 @@ struct policy_timeouts {
 	uint32_t unacked_ms;              /* silence after which data will not be acknowledged any more */
 };
 
+extern const struct policy_timeouts policy_timeouts_default;
+
 /* Caps on new flows, in the order in which they are tested. */
 enum storm_cap {
 	STORM_CLIENT,  /* of one client: an IPv4 address, an IPv6 /64 */

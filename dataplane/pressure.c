@@ -17,14 +17,12 @@
 #include "silence.h"
 #include "tcp.h"
 
-#define KNOWN_MS            60000
-#define EVICT_IDLE_MS       600000
+#define KNOWN_MS       60000
+#define EVICT_IDLE_MS  600000
 /* Of the whole gateway: no second has more than a thousand. */
-#define EVICTS_PER_S        960
-#define EVICTS_AT_ONCE      40
-#define STARVED_NAP_MS      5
-#define REST_MIN_MS         5
-#define REST_ENTRIES_PER_MS 3500 /* between walks: four times as long as one takes */
+#define EVICTS_PER_S   960
+#define EVICTS_AT_ONCE 40
+#define REST_MIN_MS    5
 
 static const struct {
 	uint32_t up, down; /* percent */
@@ -225,7 +223,7 @@ static void end_walk(struct worker *w, bool v6)
 	if (!is_evicting(w, p))
 		return;
 	choose_classes(w, v6);
-	p->next_ms = w->run_ms + REST_MIN_MS + pool_of(w, v6)->capacity / REST_ENTRIES_PER_MS;
+	p->next_ms = w->run_ms + REST_MIN_MS + pool_of(w, v6)->capacity / SCAN_REST;
 }
 
 static void walk(struct worker *w, bool v6)
@@ -282,6 +280,6 @@ unsigned pressure_nap_ms(const struct worker *w, unsigned max_ms)
 {
 	for (int v6 = 0; v6 < SET_FAMILIES; v6++)
 		if (w->pressure.pools[v6].walking)
-			return RTE_MIN((unsigned)STARVED_NAP_MS, max_ms);
+			return RTE_MIN((unsigned)SCAN_NAP_MS, max_ms);
 	return max_ms;
 }

@@ -17,20 +17,18 @@
 
 #include <errno.h>
 
-#define ENDS_PER_LOOP       32   /* flows ended per loop: the RSTs are no longer a burst than what else leaves */
-#define WALK_EVERY_MS       100  /* a spread is as fine as this */
-#define REST_ENTRIES_PER_MS 3500 /* after a walk: four times as long as it took, 70 ms a million entries */
-#define STARVED_NAP_MS      5    /* in which the limit on RSTs gives some 20 flows */
+#define ENDS_PER_LOOP  32  /* flows ended per loop: the RSTs are no longer a burst than what else leaves */
+#define WALK_EVERY_MS  100 /* a spread is as fine as this */
 
 /* --- orders, a word each: whoever reads one reads a whole one --- */
 
-#define SPREAD_UNIT_MS      100
-#define START_UNIT_MS       16 /* an order may stand for a year */
+#define SPREAD_UNIT_MS 100
+#define START_UNIT_MS  16 /* an order may stand for a year */
 
-#define CAUSE_BITS          2
-#define MIN_AGE_BITS        20
-#define SPREAD_BITS         10
-#define START_BITS          32
+#define CAUSE_BITS     2
+#define MIN_AGE_BITS   20
+#define SPREAD_BITS    10
+#define START_BITS     32
 
 static_assert(CAUSE_BITS + MIN_AGE_BITS + SPREAD_BITS + START_BITS == 64, "one word");
 static_assert(REAP_SPREAD_MAX_MS == ((1 << SPREAD_BITS) - 1) * SPREAD_UNIT_MS, "what the field holds");
@@ -281,7 +279,7 @@ static flow_ref entry_at(const struct worker *w, uint64_t cursor)
 static void end_walk(struct worker *w)
 {
 	struct reaper *r = &w->reaper;
-	uint64_t rest_ms = n_entries(w) / REST_ENTRIES_PER_MS;
+	uint64_t rest_ms = n_entries(w) / SCAN_REST;
 
 	r->next_ms = clock_ms(w->now_ns) + RTE_MAX(rest_ms, (uint64_t)WALK_EVERY_MS);
 	__atomic_store_n(&r->surveyed, r->survey, __ATOMIC_RELEASE);
@@ -348,7 +346,7 @@ unsigned reap_nap_ms(const struct worker *w, unsigned max_ms)
 	uint64_t now_ms = clock_ms(w->now_ns);
 
 	if (w->reaper.walking)
-		return RTE_MIN((unsigned)STARVED_NAP_MS, max_ms);
+		return RTE_MIN((unsigned)SCAN_NAP_MS, max_ms);
 	if (!__atomic_load_n(&w->cells->reap.n_orders, __ATOMIC_RELAXED) || now_ms + max_ms <= w->reaper.next_ms)
 		return max_ms;
 	return now_ms < w->reaper.next_ms ? w->reaper.next_ms - now_ms : 1;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* How much of its tables a worker walks in a loop. */
+/* Walks over a worker's tables: how much in a loop, and how much rest. */
 #pragma once
 
 #include <stdint.h>
@@ -9,6 +9,8 @@
 #define SCAN_PER_LOOP 128  /* entries looked at per loop: 9 us where none is in a cache */
 #define SCAN_PER_MS   1750 /* or so many, where loops take long: an eighth of their time */
 #define SCAN_MAX      4096 /* whatever it took: 300 us */
+#define SCAN_REST     3500 /* entries per ms of rest after a walk: four times as long as it took, 70 ms a million */
+#define SCAN_NAP_MS   5    /* while the limit on RSTs has none: it gives some 20 flows in that time */
 
 /*
  * A walk ends in its time also where traffic makes every loop long, and the worker had next to none for it.

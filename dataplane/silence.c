@@ -21,8 +21,8 @@
 #define TELL_FOR_MS    10000 /* an end that there is no way to, that its connection is over */
 #define LATE_MAX_MS    1000  /* a look that came late brings the next one forward, by this at most */
 #define PUT_OFF_MIN_MS 128
-#define BOTH_DIRS      (1 << DIR_UP | 1 << DIR_DOWN)
 #define PUT_OFF_MAX_MS 5000
+#define BOTH_DIRS      (1 << DIR_UP | 1 << DIR_DOWN)
 
 int silence_init(struct silence_pace *s, unsigned n_workers)
 {

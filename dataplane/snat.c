@@ -346,7 +346,6 @@ bool snat_is_exhausted(const struct snat_pool *pool, unsigned snat, uint32_t bac
 	return pair && pair->used == pool->n_ports && !pair->resting;
 }
 
-/* They are taken in turn. */
 uint16_t snat_taken(const struct snat_pool *pool, unsigned snat, uint32_t backend_slot, uint32_t n)
 {
 	const struct snat_pair *pair = find_pair(pool, pair_key(snat, backend_slot));

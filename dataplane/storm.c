@@ -311,12 +311,15 @@ static void settle(struct worker *w, struct burst *b, const struct hold *h, stru
 		count_add(&cell->silent, 1);
 		return;
 	}
-	if (!svc)
+	if (!svc) {
 		it->verdict = admit_refuse(w, h->service.slot, it, VERDICT_answer_service_down, VERDICT_NONE);
-	else if (t->wait)
+	} else if (t->wait) {
 		it->verdict = refuse(w, CURE_ENFORCE, h->service.slot, &h->src, true, t->first);
-	else
-		it->verdict = admit_serve(w, b->policy, svc, it, caps);
+	} else {
+		it->verdict = admit_room(w, svc, it);
+		if (it->verdict == VERDICT_NONE)
+			it->verdict = admit_serve(w, b->policy, svc, it, caps);
+	}
 	if (it->verdict == VERDICT_NONE)
 		count_add(&cell->held_admitted, 1);
 	else

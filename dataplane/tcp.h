@@ -30,8 +30,7 @@ bool tcp_has_unacknowledged(const struct worker *w, flow_ref ref);
 
 /* The timeouts of the flow's service, or the defaults if the slot has another owner by now. */
 const struct policy_timeouts *flow_timeouts(const struct policy *policy, const struct flow_track *track);
-extern const struct policy_timeouts policy_timeouts_default;
-/* What a flow in that state may idle, cures aside. */
+/* What a flow of TCP in that state may idle, cures aside; of UDP: udp.h. */
 uint32_t flow_state_timeout_ms(const struct policy_timeouts *timeouts, enum flow_state state);
 
 /* Puts the flow into a state with its timeout and moves its timer if that became shorter. */
