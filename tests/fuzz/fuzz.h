@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * A fuzz target is one function, linked either with libFuzzer (which searches) or with random.c (which repeats the same
- * packets from the same seed, and needs no clang).
+ * A fuzz target is one function, linked either with libFuzzer (which searches) or with a driver that repeats the same
+ * inputs from the same seed, and needs no clang: random.c for frames, programs.c for programs.
  */
 #pragma once
 

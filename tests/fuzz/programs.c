@@ -7,17 +7,13 @@
  *
  * A FILE is played once, as what libFuzzer found. What fails is printed as steps.
  */
-#include "fuzz.h"
+#include "driver.h"
 
 #include "frames.h"
 #include "world.h"
 
 #include <getopt.h>
-#include <inttypes.h>
 #include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 #define PROGRAM_MAX (2 + 4 * 256)
@@ -51,24 +47,12 @@ static size_t make(uint64_t number, uint8_t *program)
 	return 2 + 4 * (size_t)n_steps;
 }
 
-/* A copy of exactly that length on the heap, so that a sanitizer sees the first byte too far. */
-static void play(const uint8_t *program, size_t len)
-{
-	uint8_t *copy = malloc(len ? len : 1);
-
-	if (!copy)
-		abort();
-	memcpy(copy, program, len);
-	LLVMFuzzerTestOneInput(copy, len);
-	free(copy);
-}
-
 static void play_number(uint64_t number)
 {
 	uint8_t program[PROGRAM_MAX];
 
 	current = number;
-	play(program, make(number, program));
+	driver_play(program, make(number, program));
 }
 
 static int play_file(const char *path)
@@ -83,7 +67,7 @@ static int play_file(const char *path)
 	}
 	len = fread(program, 1, sizeof(program), f);
 	fclose(f);
-	play(program, len);
+	driver_play(program, len);
 	if (getenv("TELL"))
 		world_print();
 	return 0;
@@ -91,20 +75,14 @@ static int play_file(const char *path)
 
 static int write_programs(const char *dir, uint64_t n)
 {
-	for (uint64_t i = 0; i < n; i++) {
-		uint8_t program[PROGRAM_MAX];
-		size_t len = make(i, program);
-		char path[512];
-		FILE *f;
+	int status = 0;
 
-		snprintf(path, sizeof(path), "%s/program_%03" PRIu64, dir, i);
-		f = fopen(path, "wb");
-		if (!f || fwrite(program, 1, len, f) != len || fclose(f)) {
-			perror(path);
-			return 1;
-		}
+	for (uint64_t i = 0; i < n && !status; i++) {
+		uint8_t program[PROGRAM_MAX];
+
+		status = driver_write(dir, "program", i, program, make(i, program));
 	}
-	return 0;
+	return status;
 }
 
 /* Of a sanitizer that is about to end the process. */

@@ -6,18 +6,13 @@
  *
  *   random_NAME [--iterations N] [--seed S] [--only I] [--write DIR (the unchanged frames, as a seed corpus)]
  */
-#include "fuzz.h"
+#include "driver.h"
 
 #include "frames.h"
 
-#include <errno.h>
 #include <getopt.h>
-#include <inttypes.h>
 #include <netinet/in.h>
 #include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 #define ETH 14
@@ -144,18 +139,6 @@ static size_t mutate(uint8_t *frame, size_t len, uint64_t *random)
 	return len;
 }
 
-/* A copy of exactly that length on the heap, so that a sanitizer sees the first byte too far. */
-static void feed(const uint8_t *frame, size_t len)
-{
-	uint8_t *copy = malloc(len ? len : 1);
-
-	if (!copy)
-		abort();
-	memcpy(copy, frame, len);
-	LLVMFuzzerTestOneInput(copy, len);
-	free(copy);
-}
-
 static void run_one(uint64_t seed, uint64_t number)
 {
 	uint64_t random = seed ^ number * UINT64_C(0xd1342543de82ef95);
@@ -164,27 +147,21 @@ static void run_one(uint64_t seed, uint64_t number)
 
 	current = number;
 	len = make(number % N_KINDS, &random, frame);
-	feed(frame, mutate(frame, len, &random));
+	driver_play(frame, mutate(frame, len, &random));
 }
 
 static int write_corpus(const char *dir)
 {
-	for (unsigned kind = 0; kind < N_KINDS; kind++) {
+	int status = 0;
+
+	for (unsigned kind = 0; kind < N_KINDS && !status; kind++) {
 		uint8_t frame[2 * FRAME_MAX];
 		uint64_t random = kind;
 		size_t len = make(kind, &random, frame);
-		char path[512];
-		FILE *f;
 
-		snprintf(path, sizeof(path), "%s/frame_%02u", dir, kind);
-		f = fopen(path, "wb");
-		if (!f)
-			return -errno;
-		fwrite(frame, 1, len > 160 ? 160 : len, f);
-		if (fclose(f))
-			return -errno;
+		status = driver_write(dir, "frame", kind, frame, len > 160 ? 160 : len);
 	}
-	return 0;
+	return status;
 }
 
 int main(int argc, char **argv)
@@ -207,7 +184,7 @@ int main(int argc, char **argv)
 		else if (c == 'o')
 			only = strtoull(optarg, NULL, 10);
 		else if (c == 'w')
-			return write_corpus(optarg) ? 1 : 0;
+			return write_corpus(optarg);
 		else
 			return 2;
 	}
