@@ -22,7 +22,7 @@ import time
 TOP = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(TOP / "tests" / "lab"), str(TOP / "perf" / "storm")]
 
-from netns import eventually  # noqa: E402
+from servers import SlowUpstream  # noqa: E402
 from subjects import CLIENT_TIMEOUT_MS, PORT, SUBJECTS  # noqa: E402
 from tools import BUILD  # noqa: E402
 from topology import CLIENTS, UPSTREAMS, VIP, WAN_GW, Lab, end_on_signals  # noqa: E402
@@ -86,29 +86,6 @@ KINDS = {
         Kind("R10", "as R1, over a pool of 1000 connections that are kept", keep_alive=True, load=("--pool", "1000")),
     )
 }
-
-
-class Upstream:
-    """storm_upstream on up1."""
-
-    def __init__(self, lab, kind, seed):
-        self.lab = lab
-        argv = [os.path.join(BUILD, "perf", "storm", "storm_upstream"), "--name", "up1", "--port", str(PORT)]
-        argv += ["--backlog", str(kind.backlog), "--seed", str(seed)] + ["--keep-alive"] * kind.keep_alive
-        self.child = lab.children.spawn(
-            lab.up1, *argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-        )
-        eventually(lambda: f":{PORT} " in lab.up1.run("ss", "-Hltn").stdout, 10, "the upstream")
-
-    def tell(self, order):
-        """Done when this returns what it has done so far."""
-        self.child.stdin.write(order + "\n")
-        return json.loads(self.child.stdout.readline())
-
-    def close(self):
-        self.child.stdin.close()
-        self.child.wait(10)
-        self.lab.children.end(self.child)
 
 
 def sources(family):
@@ -217,7 +194,8 @@ class Run:
 
     def go(self):
         self.dir.mkdir(parents=True, exist_ok=True)
-        upstream = Upstream(self.lab, self.kind, self.seed)
+        options = {"backlog": self.kind.backlog, "seed": self.seed, "keep_alive": self.kind.keep_alive}
+        upstream = SlowUpstream(self.lab, "up1", PORT, **options)
         try:
             if not self.kind.herd and not self.kind.keep_alive:
                 self.measure_capacity(upstream)

@@ -134,7 +134,7 @@ class Children:
                 child.wait()
         if child in self._children:
             self._children.remove(child)
-        for stream in (child.stdout, child.stderr):
+        for stream in (child.stdin, child.stdout, child.stderr):
             if stream:
                 stream.close()
         return child.returncode

@@ -165,28 +165,31 @@ class SlowUpstream:
     def __init__(self, lab, role, port, **options):
         argv = [tool("upstream"), "--name", role, "--port", str(port)]
         for key, value in options.items():
-            argv += [f"--{key.replace('_', '-')}", str(value)]
+            flag = f"--{key.replace('_', '-')}"
+            argv += [flag] * value if isinstance(value, bool) else [flag, str(value)]
         self._lab = lab
-        self.child = lab.children.spawn(lab.ns[role], *argv, stdout=subprocess.PIPE, text=True)
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self.child = lab.children.spawn(lab.ns[role], *argv, **pipes, text=True, bufsize=1)
         eventually(lambda: listens(lab.ns[role], port), 10, f"the slow upstream on {role}")
 
     def close(self):
         self._lab.children.end(self.child)
 
-    def _tell(self, signo):
-        """Returns when it has done so."""
-        self.child.send_signal(signo)
+    def tell(self, order):
+        """Returns when it has obeyed: what it has done so far."""
+        self.child.stdin.write(order + "\n")
         return json.loads(self.child.stdout.readline())
 
     def stall(self):
-        self._tell(signal.SIGUSR1)
+        self.tell("capacity 0")
 
     def go_on(self):
-        self._tell(signal.SIGUSR2)
+        self.tell("capacity 1")
 
     def snapshot(self):
-        """Requests that it answered, and how many of their clients had left before."""
-        return self._tell(signal.SIGHUP)
+        """Requests that it answered, how many of their clients had left before, and who never asked."""
+        done = self.tell("report")
+        return {key: done[key] for key in ("answered", "abandoned", "no_request")}
 
 
 class Echo:
