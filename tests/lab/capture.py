@@ -7,9 +7,9 @@ import signal
 import socket
 import struct
 import subprocess
-import time
 
-from netns import LabError
+from netns import LabError, eventually
+from topology import GW_LAN, GW_WAN
 
 FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
 ETHER = 14
@@ -52,14 +52,18 @@ def _read_file(path):
     return segments
 
 
-class Capture:
-    """A context manager; `segments` is there after it. What it missed raises."""
+PEER = {"wan": GW_WAN[4], "lan": GW_LAN[4]}
+DISCARD = 9  # RFC 863
 
-    def __init__(self, lab, ns, device, pcap_filter):
-        self._lab, self._file = lab, lab.path(f"{ns.role}-{device}.pcap")
-        argv = ["tcpdump", "-i", device, "-n", "-s", "128", "-B", "65536", "-U", "--immediate-mode", "-Z", "root"]
-        argv += ["-w", self._file]
-        self._child = lab.children.spawn(ns, *argv, pcap_filter, stderr=subprocess.PIPE, text=True)
+
+class Capture:
+    """Of a router's link to the gateway. A context manager; `segments` is there after it. What it missed raises."""
+
+    def __init__(self, lab, ns, pcap_filter):
+        self._lab, self._ns, self._file = lab, ns, lab.path(f"{ns.role}.pcap")
+        argv = ["tcpdump", "-i", "gw", "-n", "-s", "128", "-B", "65536", "-U", "--immediate-mode", "-Z", "root"]
+        argv += ["-w", self._file, f"({pcap_filter}) or udp dst port {DISCARD}"]
+        self._child = lab.children.spawn(ns, *argv, stderr=subprocess.PIPE, text=True)
         line = self._child.stderr.readline()
         if "listening on" not in line:
             raise LabError(f"tcpdump: {line}")
@@ -68,17 +72,30 @@ class Capture:
     def __enter__(self):
         return self
 
-    def _settle(self):
-        """What passed last may still be on its way to the file."""
-        size = -1
-        while size != (size := os.path.getsize(self._file)):
-            time.sleep(0.1)
+    def _has(self, mark, offset):
+        with open(self._file, "rb") as f:
+            f.seek(offset)
+            return mark in f.read()
 
-    def __exit__(self, *exc):
-        self._settle()
+    def _settle(self):
+        """What passed until now is in the file when what passes now is."""
+        mark, offset = os.urandom(16), os.path.getsize(self._file)
+        with self._ns.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+            s.sendto(mark, (PEER[self._ns.role], DISCARD))
+        eventually(lambda: self._has(mark, offset), 10, "all that passed is in the file")
+
+    def _end(self):
+        """What it said at last."""
         self._child.send_signal(signal.SIGINT)
         said = self._child.stderr.read()
         self._lab.children.end(self._child)
+        return said
+
+    def __exit__(self, *exc):
+        try:
+            self._settle()
+        finally:
+            said = self._end()
         self.segments = _read_file(self._file)
         if not exc[0] and "\n0 packets dropped by kernel" not in said:
             raise LabError(f"tcpdump: {said}")
@@ -86,12 +103,12 @@ class Capture:
 
 def between_clients(lab, flags=RST | SYN | FIN | ACK):
     """Of the gateway's link towards the clients: segments of the VIPs with one of these flags."""
-    return Capture(lab, lab.wan, "gw", _filter(("198.18.100.1", "2001:db8:100::1"), flags))
+    return Capture(lab, lab.wan, _filter(("198.18.100.1", "2001:db8:100::1"), flags))
 
 
 def between_upstreams(lab, flags=RST | SYN | FIN | ACK):
     """Of the gateway's link towards the upstreams."""
-    return Capture(lab, lab.lan, "gw", _filter(("198.18.101.10", "2001:db8:101::10"), flags))
+    return Capture(lab, lab.lan, _filter(("198.18.101.10", "2001:db8:101::10"), flags))
 
 
 def _filter(hosts, flags):

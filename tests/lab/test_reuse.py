@@ -70,7 +70,7 @@ def run(lab, family, options, n_ports, record_property, **load):
         # Neither data nor FIN: enough to see what is answered to a SYN.
         host = f"src host {VIP[family]} and tcp port {PORT}" if family == 4 else f"src host {VIP[6]} and ip6 proto 6"
         flags = "tcp[13] & 9 = 0" if family == 4 else "ip6[53] & 9 = 0"
-        with Capture(lab, lab.wan, "gw", f"{host} and {flags}") as wan:
+        with Capture(lab, lab.wan, f"{host} and {flags}") as wan:
             result = Load(lab, family, **to, **load).wait(200)
         result["again"] = retransmitted(lab) - before
         result["seen"], result["odd"] = odd_answers(wan.segments, VIP[family])

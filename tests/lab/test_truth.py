@@ -24,12 +24,12 @@ from topology import CLIENTS, UPSTREAMS, VIP, bracketed
 LATE_S = 0.02  # what a busy machine may add to anything
 
 
-def readable(connections):
-    """Whether there is something to read on any, data or an end; there may be more than select() takes."""
+def hear_something(connections, within_s):
+    """Waits until there is something to read on any, data or an end; there may be more than select() takes."""
     poll = select.poll()
     for stream in connections:
         poll.register(stream.socket, select.POLLIN)
-    return poll.poll(0)
+    return poll.poll(1000 * within_s)
 
 
 def ends_of(connections, timeout_s):
@@ -66,8 +66,7 @@ def check_firewalls(lab, tuned, probe, forget_s, idle_s, routers=None, kept=5, u
         assert not any(f() for f in forgotten)
         for stream in hangs:
             stream.send(1)
-        time.sleep(HANGS_S)
-        assert not readable(hangs)
+        assert not hear_something(hangs, HANGS_S)
         # What the first one does not let through, the other one does not see.
         assert forgotten[0]() >= len(hangs) and not any(f() for f in forgotten[1:])
     assert gateway.action("keepalive") >= 2 * len(lives)
@@ -174,6 +173,12 @@ DOWNLOADS = 1000
 POUR = Service("pour", 5202, 5202, upstreams=("up1", "up2"))
 
 
+def n_pouring(lab):
+    """Connections of the service that have data under way or waiting."""
+    rows = [row for up in POUR.upstreams for row in sockets(lab.ns[up], "sport", "=", f":{POUR.port}")]
+    return sum("unacked" in row or "notsent" in row for row in rows)
+
+
 def check_killed(lab, family, kill, n_killed, record_property):
     """`kill` begins it. Each client hears of it at once, however much is under way to it, and of three RSTs at most."""
     gateway = Spillway(lab, lab.n_queues, services=(POUR,))
@@ -186,7 +191,7 @@ def check_killed(lab, family, kill, n_killed, record_property):
         opened = crowd.do("open")
         assert opened["done"] == DOWNLOADS, opened
         crowd.tell("watch", 6)
-        time.sleep(1)
+        eventually(lambda: n_pouring(lab) == DOWNLOADS, 5, "data under way on each")
         with between_clients(lab, RST) as wan:
             n = kill(gateway)
             heard = crowd.told()
