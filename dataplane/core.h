@@ -20,6 +20,7 @@
 #include "parse.h"
 #include "policy.h"
 #include "port.h"
+#include "signal_cells.h"
 #include "snat.h"
 #include "tuples.h"
 #include "verdict.h"
@@ -233,12 +234,14 @@ struct worker {
 	struct tx_buffer tx[DATAPLANE_MAX_PORTS];
 	struct burst burst;
 	struct silence_pace silence;
+	struct signals signals;
 	struct hearing hearing;
 
 	/* time */
 	uint64_t now_ns;     /* of this loop, by the clock that was passed in */
 	uint64_t stalled_ns; /* time in which the worker did not run */
 	uint64_t run_ms;     /* now - stalled: what flows age by */
+	uint32_t run_us;     /* the same, modulo 2^32 */
 
 	uint16_t fragmented; /* packets that were cut, modulo the worker's share of identifications */
 

@@ -6,6 +6,7 @@
 #include "observe_worker.h"
 #include "outcome_worker.h"
 #include "reap.h"
+#include "signals.h"
 #include "steer.h"
 #include "worker.h"
 
@@ -51,6 +52,7 @@ size_t dataplane_memory_plan(const struct dataplane_config *config, unsigned n_q
 	parts[i++] = (struct memory_part){"flows IPv6", flow_table_bytes(0, share(config->flows_v6, n)) * n};
 	parts[i++] = (struct memory_part){"routes and neighbours", fib_bytes(config->n_routes, config->n_neighbours)};
 	parts[i++] = (struct memory_part){"SNAT ports and counters", worker_bytes(config) * n};
+	parts[i++] = (struct memory_part){"signals of backends", signals_bytes(config) * n};
 	parts[i++] = (struct memory_part){"outcomes of clients", outcomes_bytes(config) * n};
 	parts[i++] =
 		(struct memory_part){"shared cells", cells_bytes(config->n_backend_slots, config->n_service_slots)};
@@ -288,7 +290,8 @@ bool dataplane_backend_unused(const struct dataplane *dp, uint32_t slot)
 
 		if (__atomic_load_n(&w->orders_done, __ATOMIC_ACQUIRE) != dp->orders_given[i] ||
 		    __atomic_load_n(&w->backends[slot].users, __ATOMIC_ACQUIRE) ||
-		    __atomic_load_n(&w->backends[slot].held, __ATOMIC_ACQUIRE))
+		    __atomic_load_n(&w->backends[slot].held, __ATOMIC_ACQUIRE) ||
+		    __atomic_load_n(&w->signals.counts[slot].zombies, __ATOMIC_ACQUIRE))
 			return false;
 	}
 	return true;
@@ -313,9 +316,12 @@ bool dataplane_service_unused(const struct dataplane *dp, uint32_t slot)
 void dataplane_backend_reset(struct dataplane *dp, uint32_t slot)
 {
 	static const struct backend_cell zero;
+	static const struct signal_counts no_signals;
 
-	for (unsigned i = 0; i < dp->config.n_workers; i++)
+	for (unsigned i = 0; i < dp->config.n_workers; i++) {
 		observe_store_words(&dp->workers[i]->backends[slot], &zero, sizeof(zero));
+		observe_store_words(&dp->workers[i]->signals.counts[slot], &no_signals, sizeof(no_signals));
+	}
 	cells_reset_backend(&dp->cells, slot);
 	reap_forget(dp, slot);
 }

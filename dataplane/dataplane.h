@@ -128,8 +128,8 @@ void dataplane_stop(struct dataplane *dp);
 const struct policy *dataplane_publish(struct dataplane *dp, const struct policy *policy);
 
 /*
- * True if no worker has a flow, or a connection that waits, of that backend / service slot (nor, of a backend, a tuple,
- * nor is there an order about any): then, a grace period later, it may be reused.
+ * True if no worker has a flow, or a connection that waits, of that backend / service slot (nor, of a backend, a tuple
+ * or a zombie, nor is there an order about any): then, a grace period later, it may be reused.
  */
 bool dataplane_backend_unused(const struct dataplane *dp, uint32_t slot);
 bool dataplane_service_unused(const struct dataplane *dp, uint32_t slot);

@@ -6,7 +6,9 @@
 #pragma once
 
 #include "cure.h"
+#include "histogram.h"
 #include "ipaddr.h"
+#include "signal_cells.h"
 #include "verdict.h"
 
 #include <stdbool.h>
@@ -216,6 +218,52 @@ struct backend_report {
 	uint64_t idle_lost_ms;     /* shortest one after which it did not, although it lived; 0: none yet */
 };
 void observe_backend(const struct dataplane *dp, uint32_t slot, struct backend_report *out);
+
+/*
+ * What packets say of a backend, sums over the workers: signals.h. Flows of TCP that began while wall or storm were not
+ * off; success + failed + neutral: of all flows, the others' outcomes are not known yet.
+ */
+struct signal_report {
+	/* Levels: */
+	uint64_t wip;     /* work that it has, as far as is known: the sum of the next three */
+	uint64_t waiting; /* SYNs that it did not answer yet */
+	uint64_t open;    /* exchanges: clients that wait for the first byte of a response */
+	uint64_t zombies; /* exchanges whose client has left: it may work on */
+	uint64_t one_way; /* exchanges that were open for so long that they are no work that is waited for */
+	/* Ever: */
+	uint64_t success, failed, neutral;
+	uint64_t exchanges, answered;
+	uint64_t failures[SIGNAL_FAILURES];
+	uint64_t resets_before, resets_after; /* RSTs before and after the first byte of a response */
+	uint64_t stalls;                      /* flows whose client sent again and again, without a word from it */
+	uint64_t gave_up, gave_up_us;         /* clients that left before the first byte, after long; how long in all */
+	uint64_t shut;                        /* flows that it took nothing from for five seconds */
+	uint64_t retransmissions_up, retransmissions_down;
+	uint64_t zombies_ever;
+	uint64_t unrecorded; /* flows that could not be measured, for want of a record */
+};
+void observe_signals(const struct dataplane *dp, uint32_t slot, struct signal_report *out);
+/* Of that, `wip` alone. */
+uint32_t observe_wip(const struct dataplane *dp, uint32_t slot);
+
+enum signal_duration {
+	DURATION_HANDSHAKE,  /* from the SYN to its answer, where it was sent once */
+	DURATION_FIRST_BYTE, /* from the client's last payload to the response, where nothing had to be sent again */
+};
+void observe_durations(const struct dataplane *dp, uint32_t slot, enum signal_duration which,
+		       struct histogram_sum *out);
+
+extern const char *const signal_failure_name[SIGNAL_FAILURES]; /* "silent", … */
+
+/* The last seconds, the present one included; at most SIGNAL_SECONDS - 1 of them. */
+#define SIGNAL_WINDOW_NETWORKS 16
+struct signal_window {
+	uint32_t success[SIGNAL_CLASSES];
+	uint32_t failed[SIGNAL_FAILURES];
+	unsigned n_networks; /* that failures came from, as far as they were told apart */
+	uint32_t networks[SIGNAL_WINDOW_NETWORKS];
+};
+void observe_window(const struct dataplane *dp, uint32_t slot, unsigned seconds, struct signal_window *out);
 
 /* An attempt is the first packet of a flow that is new: attempts = new_flows + refused + silent + holding. */
 struct service_report {

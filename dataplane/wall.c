@@ -11,6 +11,7 @@
 #include "resteer.h"
 #include "route.h"
 #include "select.h"
+#include "signals.h"
 #include "stray.h"
 #include "syn.h"
 #include "tcp.h"
@@ -231,7 +232,7 @@ static bool moves_lately(const struct worker *w, uint32_t slot, uint32_t age_ms)
  * By any worker, whose clock may be a loop ahead. A backend whose accept queue is full is silent to SYNs, and no less
  * alive.
  */
-static bool heard_since(const struct worker *w, uint32_t slot, uint32_t age_ms)
+bool wall_heard_since(const struct worker *w, uint32_t slot, uint32_t age_ms)
 {
 	int64_t since_ms = w->now_ns / 1000000 - age_ms;
 
@@ -282,7 +283,7 @@ static enum syn_silence judge_silence(struct worker *w, flow_ref up)
 	}
 	if ((!half->packets && !cold->packets[DIR_UP]) || is_doubtful(w, track, hop.port, age_ms))
 		return SILENCE_UNKNOWN;
-	return heard_since(w, track->backend_slot, age_ms) ? SILENCE_OVERLOAD : SILENCE_OF_BACKEND;
+	return wall_heard_since(w, track->backend_slot, age_ms) ? SILENCE_OVERLOAD : SILENCE_OF_BACKEND;
 }
 
 /* --- failures --- */
@@ -306,6 +307,12 @@ static uint32_t streak_limit(const struct worker *w, const struct flow_track *tr
 	return svc ? svc->breaker_consecutive : BREAKER_CONSECUTIVE_DEFAULT;
 }
 
+static const enum signal_failure signal_of[CONNECT_FAILURES] = {
+	[CONNECT_SILENT] = SIGNAL_SILENT,
+	[CONNECT_REFUSED] = SIGNAL_REFUSED,
+	[CONNECT_UNREACHABLE] = SIGNAL_UNREACHABLE,
+};
+
 static void blame(struct worker *w, flow_ref up, enum connect_failure kind)
 {
 	struct flow_track *track = flow_track(&w->flows, up);
@@ -314,6 +321,7 @@ static void blame(struct worker *w, flow_ref up, enum connect_failure kind)
 	if (track->wall & WALL_BLAMED)
 		return;
 	track->wall |= WALL_BLAMED;
+	signals_fail(w, up, signal_of[kind]);
 	if (!__atomic_load_n(&shared->breaker, __ATOMIC_RELAXED))
 		__atomic_store_n(&shared->since_ns,
 				 w->now_ns - (CLOCK_MS(w->now_ns) - track->syn_ms) * UINT64_C(1000000),
@@ -361,6 +369,7 @@ bool wall_failed(struct worker *w, flow_ref up, enum connect_failure kind)
 	if (flow_mode(flow_track(&w->flows, up), CURE_WALL) == CURE_OFF)
 		return false;
 	blame(w, up, kind);
+	signals_leave(w, up);
 	if (!move_on(w, up))
 		return false;
 	wheel_move(&w->wheel, &w->flows, up, w->run_ms);
@@ -411,6 +420,7 @@ bool wall_due(struct worker *w, flow_ref up)
 		break;
 	case SILENCE_OVERLOAD:
 		count_add(&w->backends[track->backend_slot].overloads, 1);
+		signals_fail(w, up, SIGNAL_OVERLOAD);
 		if (move_on(w, up))
 			return true;
 		break;

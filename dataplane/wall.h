@@ -77,6 +77,8 @@ static inline void wall_leave(struct worker *w, flow_ref ref)
 uint32_t wall_syn_timeout_ms(const struct backend_cell *cell);
 /* A packet of the backend came `ago_ms` ago. */
 void wall_heard(struct worker *w, uint32_t slot, uint32_t ago_ms);
+/* Anything came of the backend within that time, to any worker, as far as that is kept. */
+bool wall_heard_since(const struct worker *w, uint32_t slot, uint32_t age_ms);
 /* A packet of a flow passes. Whatever a backend has to say while a SYN waits for it, it is not silent. */
 static inline void wall_hear(struct worker *w, flow_ref ref)
 {
