@@ -6,8 +6,10 @@
 #include "hash.h"
 #include "observe.h"
 #include "services.h"
+#include "trial.h"
 
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -15,12 +17,13 @@
 #define WAYS_AGAIN_NS     250000000ull   /* while there is no way to a side, it is looked for this often */
 #define TOLD_AT_ONCE      3              /* openings of a backend that are told within */
 #define TOLD_NS           10000000000ull /* this time: it may open and close in milliseconds */
-#define DOUBT_NS          300000000ull   /* two ticks of the wheel: by then the others' SYNs were due, too */
+#define TRY_EVERY_NS      100000000ull
+#define DOUBT_NS          300000000ull /* two ticks of the wheel: by then the others' SYNs were due, too */
 
 struct backend {
 	uint32_t generation; /* of its slot */
 	bool noted;
-	bool listed;         /* in `open` */
+	bool listed;         /* in `open`: its breaker is not closed */
 	bool alone;          /* others of its side were heard since it was last: its silence is its own */
 	bool sided;          /* it is of a side that is down; while sides are looked at */
 	uint64_t doubted_ns; /* it opened on silence then, and it is not known yet whether alone; 0: no doubt */
@@ -48,8 +51,9 @@ struct breakers {
 	struct breakers_config config;
 	struct backend *backends; /* by slot */
 	uint32_t *noted, n_noted;
-	uint32_t *open, n_open;             /* slots whose breaker is open, in no order */
+	uint32_t *open, n_open;             /* slots whose breaker is not closed, in no order */
 	struct side (*sides)[SET_FAMILIES]; /* by service slot */
+	uint64_t try_ns;                    /* when those that are half-open or in the ramp are looked at next */
 	uint64_t look_ns;                   /* when sides are looked at next, without any news */
 };
 
@@ -64,7 +68,7 @@ struct breakers *breakers_create(struct dataplane *dp, const struct services *se
 	b->services = services;
 	b->events = events;
 	b->config = *config;
-	b->look_ns = UINT64_MAX;
+	b->look_ns = b->try_ns = UINT64_MAX;
 	b->backends = calloc(config->n_backend_slots, sizeof(*b->backends));
 	b->noted = calloc(config->n_backend_slots, sizeof(*b->noted));
 	b->open = calloc(config->n_backend_slots, sizeof(*b->open));
@@ -113,28 +117,55 @@ static struct streak to_closed(struct streak s)
 	return (struct streak){0};
 }
 
+/* What it failed before is settled; a side's mark is the side's. */
+static struct streak to_half_open(struct streak s)
+{
+	return (struct streak){.state = BREAKER_HALF_OPEN, .side_down = s.side_down};
+}
+
+static struct streak to_ramp(struct streak s)
+{
+	return (struct streak){.state = BREAKER_RAMP, .side_down = s.side_down};
+}
+
+/* By decide's own judgement; what led to it stays. */
+static struct streak to_open(struct streak s)
+{
+	s.state = BREAKER_OPEN;
+	s.answered = false;
+	return s;
+}
+
+static struct streak to_unanswered(struct streak s)
+{
+	s.answered = false;
+	return s;
+}
+
 /* Refusals say that it is the backend after all. */
 static bool is_only_silent(const struct streak *s)
 {
-	return s->failures[CONNECT_SILENT] && streak_length(s) == s->failures[CONNECT_SILENT];
+	uint32_t silent = s->failures[CONNECT_SILENT] + s->failures[CONNECT_STALLED];
+
+	return silent && streak_length(s) == silent;
 }
 
 static struct streak to_side_down(struct streak s)
 {
-	if (s.state == BREAKER_CLOSED || is_only_silent(&s))
-		return (struct streak){.side_down = true};
-	return s;
+	if (s.state == BREAKER_OPEN && !is_only_silent(&s))
+		return s;
+	return (struct streak){.state = s.state == BREAKER_OPEN ? BREAKER_CLOSED : s.state, .side_down = true};
 }
 
 static struct streak to_side_up(struct streak s)
 {
-	if (s.state == BREAKER_CLOSED)
-		return (struct streak){0};
+	if (s.state != BREAKER_OPEN)
+		return (struct streak){.state = s.state};
 	s.side_down = false;
 	return s;
 }
 
-/* --- which are open --- */
+/* --- which are not closed --- */
 
 static void list(struct breakers *b, uint32_t slot)
 {
@@ -209,12 +240,11 @@ static bool may_tell(struct backend *backend, uint64_t now_ns)
 	return true;
 }
 
-static void tell_open(struct breakers *b, const struct slot_info *info, struct backend *backend, const struct streak *s,
+static void tell_open(struct breakers *b, const struct slot_info *info, struct backend *backend, const char *evidence,
 		      enum cure_mode mode)
 {
-	char id[SLOT_ID_STRLEN], evidence[BREAKER_EVIDENCE_LEN], untold[80] = "";
+	char id[SLOT_ID_STRLEN], untold[80] = "";
 
-	breaker_evidence(s, evidence, sizeof(evidence));
 	if (backend->n_untold)
 		snprintf(untold, sizeof(untold), "; it was open %u times more since the last that was told",
 			 backend->n_untold);
@@ -223,34 +253,140 @@ static void tell_open(struct breakers *b, const struct slot_info *info, struct b
 		   evidence, mode == CURE_SHADOW ? " (shadow: it gets new flows all the same)" : "", untold);
 }
 
-static void confirm(struct breakers *b, const struct slot_info *info, struct backend *backend, const struct streak *s,
-		    enum cure_mode mode, uint64_t now_ns)
+/* The word is open; here it is as well from now on. */
+static void open_breaker(struct breakers *b, const struct slot_info *info, struct backend *backend,
+			 enum breaker_cause cause, const char *evidence, enum cure_mode mode, uint64_t now_ns)
 {
 	uint32_t slot = info->ref.slot;
 
-	breaker_open(&backend->breaker, now_ns);
-	dataplane_backend_due(b->dp, slot, backend->breaker.probe_ns);
+	breaker_open(&backend->breaker, cause, now_ns, chance(slot, now_ns));
+	dataplane_responses_forget(b->dp, slot);
+	dataplane_backend_due(b->dp, slot, backend->breaker.until_ns);
 	list(b, slot);
-	if (!backend->doubted_ns)
+	if (cause == BREAKER_CONNECT && !backend->doubted_ns)
 		tell_workers(b, slot);
 	backend->told = may_tell(backend, now_ns);
 	if (backend->told)
-		tell_open(b, info, backend, s, mode);
+		tell_open(b, info, backend, evidence, mode);
 }
 
+static void confirm(struct breakers *b, const struct slot_info *info, struct backend *backend, const struct streak *s,
+		    enum cure_mode mode, uint64_t now_ns)
+{
+	char evidence[BREAKER_EVIDENCE_LEN];
+
+	if (streak_length(s))
+		breaker_evidence(s, evidence, sizeof(evidence));
+	else
+		snprintf(evidence, sizeof(evidence), "a flow that tried it was reset before its first byte");
+	open_breaker(b, info, backend, streak_length(s) ? BREAKER_CONNECT : BREAKER_RESPONSE, evidence, mode, now_ns);
+}
+
+static void tell_step(struct breakers *b, const struct slot_info *info, const struct backend *backend,
+		      const char *format, ...) __attribute__((format(printf, 4, 5)));
+
+static void tell_step(struct breakers *b, const struct slot_info *info, const struct backend *backend,
+		      const char *format, ...)
+{
+	static const char *const kinds[BREAKER_STATES] = {
+		[BREAKER_CLOSED] = "breaker_closed",
+		[BREAKER_OPEN] = "breaker_open",
+		[BREAKER_HALF_OPEN] = "breaker_half_open",
+		[BREAKER_RAMP] = "breaker_ramp",
+	};
+	char id[SLOT_ID_STRLEN], text[160];
+	va_list args;
+
+	if (!backend->told)
+		return;
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	events_add(b->events, EVENT_INFO, kinds[backend->breaker.state], cure_name[CURE_WALL], slots_id(info, id), "%s",
+		   text);
+}
+
+/* In shadow nobody keeps flows from it, so that its next answer says all there is to say. */
 static void close_answered(struct breakers *b, const struct slot_info *info, struct backend *backend, uint64_t now_ns)
 {
-	char id[SLOT_ID_STRLEN];
+	uint64_t since_ns = backend->breaker.since_ns;
+	bool was_told = backend->breaker.state != BREAKER_CLOSED;
 
 	change_word(b, info->ref.slot, to_closed);
-	/* It answered before its opening was looked at: then nobody was told of that. */
-	if (backend->breaker.state == BREAKER_CLOSED)
+	breaker_annul(&backend->breaker, now_ns);
+	if (was_told)
+		tell_step(b, info, backend, "answered a SYN %.1f s after it was opened", seconds(now_ns - since_ns));
+}
+
+/* --- half-open and ramp --- */
+
+static void try_it(struct breakers *b, const struct slot_info *info, struct backend *backend)
+{
+	uint32_t slot = info->ref.slot;
+
+	dataplane_trial_begin(b->dp, slot, false);
+	dataplane_responses_forget(b->dp, slot);
+	change_word(b, slot, to_half_open);
+	tell_step(b, info, backend, "%u probes in a row answered: real flows try it, one at a time",
+		  backend->breaker.answers);
+}
+
+static void begin_ramp(struct breakers *b, const struct slot_info *info, struct backend *backend, uint64_t now_ns)
+{
+	uint32_t slot = info->ref.slot;
+
+	breaker_ramp(&backend->breaker, now_ns);
+	dataplane_backend_share(b->dp, slot, breaker_share(&backend->breaker, now_ns));
+	change_word(b, slot, to_ramp);
+	tell_step(b, info, backend, "%d flows in a row got a response: it gets its flows back in %llu s", TRIAL_WINS,
+		  BREAKER_RAMP_NS / 1000000000);
+}
+
+static void close_ramped(struct breakers *b, const struct slot_info *info, struct backend *backend)
+{
+	change_word(b, info->ref.slot, to_closed);
+	tell_step(b, info, backend, "%llu s without opening again", BREAKER_RAMP_NS / 1000000000);
+}
+
+/* max(1 s, ten times what first bytes take) */
+static uint64_t trial_ns(const struct breakers *b, uint32_t slot)
+{
+	uint64_t ns = 10 * UINT64_C(1000) * observe_first_byte_us(b->dp, slot);
+
+	return ns > BREAKER_TRIAL_MIN_NS ? ns : BREAKER_TRIAL_MIN_NS;
+}
+
+/* Who only connected says nothing of it, and makes room for another. */
+static void run_half_open(struct breakers *b, const struct slot_info *info, struct backend *backend,
+			  enum cure_mode mode, uint64_t now_ns)
+{
+	uint32_t slot = info->ref.slot;
+	struct trial trial = trial_read(dataplane_trial(b->dp, slot));
+	uint32_t age_ms = (uint32_t)(now_ns / 1000000) - trial.since_ms;
+
+	if (trial.wins >= TRIAL_WINS) {
+		begin_ramp(b, info, backend, now_ns);
 		return;
-	if (backend->told)
-		events_add(b->events, EVENT_INFO, "breaker_closed", cure_name[CURE_WALL], slots_id(info, id),
-			   "answered a SYN %.1f s after it was opened; %u probes were ordered",
-			   seconds(now_ns - backend->breaker.since_ns), backend->breaker.probes);
-	breaker_close(&backend->breaker, now_ns);
+	}
+	if (trial.phase == TRIAL_FREE || (int32_t)age_ms < 0 || age_ms * UINT64_C(1000000) < trial_ns(b, slot))
+		return;
+	if (trial.phase == TRIAL_IDLE) {
+		dataplane_trial_begin(b->dp, slot, true);
+		return;
+	}
+	change_word(b, slot, to_open);
+	open_breaker(b, info, backend, BREAKER_RESPONSE,
+		     trial.phase == TRIAL_SYN ? "a flow that tried it got no answer to its SYN"
+					      : "a flow that tried it got no response in time",
+		     mode, now_ns);
+}
+
+static void run_ramp(struct breakers *b, const struct slot_info *info, struct backend *backend, uint64_t now_ns)
+{
+	if (breaker_step(&backend->breaker, now_ns))
+		close_ramped(b, info, backend);
+	else
+		dataplane_backend_share(b->dp, info->ref.slot, breaker_share(&backend->breaker, now_ns));
 }
 
 /* The wall is off: nothing is measured, so nothing may be left of what was. */
@@ -263,6 +399,128 @@ static void forget(struct breakers *b, uint32_t slot)
 		return;
 	change_word(b, slot, to_closed);
 	backend->breaker = (struct breaker){0};
+}
+
+/* --- criteria that only decide can judge by: the sum of the workers, and the cap on soft openings --- */
+
+#define RATIO_VOLUME_MIN   20
+#define RATIO_NETWORKS_MIN 3
+
+/* The service that names it, for its parameters: the strictest. */
+struct judged {
+	uint32_t slot;
+	bool found;
+	uint32_t consecutive, window_s, ratio_ppm;
+	bool may_eject; /* no set that it is of has too many softly ejected */
+	const struct breakers *b;
+};
+
+static bool is_soft(const struct backend *backend)
+{
+	return backend->breaker.state == BREAKER_OPEN && backend->breaker.cause == BREAKER_RESPONSE;
+}
+
+/* At most half of a set, but one at least. */
+static bool has_room(const struct breakers *b, const struct policy_set *set)
+{
+	uint32_t n = 0, max = set->n_backends / 2;
+
+	for (uint32_t i = 0; i < set->n_backends; i++)
+		n += is_soft(&b->backends[set->backends[i].ref.slot]);
+	return n < (max ? max : 1);
+}
+
+static void add_parameters(struct judged *j, const struct policy_service *svc)
+{
+	if (!j->found || svc->breaker_consecutive < j->consecutive)
+		j->consecutive = svc->breaker_consecutive;
+	if (!j->found || svc->breaker_window_s > j->window_s)
+		j->window_s = svc->breaker_window_s;
+	if (!j->found || svc->breaker_ratio_ppm < j->ratio_ppm)
+		j->ratio_ppm = svc->breaker_ratio_ppm;
+	j->found = true;
+}
+
+static void look_for_judged(void *arg, const struct services_side *side)
+{
+	struct judged *j = arg;
+
+	for (uint32_t i = 0; i < side->set->n_backends; i++)
+		if (side->set->backends[i].ref.slot == j->slot) {
+			add_parameters(j, side->part);
+			j->may_eject &= has_room(j->b, side->set);
+			return;
+		}
+}
+
+static uint32_t hard_failures(const struct signal_window *w)
+{
+	return w->failed[SIGNAL_SILENT] + w->failed[SIGNAL_REFUSED] + w->failed[SIGNAL_UNREACHABLE] +
+	       w->failed[SIGNAL_STALLED];
+}
+
+static void say_ratio(const struct signal_window *w, uint32_t failed, uint32_t volume, uint32_t window_s, char *out,
+		      size_t size)
+{
+	size_t len = snprintf(out, size, "%u of %u in %u s failed:", failed, volume, window_s);
+
+	for (int f = 0; f < SIGNAL_FAILURES && len < size; f++)
+		if (w->failed[f])
+			len += snprintf(out + len, size - len, " %u %s,", w->failed[f], signal_failure_name[f]);
+	if (len < size)
+		snprintf(out + len - 1, size - len + 1, "; %u networks", w->n_networks);
+}
+
+static bool judge_ratio(struct breakers *b, const struct slot_info *info, struct backend *backend,
+			const struct judged *j, enum cure_mode mode, uint64_t now_ns)
+{
+	uint32_t failed = 0, volume, slot = info->ref.slot;
+	char evidence[BREAKER_EVIDENCE_LEN];
+	struct signal_window w;
+	bool hard;
+
+	observe_window(b->dp, slot, j->window_s, &w);
+	for (int f = 0; f < SIGNAL_FAILURES; f++)
+		failed += w.failed[f];
+	volume = failed + w.success[SIGNAL_CONNECT] + w.success[SIGNAL_RESPONSE];
+	hard = hard_failures(&w) * 2 > failed;
+	if (volume < RATIO_VOLUME_MIN || failed * UINT64_C(1000000) < (uint64_t)volume * j->ratio_ppm ||
+	    w.n_networks < RATIO_NETWORKS_MIN || (!hard && !j->may_eject))
+		return false;
+	say_ratio(&w, failed, volume, j->window_s, evidence, sizeof(evidence));
+	change_word(b, slot, to_open);
+	open_breaker(b, info, backend, hard ? BREAKER_CONNECT : BREAKER_RESPONSE, evidence, mode, now_ns);
+	return true;
+}
+
+static bool judge_responses(struct breakers *b, const struct slot_info *info, struct backend *backend,
+			    const struct judged *j, enum cure_mode mode, uint64_t now_ns)
+{
+	struct response_streak r = response_read(dataplane_responses(b->dp, info->ref.slot));
+	bool ramp = backend->breaker.state == BREAKER_RAMP;
+	uint32_t limit = ramp && j->consecutive > STREAK_RAMP_LIMIT ? STREAK_RAMP_LIMIT : j->consecutive;
+	uint32_t networks = limit < RESPONSE_NETWORKS ? limit : RESPONSE_NETWORKS;
+	char evidence[BREAKER_EVIDENCE_LEN];
+
+	if (r.n < limit || r.n_networks < (networks > 1 ? networks : 2) || !j->may_eject)
+		return false;
+	snprintf(evidence, sizeof(evidence), "%u flows in a row reset before their first byte, of %s%u networks", r.n,
+		 r.n_networks == RESPONSE_NETWORKS ? "at least " : "", r.n_networks);
+	change_word(b, info->ref.slot, to_open);
+	open_breaker(b, info, backend, BREAKER_RESPONSE, evidence, mode, now_ns);
+	return true;
+}
+
+/* It is closed, or in the ramp, and something failed. */
+static void judge(struct breakers *b, const struct slot_info *info, struct backend *backend, enum cure_mode mode,
+		  uint64_t now_ns)
+{
+	struct judged j = {.slot = info->ref.slot, .may_eject = true, .b = b};
+
+	breaker_failed(&backend->breaker, now_ns);
+	services_sides(b->services, look_for_judged, &j);
+	if (j.found && !judge_responses(b, info, backend, &j, mode, now_ns))
+		judge_ratio(b, info, backend, &j, mode, now_ns);
 }
 
 /* --- sides --- */
@@ -362,7 +620,7 @@ static void take_back(struct breakers *b, uint32_t slot, uint64_t now_ns)
 
 	if (!backend || backend->breaker.state != BREAKER_OPEN)
 		return;
-	breaker_close(&backend->breaker, now_ns);
+	breaker_annul(&backend->breaker, now_ns);
 	if (backend->told)
 		events_add(b->events, EVENT_INFO, "breaker_closed", cure_name[CURE_WALL], slots_id(&info, id),
 			   "taken back: it is not alone in its silence");
@@ -555,12 +813,19 @@ static bool settle(struct breakers *b, uint32_t slot, enum cure_mode mode, uint6
 		return false;
 	if (mode == CURE_OFF)
 		forget(b, slot);
-	else if (s.state == BREAKER_OPEN && s.answered)
+	else if (mode == CURE_SHADOW && s.state == BREAKER_OPEN && s.answered)
 		close_answered(b, &info, backend, now_ns);
-	else if (s.state == BREAKER_OPEN && backend->breaker.state == BREAKER_CLOSED) {
+	else if (s.state == BREAKER_OPEN && backend->breaker.state != BREAKER_OPEN) {
 		if (is_doubtful(b, slot, &s, now_ns))
 			return true;
 		confirm(b, &info, backend, &s, mode, now_ns);
+	} else if (s.state == BREAKER_OPEN && s.answered) {
+		change_word(b, slot, to_unanswered);
+		breaker_answered(&backend->breaker);
+	} else if (s.state == BREAKER_HALF_OPEN) {
+		run_half_open(b, &info, backend, mode, now_ns);
+	} else if (s.state != BREAKER_OPEN) {
+		judge(b, &info, backend, mode, now_ns);
 	}
 	backend->doubted_ns = 0;
 	backend->alone = false;
@@ -598,25 +863,47 @@ static void order_probe(struct breakers *b, const struct slot_info *info, const 
 /* One that nothing names any more is not probed: a probe would hold its slot. */
 static void run_open(struct breakers *b, const struct slot_info *info, struct backend *backend, uint64_t now_ns)
 {
-	if (!breaker_probe(&backend->breaker, now_ns, chance(info->ref.slot, now_ns)))
+	if (breaker_step(&backend->breaker, now_ns)) {
+		try_it(b, info, backend);
 		return;
-	dataplane_backend_due(b->dp, info->ref.slot, backend->breaker.probe_ns);
-	if (info->life == SLOT_USED)
+	}
+	if (breaker_probe(&backend->breaker, now_ns, chance(info->ref.slot, now_ns)) && info->life == SLOT_USED)
 		order_probe(b, info, &backend->breaker);
+}
+
+/* False: it is closed. */
+static bool run_one(struct breakers *b, const struct slot_info *info, struct backend *backend, enum cure_mode mode,
+		    uint64_t now_ns)
+{
+	switch (backend->breaker.state) {
+	case BREAKER_OPEN:
+		run_open(b, info, backend, now_ns);
+		break;
+	case BREAKER_HALF_OPEN:
+		run_half_open(b, info, backend, mode, now_ns);
+		break;
+	case BREAKER_RAMP:
+		run_ramp(b, info, backend, now_ns);
+		break;
+	default:
+		break;
+	}
+	return backend->breaker.state != BREAKER_CLOSED;
 }
 
 static void run_all_open(struct breakers *b, enum cure_mode mode, uint64_t now_ns)
 {
+	b->try_ns = UINT64_MAX;
 	for (uint32_t i = b->n_open; i-- > 0;) {
 		struct slot_info info;
 		struct backend *backend = backend_at(b, b->open[i], &info);
 
 		if (backend && mode == CURE_OFF)
 			forget(b, b->open[i]);
-		if (backend && backend->breaker.state == BREAKER_OPEN)
-			run_open(b, &info, backend, now_ns);
-		else
+		if (!backend || !run_one(b, &info, backend, mode, now_ns))
 			unlist_at(b, i);
+		else if (backend->breaker.state != BREAKER_OPEN)
+			b->try_ns = now_ns + TRY_EVERY_NS;
 	}
 }
 
@@ -634,7 +921,7 @@ void breakers_run(struct breakers *b, enum cure_mode mode, uint64_t now_ns)
 
 uint64_t breakers_due_ns(const struct breakers *b)
 {
-	uint64_t due_ns = b->look_ns;
+	uint64_t due_ns = b->look_ns < b->try_ns ? b->look_ns : b->try_ns;
 
 	for (uint32_t i = 0; i < b->n_noted; i++) {
 		uint64_t at_ns = b->backends[b->noted[i]].doubted_ns + DOUBT_NS;

@@ -143,6 +143,9 @@ struct path_memory {
 struct wall {
 	uint32_t opened[WALL_OPENED_MAX]; /* slots of backends that opened, whose waiting flows go elsewhere */
 	unsigned n_opened;
+	/* The flow that is being placed tries this half-open backend, in that generation; SLOT_NONE: it tries none. */
+	uint32_t trial_slot;
+	uint8_t trial_generation;
 };
 
 /* What the worker may ask of its own accord: its share. silence.c's. */

@@ -8,6 +8,7 @@
 #include "reap.h"
 #include "signals.h"
 #include "steer.h"
+#include "trial.h"
 #include "worker.h"
 
 #include <errno.h>
@@ -367,6 +368,31 @@ void dataplane_backend_times(const struct dataplane *dp, uint32_t slot, struct b
 void dataplane_backend_due(struct dataplane *dp, uint32_t slot, uint64_t at_ns)
 {
 	__atomic_store_n(&dp->cells.backends[slot].due_ns, at_ns, __ATOMIC_RELAXED);
+}
+
+void dataplane_backend_share(struct dataplane *dp, uint32_t slot, uint32_t share)
+{
+	__atomic_store_n(&dp->cells.backends[slot].share, share, __ATOMIC_RELAXED);
+}
+
+uint64_t dataplane_trial(const struct dataplane *dp, uint32_t slot)
+{
+	return __atomic_load_n(&dp->cells.backends[slot].trial, __ATOMIC_RELAXED);
+}
+
+void dataplane_trial_begin(struct dataplane *dp, uint32_t slot, bool keep_wins)
+{
+	trial_begin(&dp->cells.backends[slot].trial, keep_wins);
+}
+
+uint64_t dataplane_responses(const struct dataplane *dp, uint32_t slot)
+{
+	return __atomic_load_n(&dp->cells.backends[slot].responses, __ATOMIC_RELAXED);
+}
+
+void dataplane_responses_forget(struct dataplane *dp, uint32_t slot)
+{
+	__atomic_store_n(&dp->cells.backends[slot].responses, 0, __ATOMIC_RELAXED);
 }
 
 /* --- routes, neighbours and notes --- */

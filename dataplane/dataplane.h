@@ -327,6 +327,15 @@ void dataplane_backend_times(const struct dataplane *dp, uint32_t slot, struct b
 /* When decide will try it next: of backends that are all open, the last resort is the first one due. */
 void dataplane_backend_due(struct dataplane *dp, uint32_t slot, uint64_t at_ns);
 
+/* In the ramp: of the flows that choose it first, those that it gets, of 2^32 - 1. */
+void dataplane_backend_share(struct dataplane *dp, uint32_t slot, uint32_t share);
+/* Half-open: see trial.h. */
+uint64_t dataplane_trial(const struct dataplane *dp, uint32_t slot);
+void dataplane_trial_begin(struct dataplane *dp, uint32_t slot, bool keep_wins);
+/* Responses that failed in a row: see streak.h. */
+uint64_t dataplane_responses(const struct dataplane *dp, uint32_t slot);
+void dataplane_responses_forget(struct dataplane *dp, uint32_t slot);
+
 /* What a packet to an address would meet on its way out. */
 enum way {
 	WAY_OPEN,

@@ -243,6 +243,8 @@ struct signal_report {
 	uint64_t unrecorded; /* flows that could not be measured, for want of a record */
 };
 void observe_signals(const struct dataplane *dp, uint32_t slot, struct signal_report *out);
+/* The mean of the last first bytes, of the slowest worker; 0: none yet. */
+uint32_t observe_first_byte_us(const struct dataplane *dp, uint32_t slot);
 /* Of that, `wip` alone. */
 uint32_t observe_wip(const struct dataplane *dp, uint32_t slot);
 

@@ -56,7 +56,7 @@ struct signal_counts {
 
 static_assert(sizeof(struct signal_counts) == 192, "three lines");
 
-#define SIGNAL_SECONDS  16 /* a power of two; at least ten are whole */
+#define SIGNAL_SECONDS  64 /* a power of two; the longest window is a minute */
 #define SIGNAL_NETWORKS 4  /* client prefixes of failures that are told apart within a second */
 
 struct signal_second {

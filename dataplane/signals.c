@@ -3,6 +3,7 @@
 #include "hash.h"
 #include "memory.h"
 #include "outcome.h"
+#include "trial.h"
 #include "wall.h"
 
 #include <errno.h>
@@ -178,6 +179,45 @@ static void note_failure(struct worker *w, flow_ref ref, enum signal_failure fai
 	count_add(&w->signals.counts[slot].failures[failure], 1);
 }
 
+/* --- trials of half-open backends --- */
+
+static uint64_t *trial_of(const struct worker *w, const struct flow_track *track)
+{
+	return &w->cells->backends[track->backend_slot].trial;
+}
+
+static uint8_t generation_of(const struct flow_track *track)
+{
+	return track->signals >> SIGNAL_GENERATION_SHIFT;
+}
+
+static_assert(TRIAL_GENERATIONS <= 1 << (16 - SIGNAL_GENERATION_SHIFT), "a flow has room for it");
+
+bool signals_try(struct worker *w, flow_ref up, uint8_t generation)
+{
+	struct flow_track *track = flow_track(&w->flows, up);
+
+	if (!(track->signals & SIGNAL_FLAG_MEASURED))
+		return false;
+	track->signals |= SIGNAL_FLAG_TRIAL | generation << SIGNAL_GENERATION_SHIFT;
+	return true;
+}
+
+static void move_trial(struct worker *w, const struct flow_track *track, enum trial_phase phase)
+{
+	if (__builtin_expect(track->signals & SIGNAL_FLAG_TRIAL, 0))
+		trial_move(trial_of(w, track), generation_of(track), phase, CLOCK_MS(w->now_ns));
+}
+
+static void end_trial(struct worker *w, struct flow_track *track, bool won)
+{
+	if (__builtin_expect(!(track->signals & SIGNAL_FLAG_TRIAL), 1))
+		return;
+	track->signals &= ~SIGNAL_FLAG_TRIAL;
+	if (trial_end(trial_of(w, track), generation_of(track), won, CLOCK_MS(w->now_ns)) >= TRIAL_WINS)
+		wall_tell(w, track->backend_slot);
+}
+
 /* --- what ends by itself --- */
 
 static uint32_t unit_in_ms(const struct worker *w, uint32_t ms)
@@ -228,6 +268,7 @@ static void open_exchange(struct worker *w, struct flow_track *track)
 	record_of(w, track->backend_slot)->open_ends[track->exchange_unit % SIGNAL_UNITS]++;
 	level_add(&c->open, 1);
 	count_add(&c->exchanges, 1);
+	move_trial(w, track, TRIAL_ASKED);
 }
 
 static void close_exchange(struct worker *w, struct flow_track *track)
@@ -326,6 +367,7 @@ void signals_answered(struct worker *w, flow_ref up)
 		histogram_add(&record_of(w, track->backend_slot)->handshake, w->run_us - track->syn_us, w->now_ns);
 	note_success(w, track->backend_slot, SIGNAL_CONNECT);
 	signals_leave(w, up);
+	move_trial(w, track, TRIAL_IDLE);
 	half->watch = flow_half(&w->flows, flow_ref_other(up))->watch = true;
 	/* In the place of what the SYN needed. */
 	track->asked_us = w->run_us;
@@ -353,6 +395,7 @@ void signals_move(struct worker *w, flow_ref up, struct tuple *ghost)
 	if (ghost->zombie)
 		ghost->zombie_unit = begin_zombie(w, track->backend_slot);
 	signals_leave(w, up);
+	end_trial(w, track, false);
 	signals_decide(w, up, SIGNAL_FAILED);
 }
 
@@ -392,6 +435,7 @@ void signals_cut(struct worker *w, flow_ref ref)
 	struct flow_track *track = flow_track(&w->flows, ref);
 
 	signals_leave(w, ref);
+	end_trial(w, track, false);
 	if (track->signals & SIGNAL_FLAG_OPEN)
 		close_exchange(w, track);
 }
@@ -436,6 +480,8 @@ static void upstream_data(struct worker *w, flow_ref down)
 
 	flow_half(&w->flows, down)->watch = false;
 	note_success(w, track->backend_slot, SIGNAL_RESPONSE);
+	response_began(&w->cells->backends[track->backend_slot].responses);
+	end_trial(w, track, true);
 	signals_decide(w, down, SIGNAL_SUCCESS);
 	if (track->signals & SIGNAL_FLAG_ZOMBIE)
 		end_zombie(w, track->backend_slot, track->exchange_unit);
@@ -478,6 +524,7 @@ static void client_left(struct worker *w, struct flow_track *track)
 {
 	uint32_t waited_us = w->run_us - track->asked_us;
 
+	end_trial(w, track, false);
 	if (!(track->signals & SIGNAL_FLAG_OPEN))
 		return;
 	if (waited_us > gave_up_us(w, track->backend_slot))
@@ -489,6 +536,7 @@ static void client_left(struct worker *w, struct flow_track *track)
 
 static void upstream_left(struct worker *w, struct flow_track *track)
 {
+	end_trial(w, track, false);
 	if (track->signals & SIGNAL_FLAG_ZOMBIE)
 		end_zombie(w, track->backend_slot, track->exchange_unit);
 	if (track->signals & SIGNAL_FLAG_OPEN)
@@ -513,6 +561,7 @@ static void upstream_reset(struct worker *w, flow_ref down)
 	if (track->signals & SIGNAL_FLAG_OPEN) {
 		note_failure(w, down, SIGNAL_RESET);
 		signals_decide(w, down, SIGNAL_FAILED);
+		wall_response_failed(w, down, network_of(w, down));
 	} else if (track->signals & SIGNAL_FLAG_ANSWERED && !(track->signals & SIGNAL_FLAG_ZOMBIE)) {
 		count_add(&w->signals.counts[track->backend_slot].resets_after, 1);
 	}
@@ -572,6 +621,7 @@ static void go_on_stall(struct worker *w, flow_ref up, struct flow_track *track)
 		return;
 	track->signals |= SIGNAL_FLAG_STALLED;
 	note_failure(w, up, SIGNAL_STALLED);
+	wall_stalled(w, up);
 }
 
 static void client_again(struct worker *w, flow_ref up, uint32_t seq, bool is_last)

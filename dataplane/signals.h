@@ -33,13 +33,17 @@ enum signal_flag {
 	SIGNAL_FLAG_STALLED = 1 << 9,  /* its stall is counted */
 	SIGNAL_FLAG_SENT = 1 << 10,    /* what stall_seq names was sent since the backend's last word, */
 	SIGNAL_FLAG_RESENT = 1 << 11,  /* and sent twice */
+	SIGNAL_FLAG_TRIAL =
+		1 << 12, /* a half-open backend is tried by it: trial.h; its generation is in the bits above */
 };
 
-#define SIGNAL_ONE_WAY_MS    30000
-#define SIGNAL_ZOMBIE_MIN_MS 1000
-#define SIGNAL_ZOMBIE_MAX_MS 10000
-#define SIGNAL_SHUT_MS       5000
-#define SIGNAL_STALL_MS      1000
+#define SIGNAL_GENERATION_SHIFT 13
+
+#define SIGNAL_ONE_WAY_MS       30000
+#define SIGNAL_ZOMBIE_MIN_MS    1000
+#define SIGNAL_ZOMBIE_MAX_MS    10000
+#define SIGNAL_SHUT_MS          5000
+#define SIGNAL_STALL_MS         1000
 
 uint64_t signals_bytes(const struct dataplane_config *config);
 /* Returns 0 or -ENOMEM. */
@@ -50,6 +54,8 @@ void signals_fini(struct signals *s);
 
 /* It sends a SYN to its backend: the first one to that, or of a new life of its tuple. Its life before is over. */
 void signals_begin(struct worker *w, flow_ref up);
+/* Its half-open backend is tried by it. False: it is not measured, and says nothing. */
+bool signals_try(struct worker *w, flow_ref up, uint8_t generation);
 /* Its backend answered the SYN. */
 void signals_answered(struct worker *w, flow_ref up);
 /* Its client acknowledged that. */

@@ -68,6 +68,18 @@ uint32_t observe_wip(const struct dataplane *dp, uint32_t slot)
 	return wip;
 }
 
+uint32_t observe_first_byte_us(const struct dataplane *dp, uint32_t slot)
+{
+	uint32_t us16 = 0;
+
+	for (unsigned i = 0; i < dp->config.n_workers; i++) {
+		uint32_t of_worker = load_level(&counts_at(dp, i, slot)->first_byte_us16);
+
+		us16 = of_worker > us16 ? of_worker : us16;
+	}
+	return us16 / 16;
+}
+
 /* NULL: it has none. One that is given to another slot while it is read says too much, once. */
 static const struct signal_record *record_at(const struct dataplane *dp, unsigned worker, uint32_t slot)
 {

@@ -425,6 +425,7 @@ struct worker *worker_create(struct dataplane *dp, unsigned index)
 	w->index = index;
 	w->cells = &dp->cells;
 	w->wake_fd = -1;
+	w->wall.trial_slot = SLOT_NONE;
 	w->cpu = dp->config.cpus[index];
 	err = worker_init(w, &dp->config);
 	if (!err)

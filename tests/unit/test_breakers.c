@@ -173,36 +173,68 @@ static void expect_nothing(void)
 }
 
 /* What backends say to a SYN, by number; index 0 is not used. */
-enum says { ANSWERS, REFUSES, SILENT };
+enum says {
+	ANSWERS,
+	REFUSES,
+	SILENT,
+	RESETS, /* takes the connection, and resets it instead of a response */
+	STALLS, /* takes the connection, and says no more */
+};
 
 static enum says says[9];
+static bool asks_nothing; /* clients connect, and that is all */
 
 struct seen {
 	unsigned probes, syns[9], rsts; /* rsts: to clients */
 };
 
-/* All that left, and what the backends say to it. A probe is what comes without SACK and timestamps: 24 bytes. */
+/* What the client says to what came: its request, and that it is done. */
+static void client_says(const struct sent *s)
+{
+	struct ipaddr client = packet_dst(s->frame, &s->p);
+	struct talk t = {.v6 = s->p.family == 6, .proto = PROTO_TCP, .client = client.b[14] << 8 | client.b[15]};
+
+	if (asks_nothing)
+		return;
+	if ((s->p.tcp_flags & (TCP_SYN | TCP_ACK)) == (TCP_SYN | TCP_ACK))
+		feed(RIG_WAN, with_payload(from_client(&t, TCP_ACK, ISN + 1, seq(s) + 1), 10));
+	else if (s->p.payload_len)
+		feed(RIG_WAN, from_client(&t, TCP_RST | TCP_ACK, ISN + 11, seq(s) + s->p.payload_len));
+}
+
+static void backend_says(const struct sent *s, struct seen *seen)
+{
+	struct talk t = {.v6 = s->p.family == 6, .proto = PROTO_TCP};
+	enum says what;
+
+	learn(&t, s);
+	what = says[t.backend.b[15]];
+	if (s->p.tcp_flags == TCP_SYN) {
+		seen->probes += s->p.payload_off - s->p.l4_off == 24;
+		seen->syns[t.backend.b[15]]++;
+		if (what != SILENT)
+			feed(RIG_LAN, from_backend(&t, what == REFUSES ? TCP_RST | TCP_ACK : TCP_SYN | TCP_ACK, PEER,
+						   seq(s) + 1));
+	} else if (s->p.payload_len && what == ANSWERS) {
+		feed(RIG_LAN, with_payload(from_backend(&t, TCP_ACK, ack(s), seq(s) + s->p.payload_len), 10));
+	} else if (s->p.payload_len && what == RESETS) {
+		feed(RIG_LAN, from_backend(&t, TCP_RST | TCP_ACK, ack(s), seq(s) + s->p.payload_len));
+	}
+}
+
+/* All that left, and what is said to it. A probe is what comes without SACK and timestamps: 24 bytes. */
 static struct seen talk_back(void)
 {
 	struct seen seen = {0};
 
 	for (struct sent s; take(&s);) {
-		struct talk t = {.v6 = s.p.family == 6, .proto = PROTO_TCP};
-
 		assert_null(frame_checksum_error(s.frame));
-		if (s.port == RIG_WAN) {
-			seen.rsts += !!(s.p.tcp_flags & TCP_RST);
+		if (s.port == RIG_LAN) {
+			backend_says(&s, &seen);
 			continue;
 		}
-		if (s.p.tcp_flags != TCP_SYN)
-			continue;
-		learn(&t, &s);
-		seen.probes += s.p.payload_off - s.p.l4_off == 24;
-		seen.syns[t.backend.b[15]]++;
-		if (says[t.backend.b[15]] == SILENT)
-			continue;
-		feed(RIG_LAN, from_backend(&t, says[t.backend.b[15]] == REFUSES ? TCP_RST | TCP_ACK : TCP_SYN | TCP_ACK,
-					   PEER, seq(&s) + 1));
+		seen.rsts += !!(s.p.tcp_flags & TCP_RST);
+		client_says(&s);
 	}
 	return seen;
 }
@@ -229,9 +261,11 @@ static struct seen run(bool v6, unsigned *client, uint64_t ms, unsigned every_ms
 		pass(10);
 		s = talk_back();
 		add(&sum, &s);
-		turn();
-		s = talk_back();
-		add(&sum, &s);
+		for (int i = 0; i < 4; i++) {
+			turn();
+			s = talk_back();
+			add(&sum, &s);
+		}
 	}
 	return sum;
 }
@@ -253,6 +287,7 @@ static void refusing(bool v6, unsigned workers)
 	struct seen s;
 
 	memset(says, 0, sizeof(says));
+	asks_nothing = false;
 	begin_all(workers, 3, CURE_ENFORCE);
 	run(v6, &client, 1000, 10);
 	expect_nothing();
@@ -267,15 +302,23 @@ static void refusing(bool v6, unsigned workers)
 	assert_int_equal(s.rsts, 0);
 	assert_in_range(s.probes, 9, 11);
 	assert_int_equal(s.syns[2], s.probes);
-	/* Back with the first that it answers. */
+	/* Back with three answers in a row, three flows, and then more and more. */
 	says[2] = ANSWERS;
-	s = run(v6, &client, 1200, 10);
-	assert_int_equal(state_of(v6, 2), BREAKER_CLOSED);
-	expect("breaker_closed", id_of(v6, 2), "answered a SYN");
+	s = run(v6, &client, 3500, 10);
+	assert_int_equal(s.rsts, 0);
+	assert_int_equal(state_of(v6, 2), BREAKER_RAMP);
+	expect("breaker_half_open", id_of(v6, 2), "probes in a row answered");
+	expect("breaker_ramp", id_of(v6, 2), "3 flows in a row got a response");
 	expect_nothing();
-	s = run(v6, &client, 1000, 10);
+	s = run(v6, &client, 3000, 10);
 	assert_int_equal(s.probes, 0);
-	assert_in_range(s.syns[2], 20, 50);
+	assert_in_range(s.syns[2], 3, 24); /* a tenth of a hundred or a bit more */
+	run(v6, &client, 27000, 10);
+	assert_int_equal(state_of(v6, 2), BREAKER_CLOSED);
+	expect("breaker_closed", id_of(v6, 2), "30 s without opening again");
+	expect_nothing();
+	s = run(v6, &client, 3000, 10);
+	assert_in_range(s.syns[2], 70, 130);
 	run(v6, &client, 11000, 0);
 	end_all();
 }
@@ -291,6 +334,7 @@ static void silent(bool v6, unsigned workers)
 	struct seen s;
 
 	memset(says, 0, sizeof(says));
+	asks_nothing = false;
 	begin_all(workers, 3, CURE_ENFORCE);
 	run(v6, &client, 2000, 10);
 	says[1] = SILENT;
@@ -304,9 +348,10 @@ static void silent(bool v6, unsigned workers)
 	assert_in_range(s.probes, 9, 11);
 	assert_int_equal(s.syns[1], s.probes);
 	says[1] = ANSWERS;
-	run(v6, &client, 1200, 10);
-	assert_int_equal(state_of(v6, 1), BREAKER_CLOSED);
-	expect("breaker_closed", id_of(v6, 1), "answered a SYN");
+	run(v6, &client, 3500, 10);
+	assert_int_equal(state_of(v6, 1), BREAKER_RAMP);
+	expect("breaker_half_open", id_of(v6, 1), "");
+	expect("breaker_ramp", id_of(v6, 1), "");
 	expect_nothing();
 	end_all();
 }
@@ -327,6 +372,7 @@ static void test_open_for_long(void **state)
 	struct seen s;
 
 	memset(says, 0, sizeof(says));
+	asks_nothing = false;
 	begin_all(1, 3, CURE_ENFORCE);
 	says[3] = REFUSES;
 	run(false, &client, 1000, 10);
@@ -344,6 +390,7 @@ static void test_all_refuse(void **state)
 	struct seen s;
 
 	memset(says, 0, sizeof(says));
+	asks_nothing = false;
 	begin_all(1, 3, CURE_ENFORCE);
 	says[1] = says[2] = says[3] = REFUSES;
 	run(false, &client, 1000, 10);
@@ -354,47 +401,39 @@ static void test_all_refuse(void **state)
 	assert_in_range(s.probes, 12, 18);
 	assert_in_range(s.syns[1] + s.syns[2] + s.syns[3] - s.probes, 4, 6);
 	says[2] = ANSWERS;
-	run(false, &client, 1200, 10);
-	assert_int_equal(state_of(false, 2), BREAKER_CLOSED);
+	run(false, &client, 3500, 10);
+	assert_int_equal(state_of(false, 2), BREAKER_RAMP);
+	/* There is no other: it gets them all. */
 	s = run(false, &client, 1000, 10);
 	assert_int_equal(s.rsts, 0);
 	assert_int_equal(s.syns[2], 100);
 	end_all();
 }
 
-/* What is over, or never was its fault, is over at once; and who flaps does not fill the events. */
-static void test_flapping(void **state)
+/* Two seconds up, two down, for minutes: each opening lasts longer, clients hardly notice, nor do the events overflow.
+ */
+static void test_a11_10_flapping(void **state)
 {
-	unsigned client = 0, n_open = 0, n_closed = 0;
+	uint64_t lost, n_clients;
+	unsigned client = 0, n_open = 0, rsts = 0;
 	struct event_record e;
-	uint64_t lost;
 
 	memset(says, 0, sizeof(says));
+	asks_nothing = false;
 	begin_all(1, 3, CURE_ENFORCE);
-	for (int i = 0; i < 30; i++) {
-		says[2] = REFUSES;
-		while (state_of(false, 2) == BREAKER_CLOSED) {
-			feed(RIG_WAN,
-			     from_client(&(struct talk){.proto = PROTO_TCP, .client = client++}, TCP_SYN, ISN, 0));
-			turn();
-			talk_back();
-			turn();
-		}
-		talk_back();
-		says[2] = ANSWERS;
-		run(false, &client, 20, 0);
-		assert_int_equal(state_of(false, 2), BREAKER_CLOSED);
+	for (int i = 0; i < 75; i++) {
+		says[2] = i % 2 ? REFUSES : ANSWERS;
+		rsts += run(false, &client, 2000, 20).rsts;
+		rsts += run(false, &client, 2000, 20).rsts;
 	}
+	n_clients = client;
+	assert_true(rsts < n_clients / 50);
 	while (events_read(f.events, f.events_seen, &e, 1, &lost, 0)) {
 		f.events_seen = e.number;
 		n_open += strcmp(e.kind, "breaker_open") == 0;
-		n_closed += strcmp(e.kind, "breaker_closed") == 0;
 	}
-	assert_true(n_open == 3 && n_closed == 3);
-	run(false, &client, 10000, 0);
-	says[2] = REFUSES;
-	run(false, &client, 500, 10);
-	expect("breaker_open", id_of(false, 2), "5 SYNs in a row refused; it was open 27 times more");
+	assert_in_range(n_open, 3, 75);
+	run(false, &client, 11000, 0);
 	end_all();
 }
 
@@ -404,6 +443,7 @@ static void test_consecutive(void **state)
 	unsigned client = 0;
 
 	memset(says, 0, sizeof(says));
+	asks_nothing = false;
 	begin_all(1, 2, CURE_ENFORCE);
 	configure(2, 1000);
 	says[1] = REFUSES;
@@ -424,6 +464,7 @@ static void test_leaves_while_open(void **state)
 	struct seen s;
 
 	memset(says, 0, sizeof(says));
+	asks_nothing = false;
 	begin_all(1, 3, CURE_ENFORCE);
 	says[3] = REFUSES;
 	run(false, &client, 1000, 10);
@@ -452,6 +493,7 @@ static void side(bool v6, unsigned workers)
 	struct seen s;
 
 	memset(says, 0, sizeof(says));
+	asks_nothing = false;
 	begin_all(workers, 4, CURE_ENFORCE);
 	run(v6, &client, 2000, 10);
 	for (unsigned i = 1; i <= 4; i++)
@@ -507,6 +549,7 @@ static void test_no_side(void **state)
 	unsigned client = 0;
 
 	memset(says, 0, sizeof(says));
+	asks_nothing = false;
 	begin_all(1, 2, CURE_ENFORCE);
 	run(false, &client, 2000, 10);
 	says[1] = says[2] = SILENT;
@@ -522,6 +565,7 @@ static void test_not_together(void **state)
 	unsigned client = 0;
 
 	memset(says, 0, sizeof(says));
+	asks_nothing = false;
 	begin_all(1, 3, CURE_ENFORCE);
 	run(false, &client, 2000, 10);
 	says[1] = SILENT;
@@ -544,6 +588,7 @@ static void test_mark_outlives_no_side(void **state)
 	unsigned client = 0;
 
 	memset(says, 0, sizeof(says));
+	asks_nothing = false;
 	begin_all(1, 4, CURE_ENFORCE);
 	run(false, &client, 2000, 10);
 	for (unsigned i = 1; i <= 4; i++)
@@ -598,6 +643,7 @@ static void test_link_down(void **state)
 	unsigned client = 0;
 
 	memset(says, 0, sizeof(says));
+	asks_nothing = false;
 	begin_all(1, 2, CURE_ENFORCE);
 	run(false, &client, 1000, 10);
 	dataplane_port_set_link(rig.dp, RIG_LAN, false, 1500);
@@ -633,6 +679,7 @@ static void test_router_down(void **state)
 	unsigned client = 0;
 
 	memset(says, 0, sizeof(says));
+	asks_nothing = false;
 	begin_all(1, 2, CURE_ENFORCE);
 	/* On the way to the router it is the neighbour itself, and unknown before. */
 	dataplane_neighbour_update(rig.dp, RIG_LAN, &router, NEIGHBOUR_USABLE, mac);
@@ -658,6 +705,7 @@ static void test_shadow(void **state)
 	struct seen s;
 
 	memset(says, 0, sizeof(says));
+	asks_nothing = false;
 	begin_all(1, 3, CURE_SHADOW);
 	run(false, &client, 1000, 10);
 	says[2] = REFUSES;
@@ -682,6 +730,7 @@ static void test_off(void **state)
 	struct seen s;
 
 	memset(says, 0, sizeof(says));
+	asks_nothing = false;
 	begin_all(1, 4, CURE_ENFORCE);
 	says[2] = REFUSES;
 	run(false, &client, 1000, 10);
@@ -709,6 +758,7 @@ static void test_lost_note(void **state)
 	unsigned client = 0;
 
 	memset(says, 0, sizeof(says));
+	asks_nothing = false;
 	begin_all(1, 3, CURE_ENFORCE);
 	says[1] = REFUSES;
 	for (int i = 0; i < 200; i++) {
@@ -718,14 +768,13 @@ static void test_lost_note(void **state)
 		turn();
 		talk_back();
 	}
-	assert_int_equal(dataplane_notes(rig.dp, notes, 64), 1);
+	assert_in_range(dataplane_notes(rig.dp, notes, 64), 1, 3);
 	decide();
 	expect_nothing();
 	breakers_note_all(f.breakers);
 	decide();
 	expect("breaker_open", id_of(false, 1), "5 SYNs in a row refused");
-	talk_back();
-	turn();
+	run(false, &client, 100, 0);
 	end_all();
 }
 
@@ -747,7 +796,7 @@ int main(void)
 		cmocka_unit_test(test_shadow),
 		cmocka_unit_test(test_off),
 		cmocka_unit_test(test_lost_note),
-		cmocka_unit_test(test_flapping),
+		cmocka_unit_test(test_a11_10_flapping),
 		cmocka_unit_test(test_mark_outlives_no_side),
 		cmocka_unit_test(test_router_not_yet_found),
 	};
