@@ -24,6 +24,8 @@ struct backend {
 	uint32_t generation; /* of its slot */
 	bool noted;
 	bool listed;         /* in `open`: its breaker is not closed */
+	bool soft;           /* it was the application's fault when it opened last: that is capped */
+	uint64_t again_ns;   /* what failed meanwhile is judged then; 0: it was */
 	bool alone;          /* others of its side were heard since it was last: its silence is its own */
 	bool sided;          /* it is of a side that is down; while sides are looked at */
 	uint64_t doubted_ns; /* it opened on silence then, and it is not known yet whether alone; 0: no doubt */
@@ -191,6 +193,8 @@ static struct backend *backend_at(struct breakers *b, uint32_t slot, struct slot
 		backend->generation = info->ref.generation;
 		backend->breaker = (struct breaker){0};
 		backend->told_ns = backend->n_untold = 0;
+		backend->soft = false;
+		backend->again_ns = 0;
 	}
 	return backend;
 }
@@ -275,6 +279,8 @@ static void confirm(struct breakers *b, const struct slot_info *info, struct bac
 {
 	char evidence[BREAKER_EVIDENCE_LEN];
 
+	/* From half-open it goes on as it was. */
+	backend->soft &= backend->breaker.state == BREAKER_HALF_OPEN;
 	if (streak_length(s))
 		breaker_evidence(s, evidence, sizeof(evidence));
 	else
@@ -417,7 +423,7 @@ struct judged {
 
 static bool is_soft(const struct backend *backend)
 {
-	return backend->breaker.state == BREAKER_OPEN && backend->breaker.cause == BREAKER_RESPONSE;
+	return backend->soft && (backend->breaker.state == BREAKER_OPEN || backend->breaker.state == BREAKER_HALF_OPEN);
 }
 
 /* At most half of a set, but one at least. */
@@ -488,6 +494,7 @@ static bool judge_ratio(struct breakers *b, const struct slot_info *info, struct
 	    w.n_networks < RATIO_NETWORKS_MIN || (!hard && !j->may_eject))
 		return false;
 	say_ratio(&w, failed, volume, j->window_s, evidence, sizeof(evidence));
+	backend->soft = !hard;
 	change_word(b, slot, to_open);
 	open_breaker(b, info, backend, hard ? BREAKER_CONNECT : BREAKER_RESPONSE, evidence, mode, now_ns);
 	return true;
@@ -506,21 +513,36 @@ static bool judge_responses(struct breakers *b, const struct slot_info *info, st
 		return false;
 	snprintf(evidence, sizeof(evidence), "%u flows in a row reset before their first byte, of %s%u networks", r.n,
 		 r.n_networks == RESPONSE_NETWORKS ? "at least " : "", r.n_networks);
+	backend->soft = true;
 	change_word(b, info->ref.slot, to_open);
 	open_breaker(b, info, backend, BREAKER_RESPONSE, evidence, mode, now_ns);
 	return true;
 }
 
 /* It is closed, or in the ramp, and something failed. */
-static void judge(struct breakers *b, const struct slot_info *info, struct backend *backend, enum cure_mode mode,
+static bool judge(struct breakers *b, const struct slot_info *info, struct backend *backend, enum cure_mode mode,
 		  uint64_t now_ns)
 {
 	struct judged j = {.slot = info->ref.slot, .may_eject = true, .b = b};
 
-	breaker_failed(&backend->breaker, now_ns);
 	services_sides(b->services, look_for_judged, &j);
-	if (j.found && !judge_responses(b, info, backend, &j, mode, now_ns))
-		judge_ratio(b, info, backend, &j, mode, now_ns);
+	return j.found &&
+	       (judge_responses(b, info, backend, &j, mode, now_ns) || judge_ratio(b, info, backend, &j, mode, now_ns));
+}
+
+/* Workers tell of a failure ten times a second at the most: once more for those that came since. */
+static bool judge_twice(struct breakers *b, const struct slot_info *info, struct backend *backend, enum cure_mode mode,
+			uint64_t now_ns)
+{
+	bool first = !backend->again_ns;
+
+	if (!first && now_ns < backend->again_ns)
+		return true;
+	breaker_failed(&backend->breaker, now_ns);
+	backend->again_ns = first ? now_ns + TRY_EVERY_NS : 0;
+	if (judge(b, info, backend, mode, now_ns))
+		backend->again_ns = 0;
+	return backend->again_ns;
 }
 
 /* --- sides --- */
@@ -825,8 +847,9 @@ static bool settle(struct breakers *b, uint32_t slot, enum cure_mode mode, uint6
 	} else if (s.state == BREAKER_HALF_OPEN) {
 		run_half_open(b, &info, backend, mode, now_ns);
 	} else if (s.state != BREAKER_OPEN) {
-		judge(b, &info, backend, mode, now_ns);
+		return judge_twice(b, &info, backend, mode, now_ns);
 	}
+	backend->again_ns = 0;
 	backend->doubted_ns = 0;
 	backend->alone = false;
 	return false;
@@ -924,7 +947,8 @@ uint64_t breakers_due_ns(const struct breakers *b)
 	uint64_t due_ns = b->look_ns < b->try_ns ? b->look_ns : b->try_ns;
 
 	for (uint32_t i = 0; i < b->n_noted; i++) {
-		uint64_t at_ns = b->backends[b->noted[i]].doubted_ns + DOUBT_NS;
+		const struct backend *backend = &b->backends[b->noted[i]];
+		uint64_t at_ns = backend->again_ns ? backend->again_ns : backend->doubted_ns + DOUBT_NS;
 
 		due_ns = at_ns < due_ns ? at_ns : due_ns;
 	}

@@ -418,11 +418,12 @@ void wall_response_failed(struct worker *w, flow_ref ref, uint32_t network)
 	const struct flow_track *track = flow_track(&w->flows, ref);
 	struct backend_shared *shared = &w->cells->backends[track->backend_slot];
 	uint16_t hash = network ^ network >> 16;
+	struct response_streak r;
 
 	if (flow_mode(track, CURE_WALL) == CURE_OFF)
 		return;
-	response_fail(&shared->responses, hash ? hash : 1);
-	if (streak_reopen(&shared->breaker))
+	r = response_fail(&shared->responses, hash ? hash : 1);
+	if (streak_reopen(&shared->breaker) || r.n == streak_limit(w, track))
 		wall_tell(w, track->backend_slot);
 	else
 		tell_of_failure(w, track->backend_slot);
