@@ -17,12 +17,13 @@
 #define WAYS_AGAIN_NS     250000000ull   /* while there is no way to a side, it is looked for this often */
 #define TOLD_AT_ONCE      3              /* openings of a backend that are told within */
 #define TOLD_NS           10000000000ull /* this time: it may open and close in milliseconds */
+#define REAP_SPREAD_MS    5000           /* who waits for a dead one hears so within this, not all at once */
 #define TRY_EVERY_NS      100000000ull
 #define DOUBT_NS          300000000ull /* two ticks of the wheel: by then the others' SYNs were due, too */
 
 struct backend {
 	uint32_t generation; /* of its slot */
-	bool noted;
+	bool noted, fresh;   /* there is news; and it was not looked at yet */
 	bool listed;         /* in `open`: its breaker is not closed */
 	bool soft;           /* it was the application's fault when it opened last: that is capped */
 	uint64_t again_ns;   /* what failed meanwhile is judged then; 0: it was */
@@ -257,6 +258,13 @@ static void tell_open(struct breakers *b, const struct slot_info *info, struct b
 		   evidence, mode == CURE_SHADOW ? " (shadow: it gets new flows all the same)" : "", untold);
 }
 
+/* Clients of a silent one would wait for a quarter of an hour. An order about its removal goes before. */
+static void reap_dead(struct breakers *b, uint32_t slot, const struct streak *s)
+{
+	if (is_only_silent(s) && dataplane_reap_ordered(b->dp, slot) == REAP_NONE)
+		dataplane_reap(b->dp, slot, &(struct reap_order){.cause = REAP_DEAD, .spread_ms = REAP_SPREAD_MS});
+}
+
 /* The word is open; here it is as well from now on. */
 static void open_breaker(struct breakers *b, const struct slot_info *info, struct backend *backend,
 			 enum breaker_cause cause, const char *evidence, enum cure_mode mode, uint64_t now_ns)
@@ -285,6 +293,7 @@ static void confirm(struct breakers *b, const struct slot_info *info, struct bac
 		breaker_evidence(s, evidence, sizeof(evidence));
 	else
 		snprintf(evidence, sizeof(evidence), "a flow that tried it was reset before its first byte");
+	reap_dead(b, info->ref.slot, s);
 	open_breaker(b, info, backend, streak_length(s) ? BREAKER_CONNECT : BREAKER_RESPONSE, evidence, mode, now_ns);
 }
 
@@ -318,6 +327,7 @@ static void close_answered(struct breakers *b, const struct slot_info *info, str
 	uint64_t since_ns = backend->breaker.since_ns;
 	bool was_told = backend->breaker.state != BREAKER_CLOSED;
 
+	dataplane_reap_cancel(b->dp, info->ref.slot, REAP_DEAD);
 	change_word(b, info->ref.slot, to_closed);
 	breaker_annul(&backend->breaker, now_ns);
 	if (was_told)
@@ -330,6 +340,7 @@ static void try_it(struct breakers *b, const struct slot_info *info, struct back
 {
 	uint32_t slot = info->ref.slot;
 
+	dataplane_reap_cancel(b->dp, slot, REAP_DEAD);
 	dataplane_trial_begin(b->dp, slot, false);
 	dataplane_responses_forget(b->dp, slot);
 	change_word(b, slot, to_half_open);
@@ -403,6 +414,7 @@ static void forget(struct breakers *b, uint32_t slot)
 
 	if (!backend)
 		return;
+	dataplane_reap_cancel(b->dp, slot, REAP_DEAD);
 	change_word(b, slot, to_closed);
 	backend->breaker = (struct breaker){0};
 }
@@ -534,8 +546,9 @@ static bool judge(struct breakers *b, const struct slot_info *info, struct backe
 static bool judge_twice(struct breakers *b, const struct slot_info *info, struct backend *backend, enum cure_mode mode,
 			uint64_t now_ns)
 {
-	bool first = !backend->again_ns;
+	bool first = backend->fresh || !backend->again_ns;
 
+	backend->fresh = false;
 	if (!first && now_ns < backend->again_ns)
 		return true;
 	breaker_failed(&backend->breaker, now_ns);
@@ -642,6 +655,7 @@ static void take_back(struct breakers *b, uint32_t slot, uint64_t now_ns)
 
 	if (!backend || backend->breaker.state != BREAKER_OPEN)
 		return;
+	dataplane_reap_cancel(b->dp, slot, REAP_DEAD);
 	breaker_annul(&backend->breaker, now_ns);
 	if (backend->told)
 		events_add(b->events, EVENT_INFO, "breaker_closed", cure_name[CURE_WALL], slots_id(&info, id),
@@ -794,7 +808,10 @@ static void forget_side(void *arg, const struct services_side *side)
 
 void breakers_note(struct breakers *b, uint32_t slot)
 {
-	if (slot >= b->config.n_backend_slots || b->backends[slot].noted)
+	if (slot >= b->config.n_backend_slots)
+		return;
+	b->backends[slot].fresh = true;
+	if (b->backends[slot].noted)
 		return;
 	b->backends[slot].noted = true;
 	b->noted[b->n_noted++] = slot;

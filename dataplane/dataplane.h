@@ -143,7 +143,11 @@ enum reap_cause {
 	REAP_NONE,
 	REAP_DRAIN, /* the backend was removed, and its time to drain is over */
 	REAP_STOP,  /* the gateway stops */
+	REAP_DEAD,  /* the backend is silent: only flows whose client has waited for it to acknowledge for REAP_DEAD_MS
+		     */
 };
+
+#define REAP_DEAD_MS       3000
 
 #define REAP_SPREAD_MAX_MS 102300u
 #define REAP_MIN_AGE_MAX_S 1048575u

@@ -21,6 +21,7 @@ struct dataplane;
 #define MADE_LIST(M)                                                                                                   \
 	M(rst_idle, "RST to an endpoint of a flow that ended idle")                                                    \
 	M(rst_drain, "RST to an endpoint of a flow whose removed backend had drained long enough")                     \
+	M(rst_dead, "RST to an endpoint of a flow whose backend was silent to data when its breaker had opened")       \
 	M(rst_stop, "RST to an endpoint of a flow that the gateway's stop ended")                                      \
 	M(keepalive, "probe of an endpoint of an idle flow")                                                           \
 	M(challenge, "ACK to a client whose SYN came in the middle of its connection")                                 \
@@ -52,6 +53,8 @@ extern const char *const made_name[MADE_COUNT];
 	A(last_resort, WALL, "let a new flow through to a backend whose breaker is open, as are all of the service")   \
 	A(refuse_open, WALL, "refused a new flow: the breakers of all backends are open")                              \
 	A(probe, WALL, "sent a SYN of the gateway's own to a backend whose breaker is open")                           \
+	A(rst_dead, WALL,                                                                                              \
+	  "ended a connection whose data a silent backend did not acknowledge, with RST to both sides")                \
 	A(rst_idle, SILENCE, "ended a connection that idled too long, with RST to both sides")                         \
 	A(rst_untold, SILENCE, "gave up on an end that should have got a RST: there was no way to it for ten seconds") \
 	A(keepalive, SILENCE, "asked an end of an idle connection whether it is still there")                          \

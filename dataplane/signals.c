@@ -576,6 +576,15 @@ void signals_reset(struct worker *w, flow_ref ref)
 		upstream_reset(w, ref);
 }
 
+uint32_t signals_waited_ms(const struct worker *w, flow_ref up)
+{
+	const struct flow_track *track = flow_track(&w->flows, up);
+	uint64_t end_ns = (uint64_t)track->exchange_unit << SIGNAL_UNIT_SHIFT;
+	uint64_t begun_ns = end_ns - SIGNAL_ONE_WAY_MS * UINT64_C(1000000);
+
+	return track->signals & SIGNAL_FLAG_OPEN && w->now_ns > begun_ns ? (w->now_ns - begun_ns) / 1000000 : 0;
+}
+
 /* --- retransmissions and windows --- */
 
 /* From its handshake's end on. */

@@ -95,6 +95,9 @@ void signals_fin(struct worker *w, flow_ref ref);
 /* A RST that its receiver will take, to a connection. */
 void signals_reset(struct worker *w, flow_ref ref);
 
+/* How long its client has been waiting for a response, to a quarter of a second; 0: it is not. */
+uint32_t signals_waited_ms(const struct worker *w, flow_ref up);
+
 /* --- of its SYN --- */
 
 /* It counts against its backend; once per SYN, which is the caller's to know. */

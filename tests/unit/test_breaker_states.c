@@ -59,6 +59,7 @@ static void test_a11_5_resets(void **state)
 	decide();
 	assert_int_equal(state_of(false, 1), BREAKER_OPEN);
 	expect("breaker_open", id_of(false, 1), "a flow that tried it was reset before its first byte");
+	run(false, &client, 100, 0);
 	end_all();
 }
 
@@ -254,6 +255,35 @@ static void test_a11_9_loss(void **state)
 	end_all();
 }
 
+/* Whoever waits for a silent backend hears that it is gone, spread over five seconds; who does not wait stays. */
+static void test_reap_dead(void **state)
+{
+	unsigned client = 0, resets = 0, first_part = 0;
+
+	fresh(1, 2);
+	asks_nothing = true;
+	run(false, &client, 400, 10);
+	asks_nothing = false;
+	says[1] = says[2] = STALLS;
+	run(false, &client, 2000, 10);
+	says[2] = ANSWERS;
+	says[1] = SILENT;
+	while (state_of(false, 1) != BREAKER_OPEN)
+		run(false, &client, 10, 10);
+	for (unsigned i = 0; i < 10; i++) {
+		resets += run(false, &client, 1000, 0).rsts;
+		first_part = i == 1 ? resets : first_part;
+	}
+	/* A hundred waited for the one, and as many for the other, which lives. */
+	assert_in_range(resets, 70, 150);
+	assert_true(first_part > 0 && first_part < resets * 2 / 3);
+	assert_int_equal(did(ACTION_rst_dead), resets);
+	/* The other twenty did not ask. */
+	assert_in_range(n_flows(), 100, 240);
+	run(false, &client, 100, 0);
+	end_all();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -261,7 +291,7 @@ int main(void)
 		cmocka_unit_test(test_idle_trials),    cmocka_unit_test(test_trial_refused),
 		cmocka_unit_test(test_ramp_fails),     cmocka_unit_test(test_ratio),
 		cmocka_unit_test(test_a11_7_soft_cap), cmocka_unit_test(test_a11_8_all_dead),
-		cmocka_unit_test(test_a11_9_loss),
+		cmocka_unit_test(test_a11_9_loss),     cmocka_unit_test(test_reap_dead),
 	};
 
 	if (rig_eal(320, false, 0))
