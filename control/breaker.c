@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+const char *const breaker_force_name[3] = {"auto", "open", "close"};
+
 #define EDGE(to) (1u << (to))
 
 static const uint8_t edges[BREAKER_STATES] = {

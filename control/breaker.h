@@ -68,6 +68,15 @@ uint32_t breaker_share(const struct breaker *b, uint64_t now_ns);
 /* When there is something to do next; UINT64_MAX: not by itself. */
 uint64_t breaker_due_ns(const struct breaker *b);
 
+/* What an operator may say of it. */
+enum breaker_force {
+	FORCE_AUTO, /* as what it does says */
+	FORCE_OPEN,
+	FORCE_CLOSE,
+};
+
+extern const char *const breaker_force_name[3]; /* "auto", "open", "close" */
+
 #define BREAKER_EVIDENCE_LEN 160
 /* "5 SYNs in a row refused", "5 SYNs in a row failed: 2 unanswered, 3 refused" */
 void breaker_evidence(const struct streak *s, char *out, size_t size);

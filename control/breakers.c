@@ -10,6 +10,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define TOLD_AT_ONCE   3              /* openings of a backend that are told within */
 #define TOLD_NS        10000000000ull /* this time: it may open and close in milliseconds */
@@ -408,6 +409,8 @@ static bool settle(struct breakers *b, uint32_t slot, enum cure_mode mode, uint6
 		return false;
 	if (mode == CURE_OFF)
 		forget(b, slot);
+	else if (s.forced)
+		return false;
 	else if (mode == CURE_SHADOW && s.state == BREAKER_OPEN && s.answered)
 		close_answered(b, &info, backend, now_ns);
 	else if (s.state == BREAKER_OPEN && backend->breaker.state != BREAKER_OPEN) {
@@ -440,6 +443,53 @@ static void settle_all(struct breakers *b, enum cure_mode mode, uint64_t now_ns)
 			b->noted[n_left++] = slot;
 	}
 	b->n_noted = n_left;
+}
+
+/* --- an operator's word --- */
+
+static struct streak to_forced_open(struct streak s)
+{
+	return (struct streak){.state = BREAKER_OPEN, .forced = true};
+}
+
+static struct streak to_forced_closed(struct streak s)
+{
+	return (struct streak){.state = BREAKER_CLOSED, .forced = true};
+}
+
+static uint32_t find_slot(const struct breakers *b, const char *backend_id)
+{
+	char id[SLOT_ID_STRLEN];
+	struct slot_info info;
+
+	for (uint32_t slot = 0; slot < b->config.n_backend_slots; slot++)
+		if (services_backend(b->services, slot, &info) && strcmp(slots_id(&info, id), backend_id) == 0)
+			return slot;
+	return SLOT_NONE;
+}
+
+/* What decide knew of it is over: from here on, or from the day on which it is left to itself again, it begins anew. */
+int breakers_force(struct breakers *b, const char *backend_id, enum breaker_force force, enum cure_mode mode,
+		   uint64_t now_ns)
+{
+	static struct streak (*const words[])(struct streak s) = {to_closed, to_forced_open, to_forced_closed};
+	uint32_t slot = find_slot(b, backend_id);
+	struct slot_info info;
+	struct backend *backend;
+
+	if (slot == SLOT_NONE)
+		return -ENOENT;
+	if (mode == CURE_OFF)
+		return -EPERM;
+	backend = breakers_backend_at(b, slot, &info);
+	dataplane_reap_cancel(b->dp, slot, REAP_DEAD);
+	dataplane_responses_forget(b->dp, slot);
+	breaker_annul(&backend->breaker, now_ns);
+	backend->doubted_ns = backend->again_ns = 0;
+	/* Never the last resort, where others are open by themselves. */
+	dataplane_backend_due(b->dp, slot, force == FORCE_OPEN ? UINT64_MAX : 0);
+	breakers_change_word(b, slot, words[force]);
+	return 0;
 }
 
 /* --- what is due --- */

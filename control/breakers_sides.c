@@ -9,14 +9,14 @@
 
 static struct streak to_side_down(struct streak s)
 {
-	if (s.state == BREAKER_OPEN && !breakers_is_only_silent(&s))
+	if (s.forced || (s.state == BREAKER_OPEN && !breakers_is_only_silent(&s)))
 		return s;
 	return (struct streak){.state = s.state == BREAKER_OPEN ? BREAKER_CLOSED : s.state, .side_down = true};
 }
 
 static struct streak to_side_up(struct streak s)
 {
-	if (s.state != BREAKER_OPEN)
+	if (s.state != BREAKER_OPEN && !s.forced)
 		return (struct streak){.state = s.state};
 	s.side_down = false;
 	return s;

@@ -8,9 +8,10 @@ const char *const breaker_state_name[BREAKER_STATES] = {
 	[BREAKER_RAMP] = "ramp",
 };
 
-/* Bits 0-7: state; 8, 9: flags; from 16 on: 12 bits for each kind of failure. */
+/* Bits 0-7: state; 8 to 10: flags; from 16 on: 12 bits for each kind of failure. */
 #define ANSWERED            (UINT64_C(1) << 8)
 #define SIDE_DOWN           (UINT64_C(1) << 9)
+#define FORCED              (UINT64_C(1) << 10)
 #define FAILURE_BITS        12
 #define FAILURE_MAX         ((1 << FAILURE_BITS) - 1)
 #define FAILURE_SHIFT(kind) (16 + FAILURE_BITS * (kind))
@@ -21,6 +22,7 @@ struct streak streak_read(uint64_t word)
 		.state = streak_state(word),
 		.answered = word & ANSWERED,
 		.side_down = word & SIDE_DOWN,
+		.forced = word & FORCED,
 	};
 
 	for (int kind = 0; kind < CONNECT_FAILURES; kind++)
@@ -30,7 +32,8 @@ struct streak streak_read(uint64_t word)
 
 uint64_t streak_word(const struct streak *s)
 {
-	uint64_t word = s->state | (s->answered ? ANSWERED : 0) | (s->side_down ? SIDE_DOWN : 0);
+	uint64_t word =
+		s->state | (s->answered ? ANSWERED : 0) | (s->side_down ? SIDE_DOWN : 0) | (s->forced ? FORCED : 0);
 
 	for (int kind = 0; kind < CONNECT_FAILURES; kind++)
 		word |= (uint64_t)s->failures[kind] << FAILURE_SHIFT(kind);
@@ -70,7 +73,8 @@ enum streak_result streak_fail(uint64_t *word, enum connect_failure kind, uint32
 
 	do {
 		s = streak_read(seen);
-		if (s.state == BREAKER_OPEN || (s.side_down && (kind == CONNECT_SILENT || kind == CONNECT_STALLED)))
+		if (s.forced || s.state == BREAKER_OPEN ||
+		    (s.side_down && (kind == CONNECT_SILENT || kind == CONNECT_STALLED)))
 			return STREAK_IGNORED;
 		/* No limit is that high; but the bits beside belong to another kind. */
 		if (s.failures[kind] < FAILURE_MAX)
@@ -90,7 +94,7 @@ bool streak_answered_after_failures(uint64_t *word, uint64_t seen)
 		struct streak s = streak_read(seen);
 
 		tell = s.state == BREAKER_OPEN || s.side_down;
-		if (s.answered || (!tell && !streak_length(&s)))
+		if (s.forced || s.answered || (!tell && !streak_length(&s)))
 			return false; /* decide was told; or there is nothing to forget */
 	} while (!swap(word, &seen, tell ? seen | ANSWERED : seen & STREAK_STATE_MASK));
 	return tell;

@@ -33,6 +33,7 @@ enum connect_failure {
 struct streak {
 	enum breaker_state state;
 	bool answered;  /* not closed, or its side down: and a SYN was answered; for decide to settle */
+	bool forced;    /* an operator says so: it stays in that state, whatever happens */
 	bool side_down; /* its whole side fell silent: silence counts for nothing until it is answered */
 	uint16_t failures[CONNECT_FAILURES];
 };

@@ -485,6 +485,20 @@ enum ctl_exit command_cure(const struct ctl *ctl)
 	return post(ctl, path, "set");
 }
 
+enum ctl_exit command_breaker(const struct ctl *ctl)
+{
+	char *backend, *set, path[512];
+
+	if (ctl->n_args != 2)
+		return usage("expected breaker BACKEND open|close|auto");
+	backend = client_escape(ctl->args[0]);
+	set = client_escape(ctl->args[1]);
+	snprintf(path, sizeof(path), "/v1/breaker?backend=%s&set=%s", backend ? backend : "", set ? set : "");
+	free(backend);
+	free(set);
+	return post(ctl, path, "set");
+}
+
 /* One KEY=VALUE of drain, as "&KEY=VALUE". */
 static bool drain_add(struct page_query *q, const char *arg)
 {

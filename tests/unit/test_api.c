@@ -471,6 +471,23 @@ static void test_drain(void **state)
 	assert_int_equal(f->taken, 1);
 }
 
+static void test_breaker(void **state)
+{
+	struct api_fixture *f = *state;
+	struct reply r;
+
+	assert_int_equal(api_fixture_request(f, false, "POST", "/v1/breaker?backend=tcp:198.18.3.21:8080&set=open",
+					     NULL, "", &r),
+			 0);
+	assert_int_equal(r.status, 200);
+	reply_free(&r);
+	assert_error(f, false, "POST", "/v1/breaker?set=ajar", NULL, 400,
+		     "bad value 'ajar' of 'set': expected open, close or auto");
+	assert_error(f, false, "POST", "/v1/breaker?deadline=1s", NULL, 400, "unknown parameter 'deadline'");
+	assert_error(f, true, "POST", "/v1/breaker?set=auto", NULL, 403, "Unix socket");
+	assert_int_equal(f->taken, 1);
+}
+
 /* Both ways in which decide can be late; afterwards the next command goes through as ever. */
 static void test_command_that_is_not_answered(void **state)
 {
@@ -848,6 +865,7 @@ int main(void)
 		API_TEST(test_tcp_is_read_only_and_checks_host),
 		API_TEST(test_reload),
 		API_TEST(test_drain),
+		API_TEST(test_breaker),
 		API_TEST(test_command_that_is_not_answered),
 		API_TEST(test_config_text),
 		API_TEST(test_metrics),

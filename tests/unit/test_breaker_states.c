@@ -4,6 +4,8 @@
 
 #include "trial.h"
 
+#include <errno.h>
+
 static void fresh(unsigned workers, unsigned n)
 {
 	memset(says, 0, sizeof(says));
@@ -284,6 +286,35 @@ static void test_reap_dead(void **state)
 	end_all();
 }
 
+/* An operator's word stands, whatever backends do, until it is taken back. */
+static void test_forced(void **state)
+{
+	unsigned client = 0;
+	struct seen s;
+
+	fresh(1, 2);
+	assert_int_equal(breakers_force(f.breakers, "tcp:198.18.3.9:8080", FORCE_OPEN, f.mode, rig.now_ns), -ENOENT);
+	assert_int_equal(breakers_force(f.breakers, id_of(false, 1), FORCE_OPEN, CURE_OFF, rig.now_ns), -EPERM);
+	assert_int_equal(breakers_force(f.breakers, id_of(false, 1), FORCE_OPEN, f.mode, rig.now_ns), 0);
+	s = run(false, &client, 70000, 50);
+	assert_int_equal(s.syns[1], 0);
+	assert_int_equal(s.rsts, 0);
+	assert_int_equal(state_of(false, 1), BREAKER_OPEN);
+	assert_int_equal(breakers_force(f.breakers, id_of(false, 1), FORCE_AUTO, f.mode, rig.now_ns), 0);
+	s = run(false, &client, 1000, 10);
+	assert_in_range(s.syns[1], 20, 80);
+	assert_int_equal(breakers_force(f.breakers, id_of(false, 1), FORCE_CLOSE, f.mode, rig.now_ns), 0);
+	says[1] = REFUSES;
+	s = run(false, &client, 2000, 10);
+	assert_int_equal(state_of(false, 1), BREAKER_CLOSED);
+	assert_in_range(s.syns[1], 60, 140);
+	expect_nothing();
+	assert_int_equal(breakers_force(f.breakers, id_of(false, 1), FORCE_AUTO, f.mode, rig.now_ns), 0);
+	run(false, &client, 1000, 10);
+	assert_int_equal(state_of(false, 1), BREAKER_OPEN);
+	end_all();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -292,6 +323,7 @@ int main(void)
 		cmocka_unit_test(test_ramp_fails),     cmocka_unit_test(test_ratio),
 		cmocka_unit_test(test_a11_7_soft_cap), cmocka_unit_test(test_a11_8_all_dead),
 		cmocka_unit_test(test_a11_9_loss),     cmocka_unit_test(test_reap_dead),
+		cmocka_unit_test(test_forced),
 	};
 
 	if (rig_eal(320, false, 0))
