@@ -290,13 +290,19 @@ static void try_it(struct breakers *b, const struct slot_info *info, struct back
 		  backend->breaker.answers);
 }
 
-static void begin_ramp(struct breakers *b, const struct slot_info *info, struct backend *backend, uint64_t now_ns)
+void breakers_begin_ramp(struct breakers *b, const struct slot_info *info, struct backend *backend, uint64_t now_ns)
 {
 	uint32_t slot = info->ref.slot;
 
 	breaker_ramp(&backend->breaker, now_ns);
 	dataplane_backend_share(b->dp, slot, breaker_share(&backend->breaker, now_ns));
 	breakers_change_word(b, slot, to_ramp);
+	list(b, slot);
+}
+
+static void begin_ramp(struct breakers *b, const struct slot_info *info, struct backend *backend, uint64_t now_ns)
+{
+	breakers_begin_ramp(b, info, backend, now_ns);
 	tell_step(b, info, backend, "%d flows in a row got a response: it gets its flows back in %llu s", TRIAL_WINS,
 		  BREAKER_RAMP_NS / 1000000000);
 }

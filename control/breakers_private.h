@@ -15,6 +15,7 @@ struct backend {
 	bool soft;           /* it was the application's fault when it opened last: that is capped */
 	uint64_t again_ns;   /* what failed meanwhile is judged then; 0: it was */
 	bool alone;          /* others of its side were heard since it was last: its silence is its own */
+	uint32_t present;    /* the number of the last look at sides at which it was of one */
 	bool sided;          /* it is of a side that is down; while sides are looked at */
 	uint64_t doubted_ns; /* it opened on silence then, and it is not known yet whether alone; 0: no doubt */
 	bool told;           /* that it is open */
@@ -44,6 +45,7 @@ struct breakers {
 	uint32_t *open, n_open;             /* slots whose breaker is not closed, in no order */
 	struct side (*sides)[SET_FAMILIES]; /* by service slot */
 	uint64_t try_ns;                    /* when those that are half-open or in the ramp are looked at next */
+	uint32_t looks;                     /* at sides, ever */
 	uint64_t look_ns;                   /* when sides are looked at next, without any news */
 };
 
@@ -58,6 +60,9 @@ struct backend *breakers_backend_at(struct breakers *b, uint32_t slot, struct sl
 /* The word is open; here it is as well from now on. */
 void breakers_open(struct breakers *b, const struct slot_info *info, struct backend *backend, enum breaker_cause cause,
 		   const char *evidence, enum cure_mode mode, uint64_t now_ns);
+
+/* It gets a share of its flows that grows; it was closed, or half-open. */
+void breakers_begin_ramp(struct breakers *b, const struct slot_info *info, struct backend *backend, uint64_t now_ns);
 
 /* breakers_judge.c: one that is closed or in the ramp failed. True: look again at again_ns, or with the next news. */
 bool breakers_judge(struct breakers *b, const struct slot_info *info, struct backend *backend, enum cure_mode mode,

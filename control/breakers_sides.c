@@ -245,10 +245,57 @@ static void unside(void *arg, const struct services_side *side)
 		b->backends[side->set->backends[i].ref.slot].sided = false;
 }
 
+/* --- backends that are new to their set --- */
+
+static bool was_present(const struct breakers *b, const struct policy_backend *backend)
+{
+	const struct backend *at = &b->backends[backend->ref.slot];
+
+	return b->looks && at->present == b->looks && at->generation == backend->ref.generation;
+}
+
+/* Where all are new there is nobody to spare them. */
+static void greet(void *arg, const struct services_side *side)
+{
+	const struct side_look *look = arg;
+	struct breakers *b = look->b;
+	uint32_t n_known = 0;
+
+	for (uint32_t i = 0; i < side->set->n_backends; i++)
+		n_known += was_present(b, &side->set->backends[i]);
+	for (uint32_t i = 0; n_known && i < side->set->n_backends; i++) {
+		uint32_t slot = side->set->backends[i].ref.slot;
+		bool known = was_present(b, &side->set->backends[i]);
+		struct slot_info info;
+		struct backend *backend = breakers_backend_at(b, slot, &info);
+
+		if (!known && backend && backend->breaker.state == BREAKER_CLOSED &&
+		    !streak_read(dataplane_breaker(b->dp, slot)).forced)
+			breakers_begin_ramp(b, &info, backend, look->now_ns);
+	}
+}
+
+/* Of one that several services have, each asks whether it was there. */
+static void mark_present(void *arg, const struct services_side *side)
+{
+	struct breakers *b = arg;
+
+	for (uint32_t i = 0; i < side->set->n_backends; i++) {
+		struct slot_info info;
+		struct backend *backend = breakers_backend_at(b, side->set->backends[i].ref.slot, &info);
+
+		if (backend)
+			backend->present = b->looks;
+	}
+}
+
 void breakers_look_at_sides(struct breakers *b, uint64_t now_ns)
 {
 	struct side_look look = {.b = b, .now_ns = now_ns};
 
+	services_sides(b->services, greet, &look);
+	b->looks++;
+	services_sides(b->services, mark_present, b);
 	services_sides(b->services, look_at_side, &look);
 	if (look.n_marked)
 		services_sides(b->services, unmark, b);

@@ -315,6 +315,32 @@ static void test_forced(void **state)
 	end_all();
 }
 
+/* A backend that is new among others begins with a tenth of its flows; where all are, they share as ever. */
+static void test_slow_start(void **state)
+{
+	unsigned client = 0;
+	struct seen s;
+
+	fresh(1, 2);
+	s = run(false, &client, 1000, 10);
+	assert_int_equal(state_of(false, 1), BREAKER_CLOSED);
+	assert_int_equal(s.syns[1] + s.syns[2], 100);
+	configure(3, 5);
+	s = run(false, &client, 3000, 10);
+	assert_int_equal(state_of(false, 3), BREAKER_RAMP);
+	assert_in_range(s.syns[3], 3, 24);
+	s = run(false, &client, 28000, 10);
+	assert_int_equal(state_of(false, 3), BREAKER_CLOSED);
+	s = run(false, &client, 1000, 10);
+	assert_in_range(s.syns[3], 20, 50);
+	/* The same once more is no news. */
+	configure(3, 7);
+	run(false, &client, 100, 10);
+	assert_int_equal(state_of(false, 3), BREAKER_CLOSED);
+	expect_nothing();
+	end_all();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -323,7 +349,7 @@ int main(void)
 		cmocka_unit_test(test_ramp_fails),     cmocka_unit_test(test_ratio),
 		cmocka_unit_test(test_a11_7_soft_cap), cmocka_unit_test(test_a11_8_all_dead),
 		cmocka_unit_test(test_a11_9_loss),     cmocka_unit_test(test_reap_dead),
-		cmocka_unit_test(test_forced),
+		cmocka_unit_test(test_forced),         cmocka_unit_test(test_slow_start),
 	};
 
 	if (rig_eal(320, false, 0))
