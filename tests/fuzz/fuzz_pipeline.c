@@ -486,11 +486,13 @@ static void run(int r)
 /* What decide might do at any time: open, close, order, and listen. */
 static void decide(struct rig *rig, unsigned n_workers, const struct policy_backend *b, uint64_t c)
 {
-	const struct streak s = {.state = c & 1 ? BREAKER_OPEN : BREAKER_CLOSED, .side_down = (c & 0xe) == 0};
+	const struct streak s = {.state = c & 3, .side_down = (c & 0xe) == 0};
 	struct note notes[64];
 
 	if (c >> 8 & 1)
 		rig->dp->cells.backends[b->ref.slot].breaker = streak_word(&s);
+	else if (c >> 9 & 1)
+		dataplane_trial_begin(rig->dp, b->ref.slot, c >> 10 & 1);
 	else
 		dataplane_order(
 			rig->dp, (c >> 16) % n_workers,
