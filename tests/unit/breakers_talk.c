@@ -149,6 +149,7 @@ void expect_nothing(void)
 
 enum says says[9];
 bool asks_nothing;
+unsigned at_once = 1;
 
 /* What the client says to what came: its request, and that it is done. */
 static void client_says(const struct sent *s)
@@ -217,7 +218,7 @@ struct seen run(bool v6, unsigned *client, uint64_t ms, unsigned every_ms)
 	for (uint64_t at = 0; at < ms; at += 10) {
 		struct seen s;
 
-		if (every_ms && at % every_ms == 0)
+		for (unsigned i = 0; every_ms && at % every_ms == 0 && i < at_once; i++)
 			feed(RIG_WAN, from_client(&(struct talk){.v6 = v6, .proto = PROTO_TCP, .client = (*client)++},
 						  TCP_SYN, ISN, 0));
 		pass(10);

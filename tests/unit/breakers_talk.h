@@ -47,6 +47,7 @@ enum says {
 
 extern enum says says[9];
 extern bool asks_nothing; /* clients connect, and that is all */
+extern unsigned at_once;  /* new clients at a time */
 
 struct seen {
 	unsigned probes, syns[9], rsts; /* rsts: to clients */

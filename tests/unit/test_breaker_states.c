@@ -29,6 +29,56 @@ static void ask_from(unsigned n_networks, unsigned each, unsigned *client)
 	talk_back();
 }
 
+/* Four backends, 400 connections a second, and the first is lost: after how many ms its breaker is open. */
+static uint64_t dies(bool v6, unsigned workers, enum says how, struct seen *seen)
+{
+	unsigned client = 0;
+	uint64_t ms = 0;
+
+	fresh(workers, 4);
+	at_once = 4;
+	run(v6, &client, 1000, 10);
+	says[1] = how;
+	*seen = (struct seen){0};
+	for (; state_of(v6, 1) != BREAKER_OPEN && ms < 2000; ms += 10)
+		seen->rsts += run(v6, &client, 10, 10).rsts;
+	/* Whoever waited for it has another one at once, or when its own time is over. */
+	seen->rsts += run(v6, &client, 1000, 10).rsts;
+	seen->syns[1] = run(v6, &client, 2000, 10).syns[1];
+	at_once = 1;
+	run(v6, &client, 11000, 0);
+	end_all();
+	return ms;
+}
+
+static void killed(bool v6, unsigned workers)
+{
+	struct seen s;
+
+	assert_true(dies(v6, workers, REFUSES, &s) <= 100);
+	assert_int_equal(s.rsts, 0);
+	assert_in_range(s.syns[1], 1, 3);
+}
+
+static void test_a11_1_killed(void **state)
+{
+	each_way(killed);
+}
+
+static void unplugged(bool v6, unsigned workers)
+{
+	struct seen s;
+
+	assert_true(dies(v6, workers, SILENT, &s) <= 500);
+	assert_int_equal(s.rsts, 0);
+	assert_in_range(s.syns[1], 1, 3);
+}
+
+static void test_a11_2_unplugged(void **state)
+{
+	each_way(unplugged);
+}
+
 /* A.11.5, A-5: an application that resets every request opens, but not by one client's word. */
 static void test_a11_5_resets(void **state)
 {
@@ -344,6 +394,7 @@ static void test_slow_start(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_a11_1_killed),   cmocka_unit_test(test_a11_2_unplugged),
 		cmocka_unit_test(test_a11_5_resets),   cmocka_unit_test(test_a3_one_at_a_time),
 		cmocka_unit_test(test_idle_trials),    cmocka_unit_test(test_trial_refused),
 		cmocka_unit_test(test_ramp_fails),     cmocka_unit_test(test_ratio),
