@@ -180,6 +180,8 @@ static void backend_says(const struct sent *s, struct seen *seen)
 						   seq(s) + 1));
 	} else if (s->p.payload_len && what == ANSWERS) {
 		feed(RIG_LAN, with_payload(from_backend(&t, TCP_ACK, ack(s), seq(s) + s->p.payload_len), 10));
+	} else if (s->p.payload_len && what == SLOW) {
+		feed(RIG_LAN, from_backend(&t, TCP_ACK, ack(s), seq(s) + s->p.payload_len));
 	} else if (s->p.payload_len && what == RESETS) {
 		feed(RIG_LAN, from_backend(&t, TCP_RST | TCP_ACK, ack(s), seq(s) + s->p.payload_len));
 	}

@@ -42,6 +42,7 @@ enum says {
 	REFUSES,
 	SILENT,
 	RESETS, /* takes the connection, and resets it instead of a response */
+	SLOW,   /* takes the connection and its data, and says no more */
 	STALLS, /* takes the connection, and says no more */
 };
 
