@@ -206,8 +206,8 @@ struct flow_cold {
 } __attribute__((aligned(64)));
 
 /*
- * What of the client's SYN is needed to send it again: later, or to another backend. Of use until the handshake is done;
- * its options and its number also where another connection of these ports follows.
+ * What of the client's SYN is needed to send it again: later, or to another backend. Of use until the handshake is
+ * done; its options and its number also where another connection of these ports follows.
  */
 #define TCP_OPTIONS_MAX 40
 
