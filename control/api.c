@@ -328,6 +328,7 @@ static const struct route {
 	{"/metrics", 0, .text = metrics_text, .large = true},
 	{"/v1/reload", 0},
 	{"/v1/cure", PARAM_CURE | PARAM_MODE},
+	{"/v1/breaker", PARAM_BACKEND | PARAM_FORCE},
 	{"/v1/drain", PARAM_SERVICE | PARAM_BACKEND | PARAM_SET | PARAM_DEADLINE},
 };
 

@@ -342,10 +342,15 @@ struct backend_row {
 	uint64_t flows, new_flows, connects, failures, resteered, unfinished, probes, pinned;
 	uint64_t packets_up, packets_down, bytes_up, bytes_down;
 	uint64_t silent_clients, silent_backends;
+	struct signal_report signals;
+	/* Of the last minute; null: none was measured in it: */
+	double handshake_p50_ms, handshake_p99_ms, first_byte_p50_ms, first_byte_p99_ms;
 	double removed_s;                              /* since no service names it; null: one does */
 	double drain_s;                                /* until its flows are ended; null: they are not */
 	double ttl_left, idle_survived_s, idle_lost_s; /* null: no end; none yet */
 };
+
+#define SIGNAL_FIELD(member) JSON_FIELD_AS(backend_row, signals.member, #member)
 
 static const struct json_field backend_fields[] = {
 	JSON_FIELD(backend_row, id),
@@ -368,6 +373,27 @@ static const struct json_field backend_fields[] = {
 	JSON_FIELD(backend_row, bytes_down),
 	JSON_FIELD(backend_row, silent_clients),
 	JSON_FIELD(backend_row, silent_backends),
+	SIGNAL_FIELD(wip),
+	SIGNAL_FIELD(waiting),
+	SIGNAL_FIELD(open),
+	SIGNAL_FIELD(zombies),
+	SIGNAL_FIELD(one_way),
+	SIGNAL_FIELD(success),
+	SIGNAL_FIELD(failed),
+	SIGNAL_FIELD(neutral),
+	SIGNAL_FIELD(exchanges),
+	SIGNAL_FIELD(answered),
+	SIGNAL_FIELD(gave_up),
+	SIGNAL_FIELD(resets_before),
+	SIGNAL_FIELD(resets_after),
+	SIGNAL_FIELD(stalls),
+	SIGNAL_FIELD(shut),
+	SIGNAL_FIELD(retransmissions_up),
+	SIGNAL_FIELD(retransmissions_down),
+	JSON_FIELD(backend_row, handshake_p50_ms),
+	JSON_FIELD(backend_row, handshake_p99_ms),
+	JSON_FIELD(backend_row, first_byte_p50_ms),
+	JSON_FIELD(backend_row, first_byte_p99_ms),
 	JSON_FIELD(backend_row, idle_survived_s),
 	JSON_FIELD(backend_row, idle_lost_s),
 	JSON_FIELD(backend_row, removed_s),
@@ -379,6 +405,24 @@ static double seconds_or_none(uint64_t ms)
 	return ms ? (double)ms / 1e3 : NAN;
 }
 
+static double quantile_ms(const struct histogram_sum *sum, unsigned permille)
+{
+	return sum->n_lately ? histogram_quantile_us(sum, permille) / 1e3 : NAN;
+}
+
+static void fill_signals(const struct api_source *src, uint32_t slot, struct backend_row *row)
+{
+	struct histogram_sum handshake, first_byte;
+
+	observe_signals(src->dp, slot, &row->signals);
+	observe_durations(src->dp, slot, DURATION_HANDSHAKE, &handshake);
+	observe_durations(src->dp, slot, DURATION_FIRST_BYTE, &first_byte);
+	row->handshake_p50_ms = quantile_ms(&handshake, 500);
+	row->handshake_p99_ms = quantile_ms(&handshake, 990);
+	row->first_byte_p50_ms = quantile_ms(&first_byte, 500);
+	row->first_byte_p99_ms = quantile_ms(&first_byte, 990);
+}
+
 json_t *api_backend_json(const struct api_source *src, const struct view_backend *b)
 {
 	struct backend_report r;
@@ -386,6 +430,7 @@ json_t *api_backend_json(const struct api_source *src, const struct view_backend
 	uint64_t now_ns = clock_monotonic_ns();
 
 	observe_backend(src->dp, b->slot, &r);
+	fill_signals(src, b->slot, &row);
 	row.flows = r.flows;
 	row.new_flows = r.new_flows;
 	row.connects = r.connects;

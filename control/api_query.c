@@ -130,6 +130,14 @@ static bool param_set(const char *value, struct api_query *q)
 	return strcmp(value, "auto") == 0;
 }
 
+static bool param_force(const char *value, struct api_query *q)
+{
+	int i = find_word(breaker_force_name, FORCE_CLOSE + 1, value);
+
+	q->force = i < 0 ? FORCE_AUTO : i;
+	return i >= 0;
+}
+
 static bool param_deadline(const char *value, struct api_query *q)
 {
 	return config_parse_duration(value, &q->deadline_ns) == 0 && q->deadline_ns >= DEADLINE_MIN_NS &&
@@ -162,6 +170,7 @@ static const struct param {
 	{"cure", PARAM_CURE, param_cure, "wall, names, silence, path or storm"},
 	{"mode", PARAM_MODE, param_mode, "enforce, shadow or off"},
 	{"set", PARAM_SET, param_set, "auto"},
+	{"set", PARAM_FORCE, param_force, "open, close or auto"},
 	{"deadline", PARAM_DEADLINE, param_deadline, "a duration such as 30s, from 1s to 7d"},
 	{"since", PARAM_SINCE, param_since, "the number of an event"},
 	{"follow", PARAM_FOLLOW, param_follow, "1 or 0"},

@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include "breaker.h"
 #include "cure.h"
 #include "ipaddr.h"
 
@@ -28,6 +29,7 @@ enum api_param {
 	PARAM_DEADLINE = 1 << 9,
 	PARAM_SINCE = 1 << 10,
 	PARAM_FOLLOW = 1 << 11,
+	PARAM_FORCE = 1 << 12, /* `set`, of a breaker */
 };
 
 /*
@@ -51,6 +53,7 @@ struct api_query {
 	enum cure cure;
 	enum cure_mode mode;
 	uint64_t deadline_ns;
+	enum breaker_force force;
 	uint64_t since; /* number of an event */
 	bool follow;
 };

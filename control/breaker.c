@@ -5,12 +5,14 @@
 #include <stdio.h>
 #include <string.h>
 
+const char *const breaker_force_name[3] = {"auto", "open", "close"};
+
 #define EDGE(to) (1u << (to))
 
 static const uint8_t edges[BREAKER_STATES] = {
-	[BREAKER_CLOSED] = EDGE(BREAKER_OPEN),
-	/* To half-open, once that is built; until then a backend that answers is as good as any. */
-	[BREAKER_OPEN] = EDGE(BREAKER_HALF_OPEN) | EDGE(BREAKER_CLOSED),
+	/* To the ramp: a backend that is new to its set. */
+	[BREAKER_CLOSED] = EDGE(BREAKER_OPEN) | EDGE(BREAKER_RAMP),
+	[BREAKER_OPEN] = EDGE(BREAKER_HALF_OPEN),
 	[BREAKER_HALF_OPEN] = EDGE(BREAKER_RAMP) | EDGE(BREAKER_OPEN),
 	[BREAKER_RAMP] = EDGE(BREAKER_CLOSED) | EDGE(BREAKER_OPEN),
 };
@@ -27,43 +29,134 @@ static void enter(struct breaker *b, enum breaker_state state, uint64_t now_ns)
 	b->since_ns = now_ns;
 }
 
-/* +-10 % */
-static uint64_t spread(uint64_t ns, uint32_t chance)
+/* A part of `ns` up and down. */
+static uint64_t spread(uint64_t ns, unsigned part, uint32_t chance)
 {
-	return ns - ns / 10 + (ns / 5 * chance >> 32);
+	return ns - ns / part + (uint64_t)((unsigned __int128)(2 * (ns / part)) * chance >> 32);
+}
+
+static uint64_t open_ns(uint32_t openings, uint32_t chance)
+{
+	uint64_t ns = BREAKER_OPEN_NS;
+
+	for (uint32_t i = 1; i < openings && ns < BREAKER_OPEN_MAX_NS; i++)
+		ns *= 2;
+	return spread(ns < BREAKER_OPEN_MAX_NS ? ns : BREAKER_OPEN_MAX_NS, 4, chance);
+}
+
+static void heal(struct breaker *b, uint64_t now_ns)
+{
+	uint64_t healed = b->state == BREAKER_CLOSED ? (now_ns - b->since_ns) / BREAKER_HEAL_NS : 0;
+
+	b->openings -= healed < b->openings ? healed : b->openings;
+}
+
+void breaker_open(struct breaker *b, enum breaker_cause cause, uint64_t now_ns, uint32_t chance)
+{
+	heal(b, now_ns);
+	enter(b, BREAKER_OPEN, now_ns);
+	b->cause = cause;
+	b->openings++;
+	b->until_ns = now_ns + open_ns(b->openings, chance);
+	b->probes = 0;
+	b->answers = 0;
+	b->owed = false;
+	b->probe_ns = now_ns;
+}
+
+void breaker_annul(struct breaker *b, uint64_t now_ns)
+{
+	if (b->state == BREAKER_OPEN && b->openings)
+		b->openings--;
+	b->state = BREAKER_CLOSED;
+	b->since_ns = now_ns;
 }
 
 static void plan_probe(struct breaker *b, uint64_t now_ns, uint32_t chance)
 {
 	bool soon = now_ns - b->since_ns < BREAKER_PROBE_SOON_NS;
 
-	b->probe_ns = now_ns + spread(soon ? BREAKER_PROBE_NS : BREAKER_PROBE_LATER_NS, chance);
-}
-
-void breaker_open(struct breaker *b, uint64_t now_ns)
-{
-	enter(b, BREAKER_OPEN, now_ns);
-	b->probes = 0;
-	b->probe_ns = now_ns;
-}
-
-void breaker_close(struct breaker *b, uint64_t now_ns)
-{
-	enter(b, BREAKER_CLOSED, now_ns);
+	b->probe_ns = now_ns + spread(soon ? BREAKER_PROBE_NS : BREAKER_PROBE_LATER_NS, 10, chance);
 }
 
 bool breaker_probe(struct breaker *b, uint64_t now_ns, uint32_t chance)
 {
 	if (b->state != BREAKER_OPEN || now_ns < b->probe_ns)
 		return false;
+	if (b->owed)
+		b->answers = 0;
+	b->owed = true;
 	b->probes++;
 	plan_probe(b, now_ns, chance);
 	return true;
 }
 
+/* Two answers to one probe are one. */
+void breaker_answered(struct breaker *b)
+{
+	if (b->state != BREAKER_OPEN || !b->owed)
+		return;
+	b->owed = false;
+	b->answers++;
+}
+
+void breaker_ramp(struct breaker *b, uint64_t now_ns)
+{
+	enter(b, BREAKER_RAMP, now_ns);
+	b->failed_ns = now_ns;
+}
+
+void breaker_begin(struct breaker *b, uint64_t now_ns)
+{
+	breaker_ramp(b, now_ns);
+}
+
+void breaker_failed(struct breaker *b, uint64_t now_ns)
+{
+	b->failed_ns = now_ns;
+}
+
+/* A kernel that answers three times in a row has come back; an application has its time first. */
+static bool may_be_tried(const struct breaker *b, uint64_t now_ns)
+{
+	return (b->cause == BREAKER_CONNECT && b->answers >= BREAKER_ANSWERS) ||
+	       (now_ns >= b->until_ns && b->answers > 0 && !b->owed);
+}
+
+bool breaker_step(struct breaker *b, uint64_t now_ns)
+{
+	if (b->state == BREAKER_OPEN && may_be_tried(b, now_ns)) {
+		enter(b, BREAKER_HALF_OPEN, now_ns);
+		return true;
+	}
+	if (b->state == BREAKER_RAMP && now_ns - b->failed_ns >= BREAKER_RAMP_NS) {
+		enter(b, BREAKER_CLOSED, now_ns);
+		return true;
+	}
+	return false;
+}
+
+uint32_t breaker_share(const struct breaker *b, uint64_t now_ns)
+{
+	uint64_t ms = (now_ns - b->since_ns) / 1000000, all_ms = BREAKER_RAMP_NS / 1000000;
+
+	if (b->state != BREAKER_RAMP || ms >= all_ms)
+		return UINT32_MAX;
+	if (ms < all_ms * BREAKER_RAMP_MIN / 100)
+		ms = all_ms * BREAKER_RAMP_MIN / 100;
+	return UINT32_MAX / all_ms * ms;
+}
+
 uint64_t breaker_due_ns(const struct breaker *b)
 {
-	return b->state == BREAKER_OPEN ? b->probe_ns : UINT64_MAX;
+	switch (b->state) {
+	case BREAKER_OPEN:
+		return b->answers && !b->owed && b->until_ns < b->probe_ns ? b->until_ns : b->probe_ns;
+	case BREAKER_RAMP:
+		return b->failed_ns + BREAKER_RAMP_NS;
+	default:
+		return UINT64_MAX;
+	}
 }
 
 /* --- words for people --- */
@@ -72,6 +165,7 @@ static const char *const failure_words[CONNECT_FAILURES] = {
 	[CONNECT_SILENT] = "unanswered",
 	[CONNECT_REFUSED] = "refused",
 	[CONNECT_UNREACHABLE] = "called unreachable",
+	[CONNECT_STALLED] = "stalled",
 };
 
 void breaker_evidence(const struct streak *s, char *out, size_t size)

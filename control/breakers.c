@@ -1,57 +1,21 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-#include "breakers.h"
-#include "breaker.h"
+#include "breakers_private.h"
 #include "dataplane.h"
 #include "events.h"
 #include "hash.h"
 #include "observe.h"
-#include "services.h"
+#include "trial.h"
 
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
-#define SILENCE_WINDOW_NS 10000000000ull /* who fell silent within it did so together */
-#define WAYS_AGAIN_NS     250000000ull   /* while there is no way to a side, it is looked for this often */
-#define TOLD_AT_ONCE      3              /* openings of a backend that are told within */
-#define TOLD_NS           10000000000ull /* this time: it may open and close in milliseconds */
-#define DOUBT_NS          300000000ull   /* two ticks of the wheel: by then the others' SYNs were due, too */
-
-struct backend {
-	uint32_t generation; /* of its slot */
-	bool noted;
-	bool listed;         /* in `open` */
-	bool alone;          /* others of its side were heard since it was last: its silence is its own */
-	bool sided;          /* it is of a side that is down; while sides are looked at */
-	uint64_t doubted_ns; /* it opened on silence then, and it is not known yet whether alone; 0: no doubt */
-	bool told;           /* that it is open */
-	uint32_t n_told, n_untold;
-	uint64_t told_ns; /* when the time began in which n_told openings were told */
-	struct breaker breaker;
-};
-
-enum side_state {
-	SIDE_UP,
-	SIDE_SILENT, /* until one of its backends answers */
-	SIDE_NO_WAY, /* until there is one */
-};
-
-struct side {
-	uint32_t generation; /* of its service's slot */
-	enum side_state state;
-};
-
-struct breakers {
-	struct dataplane *dp;
-	const struct services *services;
-	struct events *events;
-	struct breakers_config config;
-	struct backend *backends; /* by slot */
-	uint32_t *noted, n_noted;
-	uint32_t *open, n_open;             /* slots whose breaker is open, in no order */
-	struct side (*sides)[SET_FAMILIES]; /* by service slot */
-	uint64_t look_ns;                   /* when sides are looked at next, without any news */
-};
+#define TOLD_AT_ONCE   3              /* openings of a backend that are told within */
+#define TOLD_NS        10000000000ull /* this time: it may open and close in milliseconds */
+#define REAP_SPREAD_MS 5000           /* who waits for a dead one hears so within this, not all at once */
+#define DOUBT_NS       300000000ull   /* two ticks of the wheel: by then the others' SYNs were due, too */
 
 struct breakers *breakers_create(struct dataplane *dp, const struct services *services, struct events *events,
 				 const struct breakers_config *config)
@@ -64,7 +28,7 @@ struct breakers *breakers_create(struct dataplane *dp, const struct services *se
 	b->services = services;
 	b->events = events;
 	b->config = *config;
-	b->look_ns = UINT64_MAX;
+	b->look_ns = b->try_ns = UINT64_MAX;
 	b->backends = calloc(config->n_backend_slots, sizeof(*b->backends));
 	b->noted = calloc(config->n_backend_slots, sizeof(*b->noted));
 	b->open = calloc(config->n_backend_slots, sizeof(*b->open));
@@ -96,7 +60,7 @@ static uint32_t chance(uint32_t slot, uint64_t now_ns)
 /* --- words --- */
 
 /* Changes the word by `fn`, which says what is to become of what it reads. Returns what it was before. */
-static struct streak change_word(struct breakers *b, uint32_t slot, struct streak (*fn)(struct streak s))
+struct streak breakers_change_word(struct breakers *b, uint32_t slot, struct streak (*fn)(struct streak s))
 {
 	uint64_t seen = dataplane_breaker(b->dp, slot);
 	struct streak s, to;
@@ -113,28 +77,40 @@ static struct streak to_closed(struct streak s)
 	return (struct streak){0};
 }
 
+/* What it failed before is settled; a side's mark is the side's. */
+static struct streak to_half_open(struct streak s)
+{
+	return (struct streak){.state = BREAKER_HALF_OPEN, .side_down = s.side_down};
+}
+
+static struct streak to_ramp(struct streak s)
+{
+	return (struct streak){.state = BREAKER_RAMP, .side_down = s.side_down};
+}
+
+/* By decide's own judgement; what led to it stays. */
+struct streak breakers_to_open(struct streak s)
+{
+	s.state = BREAKER_OPEN;
+	s.answered = false;
+	return s;
+}
+
+static struct streak to_unanswered(struct streak s)
+{
+	s.answered = false;
+	return s;
+}
+
 /* Refusals say that it is the backend after all. */
-static bool is_only_silent(const struct streak *s)
+bool breakers_is_only_silent(const struct streak *s)
 {
-	return s->failures[CONNECT_SILENT] && streak_length(s) == s->failures[CONNECT_SILENT];
+	uint32_t silent = s->failures[CONNECT_SILENT] + s->failures[CONNECT_STALLED];
+
+	return silent && streak_length(s) == silent;
 }
 
-static struct streak to_side_down(struct streak s)
-{
-	if (s.state == BREAKER_CLOSED || is_only_silent(&s))
-		return (struct streak){.side_down = true};
-	return s;
-}
-
-static struct streak to_side_up(struct streak s)
-{
-	if (s.state == BREAKER_CLOSED)
-		return (struct streak){0};
-	s.side_down = false;
-	return s;
-}
-
-/* --- which are open --- */
+/* --- which are not closed --- */
 
 static void list(struct breakers *b, uint32_t slot)
 {
@@ -150,7 +126,7 @@ static void unlist_at(struct breakers *b, uint32_t i)
 }
 
 /* The backend in that slot, which may have another owner by now; NULL: it has none. */
-static struct backend *backend_at(struct breakers *b, uint32_t slot, struct slot_info *info)
+struct backend *breakers_backend_at(struct breakers *b, uint32_t slot, struct slot_info *info)
 {
 	struct backend *backend = &b->backends[slot];
 
@@ -160,6 +136,8 @@ static struct backend *backend_at(struct breakers *b, uint32_t slot, struct slot
 		backend->generation = info->ref.generation;
 		backend->breaker = (struct breaker){0};
 		backend->told_ns = backend->n_untold = 0;
+		backend->soft = false;
+		backend->again_ns = 0;
 	}
 	return backend;
 }
@@ -185,7 +163,7 @@ static bool is_doubtful(struct breakers *b, uint32_t slot, const struct streak *
 {
 	struct backend *backend = &b->backends[slot];
 
-	if (!is_only_silent(s) || backend->alone)
+	if (!breakers_is_only_silent(s) || backend->alone)
 		return false;
 	if (!backend->doubted_ns) {
 		backend->doubted_ns = now_ns;
@@ -209,12 +187,11 @@ static bool may_tell(struct backend *backend, uint64_t now_ns)
 	return true;
 }
 
-static void tell_open(struct breakers *b, const struct slot_info *info, struct backend *backend, const struct streak *s,
+static void tell_open(struct breakers *b, const struct slot_info *info, struct backend *backend, const char *evidence,
 		      enum cure_mode mode)
 {
-	char id[SLOT_ID_STRLEN], evidence[BREAKER_EVIDENCE_LEN], untold[80] = "";
+	char id[SLOT_ID_STRLEN], untold[80] = "";
 
-	breaker_evidence(s, evidence, sizeof(evidence));
 	if (backend->n_untold)
 		snprintf(untold, sizeof(untold), "; it was open %u times more since the last that was told",
 			 backend->n_untold);
@@ -223,298 +200,181 @@ static void tell_open(struct breakers *b, const struct slot_info *info, struct b
 		   evidence, mode == CURE_SHADOW ? " (shadow: it gets new flows all the same)" : "", untold);
 }
 
-static void confirm(struct breakers *b, const struct slot_info *info, struct backend *backend, const struct streak *s,
-		    enum cure_mode mode, uint64_t now_ns)
+/* Clients of a silent one would wait for a quarter of an hour. An order about its removal goes before. */
+static void reap_dead(struct breakers *b, uint32_t slot, const struct streak *s)
+{
+	if (breakers_is_only_silent(s) && dataplane_reap_ordered(b->dp, slot) == REAP_NONE)
+		dataplane_reap(b->dp, slot, &(struct reap_order){.cause = REAP_DEAD, .spread_ms = REAP_SPREAD_MS});
+}
+
+/* The word is open; here it is as well from now on. */
+void breakers_open(struct breakers *b, const struct slot_info *info, struct backend *backend, enum breaker_cause cause,
+		   const char *evidence, enum cure_mode mode, uint64_t now_ns)
 {
 	uint32_t slot = info->ref.slot;
 
-	breaker_open(&backend->breaker, now_ns);
-	dataplane_backend_due(b->dp, slot, backend->breaker.probe_ns);
+	breaker_open(&backend->breaker, cause, now_ns, chance(slot, now_ns));
+	dataplane_responses_forget(b->dp, slot);
+	dataplane_backend_due(b->dp, slot, backend->breaker.until_ns);
 	list(b, slot);
-	if (!backend->doubted_ns)
+	if (cause == BREAKER_CONNECT && !backend->doubted_ns)
 		tell_workers(b, slot);
 	backend->told = may_tell(backend, now_ns);
 	if (backend->told)
-		tell_open(b, info, backend, s, mode);
+		tell_open(b, info, backend, evidence, mode);
 }
 
+static void confirm(struct breakers *b, const struct slot_info *info, struct backend *backend, const struct streak *s,
+		    enum cure_mode mode, uint64_t now_ns)
+{
+	char evidence[BREAKER_EVIDENCE_LEN];
+
+	/* From half-open it goes on as it was. */
+	backend->soft &= backend->breaker.state == BREAKER_HALF_OPEN;
+	if (streak_length(s))
+		breaker_evidence(s, evidence, sizeof(evidence));
+	else
+		snprintf(evidence, sizeof(evidence), "a flow that tried it was reset before its first byte");
+	reap_dead(b, info->ref.slot, s);
+	breakers_open(b, info, backend, streak_length(s) ? BREAKER_CONNECT : BREAKER_RESPONSE, evidence, mode, now_ns);
+}
+
+static void tell_step(struct breakers *b, const struct slot_info *info, const struct backend *backend,
+		      const char *format, ...) __attribute__((format(printf, 4, 5)));
+
+static void tell_step(struct breakers *b, const struct slot_info *info, const struct backend *backend,
+		      const char *format, ...)
+{
+	static const char *const kinds[BREAKER_STATES] = {
+		[BREAKER_CLOSED] = "breaker_closed",
+		[BREAKER_OPEN] = "breaker_open",
+		[BREAKER_HALF_OPEN] = "breaker_half_open",
+		[BREAKER_RAMP] = "breaker_ramp",
+	};
+	char id[SLOT_ID_STRLEN], text[160];
+	va_list args;
+
+	if (!backend->told)
+		return;
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	events_add(b->events, EVENT_INFO, kinds[backend->breaker.state], cure_name[CURE_WALL], slots_id(info, id), "%s",
+		   text);
+}
+
+/* In shadow nobody keeps flows from it, so that its next answer says all there is to say. */
 static void close_answered(struct breakers *b, const struct slot_info *info, struct backend *backend, uint64_t now_ns)
 {
-	char id[SLOT_ID_STRLEN];
+	uint64_t since_ns = backend->breaker.since_ns;
+	bool was_told = backend->breaker.state != BREAKER_CLOSED;
 
-	change_word(b, info->ref.slot, to_closed);
-	/* It answered before its opening was looked at: then nobody was told of that. */
-	if (backend->breaker.state == BREAKER_CLOSED)
+	dataplane_reap_cancel(b->dp, info->ref.slot, REAP_DEAD);
+	breakers_change_word(b, info->ref.slot, to_closed);
+	breaker_annul(&backend->breaker, now_ns);
+	if (was_told)
+		tell_step(b, info, backend, "answered a SYN %.1f s after it was opened", seconds(now_ns - since_ns));
+}
+
+/* --- half-open and ramp --- */
+
+static void try_it(struct breakers *b, const struct slot_info *info, struct backend *backend)
+{
+	uint32_t slot = info->ref.slot;
+
+	dataplane_reap_cancel(b->dp, slot, REAP_DEAD);
+	dataplane_trial_begin(b->dp, slot, false);
+	dataplane_responses_forget(b->dp, slot);
+	breakers_change_word(b, slot, to_half_open);
+	tell_step(b, info, backend, "%u probes in a row answered: real flows try it, one at a time",
+		  backend->breaker.answers);
+}
+
+void breakers_begin_ramp(struct breakers *b, const struct slot_info *info, struct backend *backend, uint64_t now_ns)
+{
+	uint32_t slot = info->ref.slot;
+
+	breaker_ramp(&backend->breaker, now_ns);
+	dataplane_backend_share(b->dp, slot, breaker_share(&backend->breaker, now_ns));
+	breakers_change_word(b, slot, to_ramp);
+	list(b, slot);
+}
+
+static void begin_ramp(struct breakers *b, const struct slot_info *info, struct backend *backend, uint64_t now_ns)
+{
+	breakers_begin_ramp(b, info, backend, now_ns);
+	tell_step(b, info, backend, "%d flows in a row got a response: it gets its flows back in %llu s", TRIAL_WINS,
+		  BREAKER_RAMP_NS / 1000000000);
+}
+
+static void close_ramped(struct breakers *b, const struct slot_info *info, struct backend *backend)
+{
+	breakers_change_word(b, info->ref.slot, to_closed);
+	tell_step(b, info, backend, "%llu s without opening again", BREAKER_RAMP_NS / 1000000000);
+}
+
+/* max(1 s, ten times what first bytes take) */
+static uint64_t trial_ns(const struct breakers *b, uint32_t slot)
+{
+	uint64_t ns = 10 * UINT64_C(1000) * observe_first_byte_us(b->dp, slot);
+
+	return ns > BREAKER_TRIAL_MIN_NS ? ns : BREAKER_TRIAL_MIN_NS;
+}
+
+/* Who only connected says nothing of it, and makes room for another. */
+static void run_half_open(struct breakers *b, const struct slot_info *info, struct backend *backend,
+			  enum cure_mode mode, uint64_t now_ns)
+{
+	uint32_t slot = info->ref.slot;
+	struct trial trial = trial_read(dataplane_trial(b->dp, slot));
+	uint32_t age_ms = (uint32_t)(now_ns / 1000000) - trial.since_ms;
+
+	if (trial.wins >= TRIAL_WINS) {
+		begin_ramp(b, info, backend, now_ns);
 		return;
-	if (backend->told)
-		events_add(b->events, EVENT_INFO, "breaker_closed", cure_name[CURE_WALL], slots_id(info, id),
-			   "answered a SYN %.1f s after it was opened; %u probes were ordered",
-			   seconds(now_ns - backend->breaker.since_ns), backend->breaker.probes);
-	breaker_close(&backend->breaker, now_ns);
+	}
+	if (trial.phase == TRIAL_FREE || (int32_t)age_ms < 0 || age_ms * UINT64_C(1000000) < trial_ns(b, slot))
+		return;
+	if (trial.phase == TRIAL_IDLE) {
+		dataplane_trial_begin(b->dp, slot, true);
+		return;
+	}
+	breakers_change_word(b, slot, breakers_to_open);
+	breakers_open(b, info, backend, BREAKER_RESPONSE,
+		      trial.phase == TRIAL_SYN ? "a flow that tried it got no answer to its SYN"
+					       : "a flow that tried it got no response in time",
+		      mode, now_ns);
+}
+
+static void run_ramp(struct breakers *b, const struct slot_info *info, struct backend *backend, uint64_t now_ns)
+{
+	if (breaker_step(&backend->breaker, now_ns))
+		close_ramped(b, info, backend);
+	else
+		dataplane_backend_share(b->dp, info->ref.slot, breaker_share(&backend->breaker, now_ns));
 }
 
 /* The wall is off: nothing is measured, so nothing may be left of what was. */
 static void forget(struct breakers *b, uint32_t slot)
 {
 	struct slot_info info;
-	struct backend *backend = backend_at(b, slot, &info);
+	struct backend *backend = breakers_backend_at(b, slot, &info);
 
 	if (!backend)
 		return;
-	change_word(b, slot, to_closed);
+	dataplane_reap_cancel(b->dp, slot, REAP_DEAD);
+	breakers_change_word(b, slot, to_closed);
 	backend->breaker = (struct breaker){0};
-}
-
-/* --- sides --- */
-
-#define SIDE_BACKENDS_MIN 3
-
-static bool is_most(size_t n, size_t of)
-{
-	return n && n * 5 >= of * 4;
-}
-
-bool breakers_side_is_silent(size_t n_backends, size_t n_silent)
-{
-	return n_backends >= SIDE_BACKENDS_MIN && is_most(n_silent, n_backends);
-}
-
-struct side_count {
-	size_t n, n_silent;
-	size_t n_blocked; /* no link, no route */
-	size_t n_lost;    /* no router, which may be only about to be found */
-	size_t n_marked;  /* as being of a side that is down */
-	bool answered;    /* one of those */
-	enum way way;     /* what is wrong with it */
-};
-
-/* Silent now, and since not longer than the window: one that was opened before it fell silent alone. */
-static bool fell_silent(const struct breakers *b, uint32_t slot, const struct streak *s, uint64_t now_ns)
-{
-	struct backend_times times;
-
-	dataplane_backend_times(b->dp, slot, &times);
-	return is_only_silent(s) && now_ns - times.silent_ns <= SILENCE_WINDOW_NS;
-}
-
-static void count_way(struct side_count *c, enum way way)
-{
-	c->n_blocked += way == WAY_NO_ROUTE || way == WAY_LINK_DOWN;
-	c->n_lost += way == WAY_NO_ROUTER;
-	if (way != WAY_OPEN && way != WAY_NO_HOST)
-		c->way = way;
-}
-
-/* One that is marked is silent still: another service's side, which has it too, is no better off. */
-static struct side_count count_side(const struct breakers *b, const struct services_side *side, uint64_t now_ns)
-{
-	struct side_count c = {.n = side->set->n_backends};
-
-	for (uint32_t i = 0; i < side->set->n_backends; i++) {
-		const struct policy_backend *backend = &side->set->backends[i];
-		struct streak s = streak_read(dataplane_breaker(b->dp, backend->ref.slot));
-
-		c.n_silent += (s.side_down && !s.answered) || fell_silent(b, backend->ref.slot, &s, now_ns);
-		c.n_marked += s.side_down;
-		c.answered |= s.side_down && s.answered;
-		count_way(&c, dataplane_way(b->dp, &backend->addr));
-	}
-	return c;
-}
-
-/* A router that is not resolved is none to complain of before a SYN got no answer. */
-static bool is_side_blocked(const struct side_count *c)
-{
-	return is_most(c->n_blocked + (c->n_silent ? c->n_lost : 0), c->n);
-}
-
-/* More than one in five was heard since: the side is there, whatever else is wrong. */
-static bool others_were_heard(const struct breakers *b, const struct services_side *side, uint32_t slot)
-{
-	struct backend_times times, other;
-	uint32_t n = 0;
-
-	if (side->set->n_backends < SIDE_BACKENDS_MIN)
-		return true;
-	dataplane_backend_times(b->dp, slot, &times);
-	for (uint32_t i = 0; i < side->set->n_backends; i++) {
-		dataplane_backend_times(b->dp, side->set->backends[i].ref.slot, &other);
-		n += other.heard_ns > times.since_ns;
-	}
-	return n * 5 > side->set->n_backends;
-}
-
-static void find_lonely(struct breakers *b, const struct services_side *side)
-{
-	for (uint32_t i = 0; i < side->set->n_backends; i++) {
-		uint32_t slot = side->set->backends[i].ref.slot;
-
-		if (b->backends[slot].noted && others_were_heard(b, side, slot))
-			b->backends[slot].alone = true;
-	}
-}
-
-static void take_back(struct breakers *b, uint32_t slot, uint64_t now_ns)
-{
-	char id[SLOT_ID_STRLEN];
-	struct slot_info info;
-	struct backend *backend = backend_at(b, slot, &info);
-
-	if (!backend || backend->breaker.state != BREAKER_OPEN)
-		return;
-	breaker_close(&backend->breaker, now_ns);
-	if (backend->told)
-		events_add(b->events, EVENT_INFO, "breaker_closed", cure_name[CURE_WALL], slots_id(&info, id),
-			   "taken back: it is not alone in its silence");
-}
-
-/* What workers opened on silence alone is taken back, confirmed or not. */
-static void mark_side_down(struct breakers *b, const struct services_side *side, uint64_t now_ns)
-{
-	for (uint32_t i = 0; i < side->set->n_backends; i++) {
-		uint32_t slot = side->set->backends[i].ref.slot;
-		struct streak s = streak_read(dataplane_breaker(b->dp, slot));
-
-		if (s.state != BREAKER_CLOSED && !fell_silent(b, slot, &s, now_ns))
-			continue;
-		change_word(b, slot, to_side_down);
-		take_back(b, slot, now_ns);
-	}
-}
-
-static const char *const way_words[] = {
-	[WAY_OPEN] = "",
-	[WAY_NO_ROUTE] = "no route",
-	[WAY_LINK_DOWN] = "its link is down",
-	[WAY_NO_ROUTER] = "the next hop does not answer",
-	[WAY_NO_HOST] = "",
-};
-
-static struct side *side_at(struct breakers *b, const struct services_side *of)
-{
-	struct side *side = &b->sides[of->service_ref.slot][of->family];
-
-	if (side->generation != of->service_ref.generation)
-		*side = (struct side){.generation = of->service_ref.generation};
-	return side;
-}
-
-static void side_down(struct breakers *b, const struct services_side *side, const struct side_count *c, uint64_t now_ns)
-{
-	bool blocked = is_side_blocked(c);
-
-	mark_side_down(b, side, now_ns);
-	side_at(b, side)->state = blocked ? SIDE_NO_WAY : SIDE_SILENT;
-	if (blocked)
-		events_add(b->events, EVENT_CRITICAL, "side_down", cure_name[CURE_WALL], side->service,
-			   "%s: no way to %zu of %zu backends (%s): silence opens no breaker until there is one",
-			   side->family == SET_V4 ? "IPv4" : "IPv6", c->n_blocked + c->n_lost, c->n, way_words[c->way]);
-	else
-		events_add(
-			b->events, EVENT_CRITICAL, "side_down", cure_name[CURE_WALL], side->service,
-			"%s: %zu of %zu backends fell silent within %llu s: silence opens no breaker until one answers",
-			side->family == SET_V4 ? "IPv4" : "IPv6", c->n_silent, c->n, SILENCE_WINDOW_NS / 1000000000);
-}
-
-static void side_up(struct breakers *b, const struct services_side *side)
-{
-	enum side_state was = side_at(b, side)->state;
-
-	for (uint32_t i = 0; i < side->set->n_backends; i++)
-		change_word(b, side->set->backends[i].ref.slot, to_side_up);
-	events_add(b->events, EVENT_INFO, "side_up", cure_name[CURE_WALL], side->service, "%s: %s",
-		   side->family == SET_V4 ? "IPv4" : "IPv6",
-		   was == SIDE_NO_WAY ? "there is a way again" : "it is measured again");
-	side_at(b, side)->state = SIDE_UP;
-}
-
-struct side_look {
-	struct breakers *b;
-	uint64_t now_ns;
-	unsigned n_without_way, n_marked;
-};
-
-/* Also where none of those that fell silent is left: DNS may have brought others. */
-static bool is_up_again(enum side_state state, const struct side_count *c)
-{
-	if (c->answered)
-		return true;
-	return state == SIDE_NO_WAY ? !is_most(c->n_blocked + c->n_lost, c->n) : !c->n_marked;
-}
-
-static void judge_side(struct breakers *b, const struct services_side *side, const struct side_count *c,
-		       uint64_t now_ns)
-{
-	enum side_state state = side_at(b, side)->state;
-
-	if (state != SIDE_UP && is_up_again(state, c))
-		side_up(b, side);
-	else if (state == SIDE_UP && (is_side_blocked(c) || breakers_side_is_silent(c->n, c->n_silent)))
-		side_down(b, side, c, now_ns);
-	else
-		find_lonely(b, side);
-}
-
-static void look_at_side(void *arg, const struct services_side *side)
-{
-	struct side_look *look = arg;
-	struct breakers *b = look->b;
-	struct side_count c = count_side(b, side, look->now_ns);
-
-	judge_side(b, side, &c, look->now_ns);
-	look->n_without_way += side_at(b, side)->state == SIDE_NO_WAY;
-	look->n_marked += c.n_marked;
-	for (uint32_t i = 0; i < side->set->n_backends; i++)
-		b->backends[side->set->backends[i].ref.slot].sided |= side_at(b, side)->state != SIDE_UP;
-}
-
-/* A mark that outlived its side, or came back with its backend: nobody else would take it away. */
-static void unmark(void *arg, const struct services_side *side)
-{
-	struct breakers *b = arg;
-
-	for (uint32_t i = 0; i < side->set->n_backends; i++) {
-		uint32_t slot = side->set->backends[i].ref.slot;
-
-		if (!b->backends[slot].sided && streak_read(dataplane_breaker(b->dp, slot)).side_down)
-			change_word(b, slot, to_side_up);
-	}
-}
-
-static void unside(void *arg, const struct services_side *side)
-{
-	struct breakers *b = arg;
-
-	for (uint32_t i = 0; i < side->set->n_backends; i++)
-		b->backends[side->set->backends[i].ref.slot].sided = false;
-}
-
-static void look_at_sides(struct breakers *b, uint64_t now_ns)
-{
-	struct side_look look = {.b = b, .now_ns = now_ns};
-
-	services_sides(b->services, look_at_side, &look);
-	if (look.n_marked)
-		services_sides(b->services, unmark, b);
-	services_sides(b->services, unside, b);
-	b->look_ns = look.n_without_way ? now_ns + WAYS_AGAIN_NS : UINT64_MAX;
-}
-
-/* The wall is off. */
-static void forget_side(void *arg, const struct services_side *side)
-{
-	struct breakers *b = arg;
-
-	side_at(b, side)->state = SIDE_UP;
-	for (uint32_t i = 0; i < side->set->n_backends; i++)
-		change_word(b, side->set->backends[i].ref.slot, to_side_up);
 }
 
 /* --- news --- */
 
 void breakers_note(struct breakers *b, uint32_t slot)
 {
-	if (slot >= b->config.n_backend_slots || b->backends[slot].noted)
+	if (slot >= b->config.n_backend_slots)
+		return;
+	b->backends[slot].fresh = true;
+	if (b->backends[slot].noted)
 		return;
 	b->backends[slot].noted = true;
 	b->noted[b->n_noted++] = slot;
@@ -538,7 +398,7 @@ static bool concerns_sides(struct breakers *b)
 	for (uint32_t i = 0; i < b->n_noted; i++) {
 		struct streak s = streak_read(dataplane_breaker(b->dp, b->noted[i]));
 
-		if (s.side_down || (s.state == BREAKER_OPEN && is_only_silent(&s)))
+		if (s.side_down || (s.state == BREAKER_OPEN && breakers_is_only_silent(&s)))
 			return true;
 	}
 	return false;
@@ -549,19 +409,29 @@ static bool settle(struct breakers *b, uint32_t slot, enum cure_mode mode, uint6
 {
 	struct streak s = streak_read(dataplane_breaker(b->dp, slot));
 	struct slot_info info;
-	struct backend *backend = backend_at(b, slot, &info);
+	struct backend *backend = breakers_backend_at(b, slot, &info);
 
 	if (!backend)
 		return false;
 	if (mode == CURE_OFF)
 		forget(b, slot);
-	else if (s.state == BREAKER_OPEN && s.answered)
+	else if (s.forced)
+		return false;
+	else if (mode == CURE_SHADOW && s.state == BREAKER_OPEN && s.answered)
 		close_answered(b, &info, backend, now_ns);
-	else if (s.state == BREAKER_OPEN && backend->breaker.state == BREAKER_CLOSED) {
+	else if (s.state == BREAKER_OPEN && backend->breaker.state != BREAKER_OPEN) {
 		if (is_doubtful(b, slot, &s, now_ns))
 			return true;
 		confirm(b, &info, backend, &s, mode, now_ns);
+	} else if (s.state == BREAKER_OPEN && s.answered) {
+		breakers_change_word(b, slot, to_unanswered);
+		breaker_answered(&backend->breaker);
+	} else if (s.state == BREAKER_HALF_OPEN) {
+		run_half_open(b, &info, backend, mode, now_ns);
+	} else if (s.state != BREAKER_OPEN) {
+		return breakers_judge(b, &info, backend, mode, now_ns);
 	}
+	backend->again_ns = 0;
 	backend->doubted_ns = 0;
 	backend->alone = false;
 	return false;
@@ -581,6 +451,53 @@ static void settle_all(struct breakers *b, enum cure_mode mode, uint64_t now_ns)
 	b->n_noted = n_left;
 }
 
+/* --- an operator's word --- */
+
+static struct streak to_forced_open(struct streak s)
+{
+	return (struct streak){.state = BREAKER_OPEN, .forced = true};
+}
+
+static struct streak to_forced_closed(struct streak s)
+{
+	return (struct streak){.state = BREAKER_CLOSED, .forced = true};
+}
+
+static uint32_t find_slot(const struct breakers *b, const char *backend_id)
+{
+	char id[SLOT_ID_STRLEN];
+	struct slot_info info;
+
+	for (uint32_t slot = 0; slot < b->config.n_backend_slots; slot++)
+		if (services_backend(b->services, slot, &info) && strcmp(slots_id(&info, id), backend_id) == 0)
+			return slot;
+	return SLOT_NONE;
+}
+
+/* What decide knew of it is over: from here on, or from the day on which it is left to itself again, it begins anew. */
+int breakers_force(struct breakers *b, const char *backend_id, enum breaker_force force, enum cure_mode mode,
+		   uint64_t now_ns)
+{
+	static struct streak (*const words[])(struct streak s) = {to_closed, to_forced_open, to_forced_closed};
+	uint32_t slot = find_slot(b, backend_id);
+	struct slot_info info;
+	struct backend *backend;
+
+	if (slot == SLOT_NONE)
+		return -ENOENT;
+	if (mode == CURE_OFF)
+		return -EPERM;
+	backend = breakers_backend_at(b, slot, &info);
+	dataplane_reap_cancel(b->dp, slot, REAP_DEAD);
+	dataplane_responses_forget(b->dp, slot);
+	breaker_annul(&backend->breaker, now_ns);
+	backend->doubted_ns = backend->again_ns = 0;
+	/* Never the last resort, where others are open by themselves. */
+	dataplane_backend_due(b->dp, slot, force == FORCE_OPEN ? UINT64_MAX : 0);
+	breakers_change_word(b, slot, words[force]);
+	return 0;
+}
+
 /* --- what is due --- */
 
 static void order_probe(struct breakers *b, const struct slot_info *info, const struct breaker *breaker)
@@ -598,35 +515,56 @@ static void order_probe(struct breakers *b, const struct slot_info *info, const 
 /* One that nothing names any more is not probed: a probe would hold its slot. */
 static void run_open(struct breakers *b, const struct slot_info *info, struct backend *backend, uint64_t now_ns)
 {
-	if (!breaker_probe(&backend->breaker, now_ns, chance(info->ref.slot, now_ns)))
+	if (breaker_step(&backend->breaker, now_ns)) {
+		try_it(b, info, backend);
 		return;
-	dataplane_backend_due(b->dp, info->ref.slot, backend->breaker.probe_ns);
-	if (info->life == SLOT_USED)
+	}
+	if (breaker_probe(&backend->breaker, now_ns, chance(info->ref.slot, now_ns)) && info->life == SLOT_USED)
 		order_probe(b, info, &backend->breaker);
+}
+
+/* False: it is closed. */
+static bool run_one(struct breakers *b, const struct slot_info *info, struct backend *backend, enum cure_mode mode,
+		    uint64_t now_ns)
+{
+	switch (backend->breaker.state) {
+	case BREAKER_OPEN:
+		run_open(b, info, backend, now_ns);
+		break;
+	case BREAKER_HALF_OPEN:
+		run_half_open(b, info, backend, mode, now_ns);
+		break;
+	case BREAKER_RAMP:
+		run_ramp(b, info, backend, now_ns);
+		break;
+	default:
+		break;
+	}
+	return backend->breaker.state != BREAKER_CLOSED;
 }
 
 static void run_all_open(struct breakers *b, enum cure_mode mode, uint64_t now_ns)
 {
+	b->try_ns = UINT64_MAX;
 	for (uint32_t i = b->n_open; i-- > 0;) {
 		struct slot_info info;
-		struct backend *backend = backend_at(b, b->open[i], &info);
+		struct backend *backend = breakers_backend_at(b, b->open[i], &info);
 
 		if (backend && mode == CURE_OFF)
 			forget(b, b->open[i]);
-		if (backend && backend->breaker.state == BREAKER_OPEN)
-			run_open(b, &info, backend, now_ns);
-		else
+		if (!backend || !run_one(b, &info, backend, mode, now_ns))
 			unlist_at(b, i);
+		else if (backend->breaker.state != BREAKER_OPEN)
+			b->try_ns = now_ns + BREAKERS_TRY_NS;
 	}
 }
 
 void breakers_run(struct breakers *b, enum cure_mode mode, uint64_t now_ns)
 {
 	if (mode == CURE_OFF) {
-		services_sides(b->services, forget_side, b);
-		b->look_ns = UINT64_MAX;
+		breakers_forget_sides(b);
 	} else if (concerns_sides(b) || now_ns >= b->look_ns) {
-		look_at_sides(b, now_ns);
+		breakers_look_at_sides(b, now_ns);
 	}
 	settle_all(b, mode, now_ns);
 	run_all_open(b, mode, now_ns);
@@ -634,10 +572,11 @@ void breakers_run(struct breakers *b, enum cure_mode mode, uint64_t now_ns)
 
 uint64_t breakers_due_ns(const struct breakers *b)
 {
-	uint64_t due_ns = b->look_ns;
+	uint64_t due_ns = b->look_ns < b->try_ns ? b->look_ns : b->try_ns;
 
 	for (uint32_t i = 0; i < b->n_noted; i++) {
-		uint64_t at_ns = b->backends[b->noted[i]].doubted_ns + DOUBT_NS;
+		const struct backend *backend = &b->backends[b->noted[i]];
+		uint64_t at_ns = backend->again_ns ? backend->again_ns : backend->doubted_ns + DOUBT_NS;
 
 		due_ns = at_ns < due_ns ? at_ns : due_ns;
 	}

@@ -8,6 +8,7 @@
  */
 #pragma once
 
+#include "breaker.h"
 #include "cure.h"
 
 #include <stdbool.h>
@@ -34,6 +35,13 @@ void breakers_note(struct breakers *b, uint32_t slot);
 void breakers_note_all(struct breakers *b);
 /* A link or a set of backends changed: sides may be down, or up again. */
 void breakers_look_again(struct breakers *b);
+
+/*
+ * By an operator's word, until the next one, or until the slot is another's. Returns 0, -ENOENT: there is no such
+ * backend, or -EPERM: the wall is off, and nothing would heed it.
+ */
+int breakers_force(struct breakers *b, const char *backend_id, enum breaker_force force, enum cure_mode mode,
+		   uint64_t now_ns);
 
 /* Settles all news, and does what is due. `mode`: of the wall, for flows that begin now. */
 void breakers_run(struct breakers *b, enum cure_mode mode, uint64_t now_ns);

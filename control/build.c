@@ -181,6 +181,8 @@ struct policy_service *build_service(const struct build_input *in, struct slots 
 	svc->udp_oneshot = in->service->udp_oneshot;
 	svc->udp6_zero = in->service->udp6_zero == UDP6_ZERO_ALLOW;
 	svc->breaker_consecutive = in->service->breaker_consecutive;
+	svc->breaker_window_s = in->service->breaker_window_ns / 1000000000;
+	svc->breaker_ratio_ppm = in->service->breaker_ratio_ppm;
 	err = storm_build(&svc->storm, in->service);
 	svc->would_differ = in->would_differ;
 	for (unsigned family = 0; family < SET_FAMILIES && !err; family++)

@@ -206,10 +206,11 @@ static const struct config_key reuse_keys[] = {
 static const struct config_key breaker_keys[] = {
 	{"consecutive", TYPE_NUMBER, 0, FIELD(config_service, breaker_consecutive), .min = 1, .max = 1000,
 	 .fallback = "5", .help = "SYNs in a row, unanswered or refused, that open it"},
-	{"window", TYPE_DURATION, KEY_NO_EFFECT, FIELD(config_service, breaker_window_ns), .min = NS_PER_S,
-	 .max = 5 * MINUTE_NS, .fallback = "10s", .help = "over which `ratio` is taken"},
-	{"ratio", TYPE_SHARE, KEY_NO_EFFECT, FIELD(config_service, breaker_ratio_ppm), .min = 10000, .max = 1000000,
-	 .fallback = "50%", .help = "share of failures that opens it"},
+	{"window", TYPE_DURATION, 0, FIELD(config_service, breaker_window_ns), .min = NS_PER_S, .max = MINUTE_NS,
+	 .fallback = "10s", .help = "over which `ratio` is taken"},
+	{"ratio", TYPE_SHARE, 0, FIELD(config_service, breaker_ratio_ppm), .min = 10000, .max = 1000000,
+	 .fallback = "50%",
+	 .help = "share of failures that opens it, of 20 SYNs and requests at least, from three networks"},
 };
 
 #define STORM_RATE(key, field, words)                                                                                  \

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "api.h"
 #include "api_query.h"
+#include "breakers.h"
+#include "clock.h"
 #include "drain.h"
 #include "events.h"
 #include "gateway_private.h"
@@ -250,6 +252,33 @@ static void drain(struct gateway *gw, const struct api_query *query, struct api_
 	say_drained(gw, &order, &result, c->uid);
 }
 
+/* Until the next word about it. */
+static void set_breaker(struct gateway *gw, const struct api_query *query, struct api_command *c)
+{
+	enum cure_mode mode = gw->config->cures.of[CURE_WALL];
+	int err;
+
+	if (!(query->given & PARAM_BACKEND) || !(query->given & PARAM_FORCE)) {
+		refuse(c, 400, "expected backend= and set=open, close or auto");
+		return;
+	}
+	err = breakers_force(gw->breakers, query->backend, query->force, mode, clock_monotonic_ns());
+	if (err) {
+		refuse(c, err == -ENOENT ? 404 : 409,
+		       err == -ENOENT ? "no such backend"
+				      : "the cure wall is off: no breaker keeps flows from anybody");
+		return;
+	}
+	gateway_run_breakers(gw);
+	c->status = 200;
+	c->answer = json_pack("{s:s,s:s}", "backend", query->backend, "set", breaker_force_name[query->force]);
+	events_add(gw->events, EVENT_INFO, "breaker_set", "wall", query->backend, "%s%s, by uid %u",
+		   query->force == FORCE_AUTO   ? "left to itself again"
+		   : query->force == FORCE_OPEN ? "held open: no new flows"
+						: "held closed, whatever fails",
+		   mode == CURE_SHADOW ? " (shadow: it gets new flows all the same)" : "", c->uid);
+}
+
 static const struct command {
 	const char *path;
 	unsigned params; /* enum api_param */
@@ -257,6 +286,7 @@ static const struct command {
 } commands[] = {
 	{"/v1/reload", 0, reload},
 	{"/v1/cure", PARAM_CURE | PARAM_MODE, set_cure},
+	{"/v1/breaker", PARAM_BACKEND | PARAM_FORCE, set_breaker},
 	{"/v1/drain", PARAM_SERVICE | PARAM_BACKEND | PARAM_SET | PARAM_DEADLINE, drain},
 };
 

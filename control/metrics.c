@@ -164,6 +164,84 @@ static void put_backends(FILE *out, const struct api_source *src, const struct v
 	}
 }
 
+#define SIGNAL_METRIC(name, type, member, help)                                                                        \
+	{                                                                                                              \
+		"spillway_backend_" name, type, help, offsetof(struct signal_report, member)                           \
+	}
+
+static const struct metric signal_metrics[] = {
+	SIGNAL_METRIC("work", "gauge", wip, "work under way: unanswered SYNs, open exchanges and zombies"),
+	SIGNAL_METRIC("waiting", "gauge", waiting, "of that, SYNs that were not answered yet"),
+	SIGNAL_METRIC("exchanges_open", "gauge", open, "of that, clients that wait for the first byte of a response"),
+	SIGNAL_METRIC("zombies", "gauge", zombies, "of that, exchanges whose client has left"),
+	SIGNAL_METRIC("one_way_flows", "gauge", one_way, "exchanges open for longer than 30 s: uploads and logs"),
+	SIGNAL_METRIC("exchanges_total", "counter", exchanges, "requests seen: payload of a client after a response"),
+	SIGNAL_METRIC("answered_total", "counter", answered, "responses that began"),
+	SIGNAL_METRIC("gave_up_total", "counter", gave_up, "clients that left before the first byte, after long"),
+	SIGNAL_METRIC("success_total", "counter", success, "flows to which the backend sent a byte"),
+	SIGNAL_METRIC("failed_total", "counter", failed, "flows that it refused, never answered, or reset first"),
+	SIGNAL_METRIC("neutral_total", "counter", neutral, "flows that ended without either"),
+	SIGNAL_METRIC("resets_before_total", "counter", resets_before, "RSTs before the first byte of a response"),
+	SIGNAL_METRIC("resets_after_total", "counter", resets_after, "RSTs after the first byte of a response"),
+	SIGNAL_METRIC("stalls_total", "counter", stalls, "flows whose client sent again and again, and no word came"),
+	SIGNAL_METRIC("shut_total", "counter", shut, "flows whose client it took nothing from for five seconds"),
+	SIGNAL_METRIC("retransmissions_up_total", "counter", retransmissions_up, "payload that clients sent again"),
+	SIGNAL_METRIC("retransmissions_down_total", "counter", retransmissions_down, "payload that it sent again"),
+	SIGNAL_METRIC("unmeasured_flows_total", "counter", unrecorded, "flows not measured, for want of room"),
+};
+
+static void put_signals(FILE *out, const struct api_source *src, const struct view *view)
+{
+	for (size_t m = 0; m < sizeof(signal_metrics) / sizeof(signal_metrics[0]); m++) {
+		const struct metric *metric = &signal_metrics[m];
+
+		put_family(out, metric->name, metric->type, metric->help);
+		for (size_t i = 0; view && i < view->n_backends; i++) {
+			struct signal_report r;
+
+			observe_signals(src->dp, view->backends[i].slot, &r);
+			fprintf(out, "%s{", metric->name);
+			put_label(out, "backend", view->backends[i].id);
+			fprintf(out, "} %llu\n", (unsigned long long)metric_value(metric, &r));
+		}
+	}
+}
+
+#define FIRST_OCTAVE 6 /* below 128 us nobody looks closer */
+
+static void put_buckets(FILE *out, const char *name, const char *backend, const struct histogram_sum *sum)
+{
+	uint64_t below = 0;
+
+	for (unsigned octave = 0; octave < HISTOGRAM_OCTAVES; octave++) {
+		below += sum->octaves[octave];
+		if (octave < FIRST_OCTAVE || octave == HISTOGRAM_OCTAVES - 1)
+			continue;
+		fprintf(out, "%s_bucket{", name);
+		put_label(out, "backend", backend);
+		fprintf(out, ",le=\"%.6f\"} %llu\n", (UINT32_C(2) << octave) / 1e6, (unsigned long long)below);
+	}
+	fprintf(out, "%s_bucket{", name);
+	put_label(out, "backend", backend);
+	fprintf(out, ",le=\"+Inf\"} %llu\n%s_sum{", (unsigned long long)sum->n, name);
+	put_label(out, "backend", backend);
+	fprintf(out, "} %.6f\n%s_count{", sum->sum_us / 1e6, name);
+	put_label(out, "backend", backend);
+	fprintf(out, "} %llu\n", (unsigned long long)sum->n);
+}
+
+static void put_durations(FILE *out, const struct api_source *src, const struct view *view, enum signal_duration which,
+			  const char *name, const char *help)
+{
+	put_family(out, name, "histogram", help);
+	for (size_t i = 0; view && i < view->n_backends; i++) {
+		struct histogram_sum sum;
+
+		observe_durations(src->dp, view->backends[i].slot, which, &sum);
+		put_buckets(out, name, view->backends[i].id, &sum);
+	}
+}
+
 #define SERVICE_METRIC(name, type, member, help)                                                                       \
 	{                                                                                                              \
 		"spillway_service_" name, type, help, offsetof(struct service_report, member)                          \
@@ -447,6 +525,11 @@ char *api_metrics(const struct api_source *src, const struct view *view, enum me
 	put_paths(out, src, &sum);
 	put_verdicts(out, &sum);
 	put_backends(out, src, view);
+	put_signals(out, src, view);
+	put_durations(out, src, view, DURATION_HANDSHAKE, "spillway_backend_handshake_seconds",
+		      "from a SYN to the backend's answer, where it was sent once");
+	put_durations(out, src, view, DURATION_FIRST_BYTE, "spillway_backend_first_byte_seconds",
+		      "from a client's last payload to the first byte of the response");
 	put_services(out, src, view);
 	put_names(out, view);
 	put_ports(out, src);

@@ -78,6 +78,7 @@ struct services_side {
 	struct slot_ref service_ref;
 	unsigned family; /* SET_V4 or SET_V6 */
 	const struct policy_set *set;
+	const struct policy_service *part;
 };
 
 /* All that have backends. */

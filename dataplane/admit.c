@@ -90,13 +90,16 @@ enum verdict admit_serve(struct worker *w, const struct policy *policy, const st
 	const struct policy_set *set = &svc->sets[it->p.family == 6][it->p.proto == PROTO_UDP];
 	const struct policy_backend *backend;
 	uint32_t slot = svc->ref.slot;
+	enum place_result placed;
 
 	if (!set->n_backends)
 		return admit_refuse(w, slot, it, VERDICT_answer_service_down, VERDICT_answer_unreachable);
 	backend = wall_choose(w, policy, svc, set, it);
 	if (!backend)
 		return admit_refuse(w, slot, it, VERDICT_answer_wall_open, VERDICT_answer_wall_unreachable);
-	switch (place(w, it, policy, svc, backend)) {
+	placed = place(w, it, policy, svc, backend);
+	wall_placed(w, placed == PLACE_OK ? it->ref : FLOW_REF_NONE);
+	switch (placed) {
 	case PLACE_OK:
 		storm_take(w, caps);
 		if (__builtin_expect(svc->would_differ, 0))

@@ -20,6 +20,7 @@
 #include "parse.h"
 #include "policy.h"
 #include "port.h"
+#include "signal_cells.h"
 #include "snat.h"
 #include "tuples.h"
 #include "verdict.h"
@@ -142,6 +143,9 @@ struct path_memory {
 struct wall {
 	uint32_t opened[WALL_OPENED_MAX]; /* slots of backends that opened, whose waiting flows go elsewhere */
 	unsigned n_opened;
+	/* The flow that is being placed tries this half-open backend, in that generation; SLOT_NONE: it tries none. */
+	uint32_t trial_slot;
+	uint8_t trial_generation;
 };
 
 /* What the worker may ask of its own accord: its share. silence.c's. */
@@ -233,12 +237,14 @@ struct worker {
 	struct tx_buffer tx[DATAPLANE_MAX_PORTS];
 	struct burst burst;
 	struct silence_pace silence;
+	struct signals signals;
 	struct hearing hearing;
 
 	/* time */
 	uint64_t now_ns;     /* of this loop, by the clock that was passed in */
 	uint64_t stalled_ns; /* time in which the worker did not run */
 	uint64_t run_ms;     /* now - stalled: what flows age by */
+	uint32_t run_us;     /* the same, modulo 2^32 */
 
 	uint16_t fragmented; /* packets that were cut, modulo the worker's share of identifications */
 

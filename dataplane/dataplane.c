@@ -6,7 +6,9 @@
 #include "observe_worker.h"
 #include "outcome_worker.h"
 #include "reap.h"
+#include "signals.h"
 #include "steer.h"
+#include "trial.h"
 #include "worker.h"
 
 #include <errno.h>
@@ -51,6 +53,7 @@ size_t dataplane_memory_plan(const struct dataplane_config *config, unsigned n_q
 	parts[i++] = (struct memory_part){"flows IPv6", flow_table_bytes(0, share(config->flows_v6, n)) * n};
 	parts[i++] = (struct memory_part){"routes and neighbours", fib_bytes(config->n_routes, config->n_neighbours)};
 	parts[i++] = (struct memory_part){"SNAT ports and counters", worker_bytes(config) * n};
+	parts[i++] = (struct memory_part){"signals of backends", signals_bytes(config) * n};
 	parts[i++] = (struct memory_part){"outcomes of clients", outcomes_bytes(config) * n};
 	parts[i++] =
 		(struct memory_part){"shared cells", cells_bytes(config->n_backend_slots, config->n_service_slots)};
@@ -288,7 +291,8 @@ bool dataplane_backend_unused(const struct dataplane *dp, uint32_t slot)
 
 		if (__atomic_load_n(&w->orders_done, __ATOMIC_ACQUIRE) != dp->orders_given[i] ||
 		    __atomic_load_n(&w->backends[slot].users, __ATOMIC_ACQUIRE) ||
-		    __atomic_load_n(&w->backends[slot].held, __ATOMIC_ACQUIRE))
+		    __atomic_load_n(&w->backends[slot].held, __ATOMIC_ACQUIRE) ||
+		    __atomic_load_n(&w->signals.counts[slot].zombies, __ATOMIC_ACQUIRE))
 			return false;
 	}
 	return true;
@@ -313,9 +317,12 @@ bool dataplane_service_unused(const struct dataplane *dp, uint32_t slot)
 void dataplane_backend_reset(struct dataplane *dp, uint32_t slot)
 {
 	static const struct backend_cell zero;
+	static const struct signal_counts no_signals;
 
-	for (unsigned i = 0; i < dp->config.n_workers; i++)
+	for (unsigned i = 0; i < dp->config.n_workers; i++) {
 		observe_store_words(&dp->workers[i]->backends[slot], &zero, sizeof(zero));
+		observe_store_words(&dp->workers[i]->signals.counts[slot], &no_signals, sizeof(no_signals));
+	}
 	cells_reset_backend(&dp->cells, slot);
 	reap_forget(dp, slot);
 }
@@ -361,6 +368,31 @@ void dataplane_backend_times(const struct dataplane *dp, uint32_t slot, struct b
 void dataplane_backend_due(struct dataplane *dp, uint32_t slot, uint64_t at_ns)
 {
 	__atomic_store_n(&dp->cells.backends[slot].due_ns, at_ns, __ATOMIC_RELAXED);
+}
+
+void dataplane_backend_share(struct dataplane *dp, uint32_t slot, uint32_t share)
+{
+	__atomic_store_n(&dp->cells.backends[slot].share, share, __ATOMIC_RELAXED);
+}
+
+uint64_t dataplane_trial(const struct dataplane *dp, uint32_t slot)
+{
+	return __atomic_load_n(&dp->cells.backends[slot].trial, __ATOMIC_RELAXED);
+}
+
+void dataplane_trial_begin(struct dataplane *dp, uint32_t slot, bool keep_wins)
+{
+	trial_begin(&dp->cells.backends[slot].trial, keep_wins);
+}
+
+uint64_t dataplane_responses(const struct dataplane *dp, uint32_t slot)
+{
+	return __atomic_load_n(&dp->cells.backends[slot].responses, __ATOMIC_RELAXED);
+}
+
+void dataplane_responses_forget(struct dataplane *dp, uint32_t slot)
+{
+	__atomic_store_n(&dp->cells.backends[slot].responses, 0, __ATOMIC_RELAXED);
 }
 
 /* --- routes, neighbours and notes --- */

@@ -128,8 +128,8 @@ void dataplane_stop(struct dataplane *dp);
 const struct policy *dataplane_publish(struct dataplane *dp, const struct policy *policy);
 
 /*
- * True if no worker has a flow, or a connection that waits, of that backend / service slot (nor, of a backend, a tuple,
- * nor is there an order about any): then, a grace period later, it may be reused.
+ * True if no worker has a flow, or a connection that waits, of that backend / service slot (nor, of a backend, a tuple
+ * or a zombie, nor is there an order about any): then, a grace period later, it may be reused.
  */
 bool dataplane_backend_unused(const struct dataplane *dp, uint32_t slot);
 bool dataplane_service_unused(const struct dataplane *dp, uint32_t slot);
@@ -143,7 +143,11 @@ enum reap_cause {
 	REAP_NONE,
 	REAP_DRAIN, /* the backend was removed, and its time to drain is over */
 	REAP_STOP,  /* the gateway stops */
+	REAP_DEAD,  /* the backend is silent: only flows whose client has waited for it to acknowledge for REAP_DEAD_MS
+		     */
 };
+
+#define REAP_DEAD_MS       3000
 
 #define REAP_SPREAD_MAX_MS 102300u
 #define REAP_MIN_AGE_MAX_S 1048575u
@@ -326,6 +330,15 @@ struct backend_times {
 void dataplane_backend_times(const struct dataplane *dp, uint32_t slot, struct backend_times *out);
 /* When decide will try it next: of backends that are all open, the last resort is the first one due. */
 void dataplane_backend_due(struct dataplane *dp, uint32_t slot, uint64_t at_ns);
+
+/* In the ramp: of the flows that choose it first, those that it gets, of 2^32 - 1. */
+void dataplane_backend_share(struct dataplane *dp, uint32_t slot, uint32_t share);
+/* Half-open: see trial.h. */
+uint64_t dataplane_trial(const struct dataplane *dp, uint32_t slot);
+void dataplane_trial_begin(struct dataplane *dp, uint32_t slot, bool keep_wins);
+/* Responses that failed in a row: see streak.h. */
+uint64_t dataplane_responses(const struct dataplane *dp, uint32_t slot);
+void dataplane_responses_forget(struct dataplane *dp, uint32_t slot);
 
 /* What a packet to an address would meet on its way out. */
 enum way {

@@ -3,6 +3,7 @@
 #include "outcome_worker.h"
 #include "pipeline.h"
 #include "place.h"
+#include "signals.h"
 #include "silence.h"
 #include "wall.h"
 
@@ -11,6 +12,7 @@
 static void end_unanswered(struct worker *w, flow_ref up)
 {
 	count_add(&w->backends[flow_track(&w->flows, up)->backend_slot].failures, 1);
+	signals_decide(w, up, SIGNAL_FAILED);
 	outcome_flow(w, up, OUTCOME_ATTEMPT(ATTEMPT_unanswered));
 }
 

@@ -59,7 +59,8 @@ struct flow_half {
 	uint32_t route_gen;  /* of the FIB that `neighbour` and `mtu` came from; 0: never routed */
 	uint16_t neighbour;  /* cell of the next hop */
 	uint16_t mtu;        /* longest IP packet that may leave */
-	uint8_t state;       /* enum flow_state, alike in both halves: flow_put_state() */
+	uint8_t state : 4;   /* enum flow_state, alike in both halves: flow_put_state() */
+	bool watch : 1;      /* its sender's next new payload means something: signals.h */
 	uint8_t reach : 4;   /* log2 of the widest window either side may open, in units of 64 KiB; at least 1 */
 	uint8_t probes : 2;  /* that the sender did not answer yet; FLOW_RESETTING: RSTs that it got again */
 	bool timestamps : 1; /* its packets carry them, and they are read */
@@ -158,27 +159,41 @@ struct flow_track {
 	};
 	uint32_t wheel_next, wheel_prev; /* entry references without direction, FLOW_REF_NONE at the ends */
 	uint16_t wheel_slot;
-	uint8_t fin_seen;    /* bit per direction */
-	uint8_t marks;       /* FLOW_MARK_* */
-	uint8_t look;        /* enum flow_look */
-	uint8_t scale[DIRS]; /* log2 of the unit of that sender's windows (RFC 7323 2) */
-	uint8_t doubts;      /* how often in a row its silence was none to go by: wall.c, then silence.c */
-	uint16_t modes;      /* of the cures, at its birth: cure_pack() */
-	uint8_t dscp[DIRS];  /* of that sender's SYN, where IP has it: the two low bits, ECN's, are 0 */
+	uint8_t fin_seen : 2; /* bit per direction */
+	uint8_t look : 2;     /* enum flow_look */
+	uint8_t wall : 4;     /* enum wall_flag */
+	uint8_t marks;        /* FLOW_MARK_* */
+	uint8_t scale[DIRS];  /* log2 of the unit of that sender's windows (RFC 7323 2) */
+	uint8_t doubts;       /* how often in a row its silence was none to go by: wall.c, then silence.c */
+	uint8_t snat_index;
+	uint16_t modes;   /* of the cures, at its birth: cure_pack() */
+	uint16_t signals; /* enum signal_flag */
 	uint32_t service_slot;
 	uint32_t backend_slot;
+	uint8_t dscp[DIRS]; /* of that sender's SYN, where IP has it: the two low bits, ECN's, are 0 */
 	uint16_t snat_port_be;
-	uint8_t snat_index;
-	/* While a SYN waits for its answer (wall.c): */
-	uint8_t wall; /* enum wall_flag */
 	union {
-		uint32_t syn_ms;   /* CLOCK_MS of the SYN */
-		uint32_t quiet_ms; /* of the running clock: see quiet_packets */
+		uint32_t syn_ms;   /* while a SYN waits for its answer (wall.c): CLOCK_MS of it */
+		uint32_t quiet_ms; /* then, of the running clock: see quiet_packets */
 	};
-	flow_ref waiting_next, waiting_prev; /* DIR_DOWN of others that wait for the same backend; 0: none */
-	uint32_t challenged_ms;              /* when the client was last asked about a SYN; 0: never */
-	/* What had passed when the flow was last probed; while that is all, nobody has said anything since quiet_ms. */
-	uint32_t quiet_packets;
+	union {
+		/* While it waits: DIR_DOWN of others that wait for the same backend; 0: none. */
+		struct {
+			flow_ref waiting_next, waiting_prev;
+		};
+		/* Then (signals.c): */
+		struct {
+			uint32_t asked_us;      /* running clock: the client's last new payload */
+			uint32_t exchange_unit; /* with whose end an open exchange is one-way, or a zombie over */
+		};
+	};
+	uint32_t challenged_ms; /* when the client was last asked about a SYN; 0: never */
+	union {
+		uint32_t syn_us; /* while it waits, of the running clock: when it was sent (signals.c) */
+		/* What had passed when the flow was last probed; while that is all, nobody has said anything since
+		   quiet_ms. */
+		uint32_t quiet_packets;
+	};
 } __attribute__((aligned(64)));
 
 /* What birth and end need; no established packet reads it. */
@@ -191,8 +206,8 @@ struct flow_cold {
 } __attribute__((aligned(64)));
 
 /*
- * What of the client's SYN is needed to send it again: later, or to another backend. Only of use until the handshake is
- * done.
+ * What of the client's SYN is needed to send it again: later, or to another backend. Of use until the handshake is
+ * done; its options and its number also where another connection of these ports follows.
  */
 #define TCP_OPTIONS_MAX 40
 
@@ -213,10 +228,19 @@ struct syn_kept {
 	uint8_t tcp_flags; /* SYN, and what it says of ECN */
 	uint8_t tos;       /* or traffic class */
 	uint8_t ttl;       /* as it came */
-	uint16_t window_be;
-	struct syn_facts first; /* of a flow: the SYN that it began with, where this is a later one */
-	uint32_t flow_label;    /* IPv6, host order */
-	uint32_t isn;           /* host order */
+	union {
+		struct {
+			uint16_t window_be;
+			struct syn_facts first; /* of a flow: the SYN that it began with, where this is a later one */
+		};
+		/* From FLOW_ESTABLISHED on (signals.c): */
+		struct {
+			uint32_t stall_seq; /* first byte of what the client sent again */
+			uint32_t signal_ms; /* running clock: when that was sent, or the backend closed its window */
+		};
+	};
+	uint32_t flow_label; /* IPv6, host order */
+	uint32_t isn;        /* host order */
 } __attribute__((aligned(64)));
 
 static_assert(sizeof(struct syn_kept) == 64, "one line");
@@ -235,6 +259,7 @@ struct flow6 {
 	struct syn_kept syn;
 };
 
+static_assert(FLOW_STATES <= 16, "a half has four bits for it");
 static_assert(sizeof(struct flow_half) == 40, "leaves room for two IPv4 keys in a line");
 static_assert(sizeof(struct flow_half4) == 64, "one line per direction");
 static_assert(sizeof(struct flow_half6) == 128, "two lines per direction");

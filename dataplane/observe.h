@@ -6,7 +6,9 @@
 #pragma once
 
 #include "cure.h"
+#include "histogram.h"
 #include "ipaddr.h"
+#include "signal_cells.h"
 #include "verdict.h"
 
 #include <stdbool.h>
@@ -19,6 +21,7 @@ struct dataplane;
 #define MADE_LIST(M)                                                                                                   \
 	M(rst_idle, "RST to an endpoint of a flow that ended idle")                                                    \
 	M(rst_drain, "RST to an endpoint of a flow whose removed backend had drained long enough")                     \
+	M(rst_dead, "RST to an endpoint of a flow whose backend was silent to data when its breaker had opened")       \
 	M(rst_stop, "RST to an endpoint of a flow that the gateway's stop ended")                                      \
 	M(keepalive, "probe of an endpoint of an idle flow")                                                           \
 	M(challenge, "ACK to a client whose SYN came in the middle of its connection")                                 \
@@ -50,6 +53,8 @@ extern const char *const made_name[MADE_COUNT];
 	A(last_resort, WALL, "let a new flow through to a backend whose breaker is open, as are all of the service")   \
 	A(refuse_open, WALL, "refused a new flow: the breakers of all backends are open")                              \
 	A(probe, WALL, "sent a SYN of the gateway's own to a backend whose breaker is open")                           \
+	A(rst_dead, WALL,                                                                                              \
+	  "ended a connection whose data a silent backend did not acknowledge, with RST to both sides")                \
 	A(rst_idle, SILENCE, "ended a connection that idled too long, with RST to both sides")                         \
 	A(rst_untold, SILENCE, "gave up on an end that should have got a RST: there was no way to it for ten seconds") \
 	A(keepalive, SILENCE, "asked an end of an idle connection whether it is still there")                          \
@@ -216,6 +221,54 @@ struct backend_report {
 	uint64_t idle_lost_ms;     /* shortest one after which it did not, although it lived; 0: none yet */
 };
 void observe_backend(const struct dataplane *dp, uint32_t slot, struct backend_report *out);
+
+/*
+ * What packets say of a backend, sums over the workers: signals.h. Flows of TCP that began while wall or storm were not
+ * off; success + failed + neutral: of all flows, the others' outcomes are not known yet.
+ */
+struct signal_report {
+	/* Levels: */
+	uint64_t wip;     /* work that it has, as far as is known: the sum of the next three */
+	uint64_t waiting; /* SYNs that it did not answer yet */
+	uint64_t open;    /* exchanges: clients that wait for the first byte of a response */
+	uint64_t zombies; /* exchanges whose client has left: it may work on */
+	uint64_t one_way; /* exchanges that were open for so long that they are no work that is waited for */
+	/* Ever: */
+	uint64_t success, failed, neutral;
+	uint64_t exchanges, answered;
+	uint64_t failures[SIGNAL_FAILURES];
+	uint64_t resets_before, resets_after; /* RSTs before and after the first byte of a response */
+	uint64_t stalls;                      /* flows whose client sent again and again, without a word from it */
+	uint64_t gave_up, gave_up_us;         /* clients that left before the first byte, after long; how long in all */
+	uint64_t shut;                        /* flows that it took nothing from for five seconds */
+	uint64_t retransmissions_up, retransmissions_down;
+	uint64_t zombies_ever;
+	uint64_t unrecorded; /* flows that could not be measured, for want of a record */
+};
+void observe_signals(const struct dataplane *dp, uint32_t slot, struct signal_report *out);
+/* The mean of the last first bytes, of the slowest worker; 0: none yet. */
+uint32_t observe_first_byte_us(const struct dataplane *dp, uint32_t slot);
+/* Of that, `wip` alone. */
+uint32_t observe_wip(const struct dataplane *dp, uint32_t slot);
+
+enum signal_duration {
+	DURATION_HANDSHAKE,  /* from the SYN to its answer, where it was sent once */
+	DURATION_FIRST_BYTE, /* from the client's last payload to the response, where nothing had to be sent again */
+};
+void observe_durations(const struct dataplane *dp, uint32_t slot, enum signal_duration which,
+		       struct histogram_sum *out);
+
+extern const char *const signal_failure_name[SIGNAL_FAILURES]; /* "silent", … */
+
+/* The last seconds, the present one included; at most SIGNAL_SECONDS - 1 of them. */
+#define SIGNAL_WINDOW_NETWORKS 16
+struct signal_window {
+	uint32_t success[SIGNAL_CLASSES];
+	uint32_t failed[SIGNAL_FAILURES];
+	unsigned n_networks; /* that failures came from, as far as they were told apart */
+	uint32_t networks[SIGNAL_WINDOW_NETWORKS];
+};
+void observe_window(const struct dataplane *dp, uint32_t slot, unsigned seconds, struct signal_window *out);
 
 /* An attempt is the first packet of a flow that is new: attempts = new_flows + refused + silent + holding. */
 struct service_report {

@@ -59,6 +59,7 @@ static enum outcome_class class_of_action(enum action a)
 	case ACTION_silence_prefix:
 	case ACTION_silence_service:
 		return OUTCOME_SILENT;
+	case ACTION_rst_dead:
 	case ACTION_rst_idle:
 	case ACTION_rst_peer_dead:
 	case ACTION_evict_idle:

@@ -3,6 +3,7 @@
 #include "note.h"
 #include "outcome_worker.h"
 #include "pressure.h"
+#include "signals.h"
 #include "udp.h"
 #include "wall.h"
 
@@ -169,6 +170,8 @@ static void begin(struct worker *w, const struct item *it, const struct policy *
 	flow_cold(&w->flows, it->ref)->born_ms = w->now_ns / 1000000;
 	flow_put_state(&w->flows, it->ref, it->p.proto == PROTO_TCP ? FLOW_SYN_SENT : FLOW_UDP_UNREPLIED);
 	track->timeout_ms = first_timeout_ms(w, it, &svc->timeouts);
+	if (it->p.proto == PROTO_TCP)
+		signals_begin(w, it->ref);
 	if (it->p.proto == PROTO_TCP && policy->modes.of[CURE_WALL] != CURE_OFF)
 		wall_begin(w, it);
 	wheel_add(&w->wheel, &w->flows, it->ref, w->run_ms);
@@ -244,6 +247,7 @@ void flow_end(struct worker *w, flow_ref ref, bool wheel)
 
 	flow_roll_up(w, ref);
 	wall_leave(w, ref);
+	signals_over(w, ref);
 	outcome_ended(w, ref);
 	if (wheel)
 		wheel_del(&w->wheel, &w->flows, flow_ref_up(ref));

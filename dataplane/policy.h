@@ -89,6 +89,8 @@ enum { SET_V4 = 0, SET_V6 = 1, SET_FAMILIES = 2 };
 enum { SET_TCP = 0, SET_UDP = 1, SET_PROTOS = 2 };
 
 #define BREAKER_CONSECUTIVE_DEFAULT 5
+#define BREAKER_WINDOW_DEFAULT_S    10
+#define BREAKER_RATIO_DEFAULT_PPM   500000
 
 struct policy_service {
 	struct slot_ref ref;
@@ -98,6 +100,8 @@ struct policy_service {
 	bool udp_oneshot;             /* a UDP flow ends when each query has its reply */
 	bool udp6_zero;               /* UDP over IPv6 may come without checksum (RFC 6935) */
 	uint32_t breaker_consecutive; /* connect failures in a row that open a backend's breaker */
+	uint32_t breaker_window_s;    /* or this share of failures, in parts per million, within that time */
+	uint32_t breaker_ratio_ppm;
 	struct policy_storm storm;
 	struct policy_set sets[SET_FAMILIES][SET_PROTOS];
 	/* With names in shadow: what DNS says now, where that differs. Its backends have no slots. */

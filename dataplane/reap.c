@@ -13,7 +13,9 @@
 #include "pipeline.h"
 #include "place.h"
 #include "scan.h"
+#include "signals.h"
 #include "steer.h"
+#include "tcp.h"
 
 #include <errno.h>
 
@@ -33,7 +35,7 @@
 static_assert(CAUSE_BITS + MIN_AGE_BITS + SPREAD_BITS + START_BITS == 64, "one word");
 static_assert(REAP_SPREAD_MAX_MS == ((1 << SPREAD_BITS) - 1) * SPREAD_UNIT_MS, "what the field holds");
 static_assert(REAP_MIN_AGE_MAX_S == (1 << MIN_AGE_BITS) - 1, "what the field holds");
-static_assert(REAP_STOP < 1 << CAUSE_BITS, "what the field holds");
+static_assert(REAP_DEAD < 1 << CAUSE_BITS, "what the field holds");
 
 static uint64_t pack(const struct reap_order *o, uint64_t start_ms)
 {
@@ -176,6 +178,7 @@ static const struct kind {
 } kinds[] = {
 	[REAP_DRAIN] = {CURE_NAMES, ACTION_drain_rst, MADE_rst_drain},
 	[REAP_STOP] = {CURE_SILENCE, ACTION_rst_stop, MADE_rst_stop},
+	[REAP_DEAD] = {CURE_WALL, ACTION_rst_dead, MADE_rst_dead},
 };
 
 /* The order that concerns a flow of the slot; 0: none. */
@@ -187,6 +190,16 @@ static uint64_t order_for(const struct worker *w, uint32_t backend_slot)
 	return all ? all : __atomic_load_n(&c->orders[backend_slot], __ATOMIC_RELAXED);
 }
 
+/* The client waits, and not only now: nothing came from the backend since it asked. */
+static bool waits_for_the_dead(const struct worker *w, flow_ref up)
+{
+	const struct flow_half *down = flow_half(&w->flows, flow_ref_other(up));
+
+	return !down->udp && (down->state == FLOW_ESTABLISHED || down->state == FLOW_FIN_WAIT) &&
+	       (uint32_t)w->run_ms - down->last_ms >= REAP_DEAD_MS && tcp_has_unacknowledged(w, up) &&
+	       signals_waited_ms(w, up) >= REAP_DEAD_MS;
+}
+
 /* Idle flows have their moments in the first half of the spread, the others in the second one. */
 static bool is_due(const struct worker *w, flow_ref up, uint64_t packed)
 {
@@ -196,6 +209,11 @@ static bool is_due(const struct worker *w, flow_ref up, uint64_t packed)
 
 	if (order.min_age_s && age_ms < (int64_t)order.min_age_s * 1000 + elapsed_ms)
 		return false;
+	if (order.cause == REAP_DEAD)
+		return waits_for_the_dead(w, up) &&
+		       elapsed_ms >=
+			       (int64_t)((uint64_t)(uint32_t)flow_cold(&w->flows, up)->hash[DIR_UP] * order.spread_ms >>
+					 32);
 	moment_ms = (uint64_t)(uint32_t)flow_cold(&w->flows, up)->hash[DIR_UP] * order.spread_ms >> 33;
 	if (!ends_are_idle(w, up))
 		moment_ms += order.spread_ms / 2;

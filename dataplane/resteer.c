@@ -4,6 +4,7 @@
 #include "outcome_worker.h"
 #include "place.h"
 #include "rewrite.h"
+#include "signals.h"
 #include "stray.h"
 #include "syn.h"
 #include "tx.h"
@@ -90,6 +91,7 @@ bool resteer(struct worker *w, flow_ref up, const struct policy_backend *to)
 	}
 	outcome_moved(w, up);
 	wall_leave(w, up);
+	signals_move(w, up, &ghost);
 	stray_keep(w, &ghost);
 	change_backend(w, up, to->ref.slot);
 	track->snat_index = snat;
@@ -97,6 +99,7 @@ bool resteer(struct worker *w, flow_ref up, const struct policy_backend *to)
 	track->wall = WALL_SPENT;
 	track->marks &= ~FLOW_MARK_ASSISTED;
 	numbers_begin(w, up, NULL);
+	signals_begin(w, up);
 	wall_watch(w, up);
 	flow_half(&w->flows, up)->last_ms = w->run_ms;
 	resteer_send_syn(w, up, MADE_syn_resteer);

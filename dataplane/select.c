@@ -16,30 +16,40 @@ static uint64_t second_hash(uint64_t hash)
 	return (hash >> 32 | hash << 32) * UINT64_C(0x9e3779b97f4a7c15);
 }
 
-static bool may_go(const struct cells *cells, const struct policy_backend *b, uint32_t avoid_slot)
+static bool may_go(const struct cells *cells, const struct policy_backend *b, uint32_t avoid_slot,
+		   enum breaker_state state)
 {
-	return b->ref.slot != avoid_slot && select_takes_flows(cells, b->ref.slot);
+	return b->ref.slot != avoid_slot && select_state(cells, b->ref.slot) == state;
 }
 
-const struct policy_backend *select_next(const struct cells *cells, const struct policy_set *set, uint64_t hash,
-					 uint32_t avoid_slot)
+static const struct policy_backend *next_in(const struct cells *cells, const struct policy_set *set, uint64_t hash,
+					    uint32_t avoid_slot, enum breaker_state state)
 {
 	const struct policy_backend *b = select_backend(set, hash);
 	uint64_t second = second_hash(hash) >> 32;
 
-	if (!b || may_go(cells, b, avoid_slot))
+	if (!b || may_go(cells, b, avoid_slot, state))
 		return b;
 	for (uint64_t i = 0; i < WALK; i++) {
 		b = &set->backends[set->table[(second + i) % set->table_size]];
-		if (may_go(cells, b, avoid_slot))
+		if (may_go(cells, b, avoid_slot, state))
 			return b;
 	}
 	for (uint64_t i = 0; i < set->n_backends; i++) {
 		b = &set->backends[(second + i) % set->n_backends];
-		if (may_go(cells, b, avoid_slot))
+		if (may_go(cells, b, avoid_slot, state))
 			return b;
 	}
 	return NULL;
+}
+
+/* One in the ramp has just come back: others' flows are not for it. */
+const struct policy_backend *select_next(const struct cells *cells, const struct policy_set *set, uint64_t hash,
+					 uint32_t avoid_slot)
+{
+	const struct policy_backend *b = next_in(cells, set, hash, avoid_slot, BREAKER_CLOSED);
+
+	return b ? b : next_in(cells, set, hash, avoid_slot, BREAKER_RAMP);
 }
 
 const struct policy_backend *select_first_due(const struct cells *cells, const struct policy_set *set)

@@ -5,6 +5,7 @@
 #include "outcome_worker.h"
 #include "route.h"
 #include "segment.h"
+#include "signals.h"
 #include "tcp.h"
 #include "wall.h"
 
@@ -201,6 +202,7 @@ static void begin_resetting(struct worker *w, flow_ref up, struct flow_track *tr
 			track->marks |= FLOW_MARK_UNTOLD(dir);
 		flow_half(&w->flows, up | dir)->probes = 0;
 	}
+	signals_cut(w, up);
 	flow_put_state(&w->flows, up, FLOW_RESETTING);
 	track->asked_ms = w->run_ms;
 	look_in(w, track, LOOK_RESETTING, untold ? NO_WAY_MS : RESETTING_MS);

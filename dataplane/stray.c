@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "stray.h"
+#include "signals.h"
 #include "wall.h"
 
 #include <rte_tcp.h>
@@ -66,8 +67,11 @@ static enum verdict to_probe(struct worker *w, struct tuple *t, const struct ite
 	return VERDICT_answer_probe;
 }
 
+/* A SYN-ACK is reset, and a RST says so itself: either way the backend has no work of it. */
 static enum verdict to_ghost(struct worker *w, struct tuple *t, const struct item *it)
 {
+	if (it->p.tcp_flags & (TCP_SYN | TCP_RST))
+		signals_ghost_answered(w, t);
 	if ((it->p.tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST)) != (TCP_SYN | TCP_ACK))
 		return VERDICT_drop_ghost;
 	hear_answer(w, t, (const void *)(it->frame + it->p.l4_off));

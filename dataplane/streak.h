@@ -25,6 +25,7 @@ enum connect_failure {
 	CONNECT_SILENT,      /* no answer in time */
 	CONNECT_REFUSED,     /* RST */
 	CONNECT_UNREACHABLE, /* ICMP error */
+	CONNECT_STALLED,     /* not of a SYN: data after it was sent again and again, without a word */
 	CONNECT_FAILURES,
 };
 
@@ -32,6 +33,7 @@ enum connect_failure {
 struct streak {
 	enum breaker_state state;
 	bool answered;  /* not closed, or its side down: and a SYN was answered; for decide to settle */
+	bool forced;    /* an operator says so: it stays in that state, whatever happens */
 	bool side_down; /* its whole side fell silent: silence counts for nothing until it is answered */
 	uint16_t failures[CONNECT_FAILURES];
 };
@@ -50,10 +52,12 @@ uint32_t streak_length(const struct streak *s);
 enum streak_result {
 	STREAK_COUNTED,
 	STREAK_OPENED,  /* it was the one too many: the word is open now, with all of them in it */
-	STREAK_IGNORED, /* not closed any more, or silence while the side is down */
+	STREAK_IGNORED, /* open, or silence while the side is down */
 };
 
-/* One more failure; `limit` of them in a row open. */
+#define STREAK_RAMP_LIMIT 2 /* in the ramp; in half-open it is one */
+
+/* One more failure; `limit` of them in a row open a closed one. */
 enum streak_result streak_fail(uint64_t *word, enum connect_failure kind, uint32_t limit);
 
 /* The rest of streak_answered(), where there is something to forget or to tell. */
@@ -68,4 +72,26 @@ static inline bool streak_answered(uint64_t *word)
 	uint64_t seen = __atomic_load_n(word, __ATOMIC_RELAXED);
 
 	return seen && streak_answered_after_failures(word, seen);
+}
+
+/* A half-open one failed otherwise than by a SYN. True: it is open now. */
+bool streak_reopen(uint64_t *word);
+
+/* --- responses that failed in a row, and how many networks' they were: a word of its own; zero: none --- */
+
+#define RESPONSE_NETWORKS 3
+
+struct response_streak {
+	unsigned n, n_networks;
+};
+
+struct response_streak response_read(uint64_t word);
+/* One more, of a client of that network (a hash, never 0). Returns what it has become. */
+struct response_streak response_fail(uint64_t *word, uint16_t network);
+
+/* A response began. Read before written, as above. */
+static inline void response_began(uint64_t *word)
+{
+	if (__builtin_expect(__atomic_load_n(word, __ATOMIC_RELAXED) != 0, 0))
+		__atomic_store_n(word, 0, __ATOMIC_RELAXED);
 }

@@ -7,6 +7,7 @@
 #include "resteer.h"
 #include "rewrite.h"
 #include "segment.h"
+#include "signals.h"
 #include "silence.h"
 #include "stray.h"
 #include "syn.h"
@@ -74,6 +75,7 @@ void flow_set_state(struct worker *w, flow_ref ref, enum flow_state state, const
 	bool looking = track->look != LOOK_IDLE;
 
 	wall_leave(w, ref);
+	signals_leave(w, ref);
 	flow_put_state(&w->flows, ref, state);
 	track->look = LOOK_IDLE;
 	plain_ms = state == FLOW_UDP_REPLIED ? udp_timeout_ms(w, ref, state, timeouts)
@@ -186,6 +188,36 @@ static inline bool note_segment(struct worker *w, struct flow_half *half, const 
 	if (half->timestamps)
 		note_timestamp(half, it);
 	return true;
+}
+
+/* It says something of its backend: payload that is watched for or came before, or a closed window. */
+static inline bool is_signal(const struct flow_half *half, const struct item *it, const struct segment *s)
+{
+	return (it->p.payload_len && (half->watch || (int32_t)(s->end - half->end) <= 0)) || !tcp_of(it)->rx_win;
+}
+
+/* Of a segment that lies in the window, before its half knows of it. */
+static void signal_segment(struct worker *w, const struct flow_half *half, const struct item *it,
+			   const struct segment *s)
+{
+	uint32_t data_end = s->seq + it->p.payload_len;
+
+	/* Where its FIN alone is new, it says nothing. */
+	if (it->p.payload_len && (int32_t)(data_end - half->end) > 0 && half->watch)
+		signals_data(w, it->ref);
+	else if (it->p.payload_len && (int32_t)(s->end - half->end) <= 0)
+		signals_again(w, it->ref, s->seq, data_end);
+	if (!tcp_of(it)->rx_win && (int32_t)(s->ack - half->ack) >= 0)
+		signals_shut(w, it->ref);
+}
+
+/* Both. */
+static __rte_noinline bool note_signal(struct worker *w, struct flow_half *half, const struct item *it,
+				       const struct segment *s)
+{
+	if (in_window(half, s))
+		signal_segment(w, half, it, s);
+	return note_segment(w, half, it, s);
 }
 
 /* What changes states is rare enough for a look at its checksum: an end will not go by it if that is wrong. */
@@ -359,6 +391,7 @@ static bool on_refusal(struct worker *w, struct item *it)
 		return true;
 	}
 	count_add(&w->backends[slot].failures, 1);
+	signals_decide(w, it->ref, SIGNAL_FAILED);
 	outcome_flow(w, it->ref, OUTCOME_ATTEMPT(ATTEMPT_refused_by_backend));
 	return false;
 }
@@ -394,8 +427,11 @@ static void on_rst(struct worker *w, struct item *it, const struct segment *s, c
 	if (half->state == FLOW_CLOSED) {
 		struct flow_track *track = flow_track(&w->flows, it->ref);
 
-		if (track->marks & FLOW_MARK_RESETS && rst_is_valid(w, it->ref, s))
+		if (!rst_is_valid(w, it->ref, s))
+			return;
+		if (track->marks & FLOW_MARK_RESETS)
 			track->marks |= FLOW_MARK_RESET(flow_ref_dir(it->ref));
+		signals_fin(w, it->ref); /* there is nothing more to say of the connection, but its work is over */
 		return;
 	}
 	if (!rst_is_valid(w, it->ref, s)) {
@@ -406,6 +442,7 @@ static void on_rst(struct worker *w, struct item *it, const struct segment *s, c
 	if (half->state == FLOW_SYN_SENT && flow_ref_dir(it->ref) == DIR_DOWN && on_refusal(w, it))
 		return;
 	half->last_ms = w->run_ms;
+	signals_reset(w, it->ref);
 	note_reset(w, it->ref);
 	flow_set_state(w, it->ref, FLOW_CLOSED, policy);
 }
@@ -469,10 +506,12 @@ static void begin_anew(struct worker *w, struct item *it, const struct policy *p
 	if (!is_admitted(w, it, policy))
 		return;
 	leave_old_life(w, it);
+	signals_over(w, it->ref);
 	flow_track(&w->flows, it->ref)->fin_seen = 0;
 	flow_track(&w->flows, it->ref)->marks = 0;
 	flow_half(&w->flows, it->ref)->last_ms = w->run_ms;
 	flow_set_state(w, it->ref, FLOW_SYN_SENT, policy);
+	signals_begin(w, it->ref);
 	if (flow_mode(flow_track(&w->flows, it->ref), CURE_WALL) != CURE_OFF) {
 		wall_begin(w, it);
 		wheel_move(&w->wheel, &w->flows, it->ref, w->run_ms);
@@ -488,8 +527,11 @@ static void on_syn_again(struct worker *w, struct item *it, const struct segment
 {
 	bool known = tcp_is_syn(w, it->ref, s->seq);
 
-	if (!known && !is_admitted(w, it, policy))
-		return;
+	if (!known) {
+		if (!is_admitted(w, it, policy))
+			return;
+		signals_superseded(w, it->ref);
+	}
 	refresh_handshake(w, it->ref);
 	wall_again(w, it);
 	if (flow_syn(&w->flows, it->ref)->first.damaged) {
@@ -615,6 +657,8 @@ static void on_syn_ack(struct worker *w, const struct item *it, const struct seg
 	silence_backend_lives(w, flow_track(&w->flows, it->ref)->backend_slot);
 	count_add(&w->backends[flow_track(&w->flows, it->ref)->backend_slot].connects, 1);
 	wall_answered(w, flow_ref_other(it->ref));
+	wall_leave(w, it->ref);
+	signals_answered(w, flow_ref_other(it->ref));
 	flow_set_state(w, it->ref, FLOW_SYN_RECV, policy);
 }
 
@@ -646,6 +690,7 @@ static void on_connected(struct worker *w, const struct item *it, const struct p
 	if (up->timestamps)
 		(void)tcp_timestamp(tcp_of(it), &up->tsval);
 	outcome_flow(w, it->ref, OUTCOME_ATTEMPT(ATTEMPT_connected));
+	signals_connected(w, it->ref);
 	flow_set_state(w, it->ref, FLOW_ESTABLISHED, policy);
 }
 
@@ -660,6 +705,8 @@ static void on_fin(struct worker *w, const struct item *it, const struct segment
 	if (flow_ref_dir(it->ref) == DIR_DOWN &&
 	    (!track->fin_seen || s->ack != flow_half(&w->flows, flow_ref_other(it->ref))->end))
 		track->marks |= FLOW_MARK_BACKEND_CLOSED;
+	if (!(track->fin_seen >> flow_ref_dir(it->ref) & 1))
+		signals_fin(w, it->ref);
 	track->fin_seen |= 1 << flow_ref_dir(it->ref);
 	if (state == FLOW_TIME_WAIT || state == FLOW_CLOSED)
 		return;
@@ -733,7 +780,7 @@ static void track_stream(struct worker *w, struct item *it, const struct segment
 		return;
 	if (half->probes && in_window(half, s))
 		it->verdict = silence_hear(w, it);
-	if (!note_segment(w, half, it, s))
+	if (!note_signal(w, half, it, s))
 		return;
 	if (half->state == FLOW_CLOSED && outlives_reset(w, it->ref))
 		reopen(w, it->ref, policy);
@@ -773,6 +820,9 @@ void tcp_track(struct worker *w, struct item *it, const struct policy *policy)
 	} else {
 		struct segment s = read_data(half, it);
 
-		note_segment(w, half, it, &s);
+		if (__builtin_expect(is_signal(half, it, &s), 0))
+			note_signal(w, half, it, &s);
+		else
+			note_segment(w, half, it, &s);
 	}
 }

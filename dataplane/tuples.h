@@ -21,8 +21,10 @@ struct tuple {
 	uint16_t backend_port_be;
 	uint16_t snat_port_be;
 	uint8_t snat_index;
-	uint8_t kind;  /* enum tuple_kind */
-	bool answered; /* its SYN was */
+	uint8_t kind;         /* enum tuple_kind */
+	bool answered;        /* its SYN was */
+	bool zombie;          /* the backend may still have work of it, */
+	uint32_t zombie_unit; /* until the end of that unit: signals.c */
 	uint32_t backend_slot;
 	uint32_t isn;     /* of the SYN, host order */
 	uint32_t syn_ms;  /* CLOCK_MS of the SYN */

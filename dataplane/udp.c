@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "udp.h"
 #include "outcome_worker.h"
+#include "signals.h"
 #include "tcp.h"
 
 #define PORT_DNS 53
@@ -60,6 +61,7 @@ static void on_reply(struct worker *w, flow_ref down, const struct policy *polic
 		flow_half(&w->flows, down)->end = n_queries;
 	if (n_replies == 1) {
 		count_add(&w->backends[track->backend_slot].connects, 1);
+		signals_decide(w, down, SIGNAL_SUCCESS);
 		outcome_flow(w, down, OUTCOME_ATTEMPT(ATTEMPT_connected));
 	}
 	if (!is_oneshot(policy, track))

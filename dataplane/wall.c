@@ -11,9 +11,11 @@
 #include "resteer.h"
 #include "route.h"
 #include "select.h"
+#include "signals.h"
 #include "stray.h"
 #include "syn.h"
 #include "tcp.h"
+#include "trial.h"
 
 /* A SYN may be silent for ten times what handshakes usually take, within these bounds; until enough are known, max. */
 #define SYN_TIMEOUT_MIN_MS 200
@@ -23,7 +25,8 @@
 #define HANDSHAKE_MAX_MS   10000
 
 #define LAST_RESORT_NS     1000000000 /* one flow per service in that time */
-#define WAITING_BUDGET     64         /* flows of opened backends that are given away per loop */
+#define FAILURES_TOLD_MS   100
+#define WAITING_BUDGET     64 /* flows of opened backends that are given away per loop */
 
 /* --- a new flow --- */
 
@@ -45,6 +48,61 @@ static bool attempt_due(struct worker *w, enum cure_mode mode, const struct ipad
 	return outcome_attempt_due(w, mode, client, svc->ref.slot, first->ref.slot, action);
 }
 
+static bool take_trial(struct worker *w, const struct policy_backend *backend)
+{
+	struct wall *wall = &w->wall;
+
+	if (select_state(w->cells, backend->ref.slot) != BREAKER_HALF_OPEN ||
+	    !trial_take(&w->cells->backends[backend->ref.slot].trial, CLOCK_MS(w->now_ns), &wall->trial_generation))
+		return false;
+	wall->trial_slot = backend->ref.slot;
+	return true;
+}
+
+void wall_placed(struct worker *w, flow_ref up)
+{
+	uint32_t slot = w->wall.trial_slot;
+
+	if (__builtin_expect(slot == SLOT_NONE, 1))
+		return;
+	w->wall.trial_slot = SLOT_NONE;
+	if (up == FLOW_REF_NONE || !signals_try(w, up, w->wall.trial_generation))
+		trial_end(&w->cells->backends[slot].trial, w->wall.trial_generation, false, CLOCK_MS(w->now_ns));
+}
+
+/* splitmix64 */
+static uint32_t chance(struct worker *w)
+{
+	uint64_t z = (w->random += UINT64_C(0x9e3779b97f4a7c15));
+
+	z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+	return (z ^ z >> 27) >> 32;
+}
+
+/* Its first choice takes it. */
+static bool is_taken(struct worker *w, enum cure_mode mode, const struct policy_backend *first)
+{
+	switch (select_state(w->cells, first->ref.slot)) {
+	case BREAKER_CLOSED:
+		return true;
+	case BREAKER_RAMP:
+		return chance(w) <= __atomic_load_n(&w->cells->backends[first->ref.slot].share, __ATOMIC_RELAXED);
+	case BREAKER_HALF_OPEN:
+		return mode == CURE_ENFORCE && take_trial(w, first);
+	default:
+		return false;
+	}
+}
+
+/* Where nothing else is left, any half-open backend is as good. */
+static const struct policy_backend *find_trial(struct worker *w, const struct policy_set *set)
+{
+	for (uint32_t i = 0; i < set->n_backends; i++)
+		if (take_trial(w, &set->backends[i]))
+			return &set->backends[i];
+	return NULL;
+}
+
 const struct policy_backend *wall_choose(struct worker *w, const struct policy *policy,
 					 const struct policy_service *svc, const struct policy_set *set,
 					 const struct item *it)
@@ -53,10 +111,17 @@ const struct policy_backend *wall_choose(struct worker *w, const struct policy *
 	enum cure_mode mode = policy->modes.of[CURE_WALL];
 	struct ipaddr client;
 
-	if (mode == CURE_OFF || select_takes_flows(w->cells, first->ref.slot))
+	if (mode == CURE_OFF || is_taken(w, mode, first))
 		return first;
 	client = packet_src(it->frame, &it->p);
 	next = select_next(w->cells, set, it->hash, SLOT_NONE);
+	if (next == first)
+		next = select_next(w->cells, set, it->hash, first->ref.slot);
+	/* In the ramp, and there is no other: then its share is all. */
+	if (!next && select_takes_flows(w->cells, first->ref.slot))
+		return first;
+	if (!next && mode == CURE_ENFORCE)
+		next = find_trial(w, set);
 	if (next)
 		return attempt_due(w, mode, &client, svc, first, ACTION_divert) ? next : first;
 	if (take_last_resort(w, svc->ref.slot))
@@ -176,7 +241,7 @@ static void learn_handshake(struct backend_cell *cell, uint32_t took_ms)
 		cell->handshakes++;
 }
 
-static void tell_decide(struct worker *w, uint32_t slot)
+void wall_tell(struct worker *w, uint32_t slot)
 {
 	note_add(w, &(struct note){.kind = NOTE_BACKEND, .backend.slot = slot});
 }
@@ -184,7 +249,7 @@ static void tell_decide(struct worker *w, uint32_t slot)
 static void end_streak(struct worker *w, uint32_t slot)
 {
 	if (streak_answered(&w->cells->backends[slot].breaker))
-		tell_decide(w, slot);
+		wall_tell(w, slot);
 }
 
 void wall_heard_answer(struct worker *w, uint32_t slot, uint32_t took_ms)
@@ -231,7 +296,7 @@ static bool moves_lately(const struct worker *w, uint32_t slot, uint32_t age_ms)
  * By any worker, whose clock may be a loop ahead. A backend whose accept queue is full is silent to SYNs, and no less
  * alive.
  */
-static bool heard_since(const struct worker *w, uint32_t slot, uint32_t age_ms)
+bool wall_heard_since(const struct worker *w, uint32_t slot, uint32_t age_ms)
 {
 	int64_t since_ms = w->now_ns / 1000000 - age_ms;
 
@@ -282,7 +347,7 @@ static enum syn_silence judge_silence(struct worker *w, flow_ref up)
 	}
 	if ((!half->packets && !cold->packets[DIR_UP]) || is_doubtful(w, track, hop.port, age_ms))
 		return SILENCE_UNKNOWN;
-	return heard_since(w, track->backend_slot, age_ms) ? SILENCE_OVERLOAD : SILENCE_OF_BACKEND;
+	return wall_heard_since(w, track->backend_slot, age_ms) ? SILENCE_OVERLOAD : SILENCE_OF_BACKEND;
 }
 
 /* --- failures --- */
@@ -306,6 +371,25 @@ static uint32_t streak_limit(const struct worker *w, const struct flow_track *tr
 	return svc ? svc->breaker_consecutive : BREAKER_CONSECUTIVE_DEFAULT;
 }
 
+static const enum signal_failure signal_of[CONNECT_FAILURES] = {
+	[CONNECT_SILENT] = SIGNAL_SILENT,
+	[CONNECT_REFUSED] = SIGNAL_REFUSED,
+	[CONNECT_UNREACHABLE] = SIGNAL_UNREACHABLE,
+};
+
+/* A failure is news, ten times a second at the most. */
+static void tell_of_failure(struct worker *w, uint32_t slot)
+{
+	uint32_t *told_ms = &w->cells->backends[slot].told_ms, now_ms = CLOCK_MS(w->now_ns);
+	uint32_t seen_ms = __atomic_load_n(told_ms, __ATOMIC_RELAXED);
+
+	if (seen_ms && now_ms - seen_ms < FAILURES_TOLD_MS)
+		return;
+	if (__atomic_compare_exchange_n(told_ms, &seen_ms, now_ms ? now_ms : 1, false, __ATOMIC_RELAXED,
+					__ATOMIC_RELAXED))
+		wall_tell(w, slot);
+}
+
 static void blame(struct worker *w, flow_ref up, enum connect_failure kind)
 {
 	struct flow_track *track = flow_track(&w->flows, up);
@@ -314,16 +398,51 @@ static void blame(struct worker *w, flow_ref up, enum connect_failure kind)
 	if (track->wall & WALL_BLAMED)
 		return;
 	track->wall |= WALL_BLAMED;
+	signals_fail(w, up, signal_of[kind]);
 	if (!__atomic_load_n(&shared->breaker, __ATOMIC_RELAXED))
 		__atomic_store_n(&shared->since_ns,
 				 w->now_ns - (CLOCK_MS(w->now_ns) - track->syn_ms) * UINT64_C(1000000),
 				 __ATOMIC_RELAXED);
 	if (kind == CONNECT_SILENT)
 		__atomic_store_n(&shared->silent_ns, w->now_ns, __ATOMIC_RELAXED);
-	if (streak_fail(&shared->breaker, kind, streak_limit(w, track)) != STREAK_OPENED)
+	if (streak_fail(&shared->breaker, kind, streak_limit(w, track)) != STREAK_OPENED) {
+		tell_of_failure(w, track->backend_slot);
 		return;
+	}
 	note_opened(w, track->backend_slot);
-	tell_decide(w, track->backend_slot);
+	wall_tell(w, track->backend_slot);
+}
+
+void wall_response_failed(struct worker *w, flow_ref ref, uint32_t network)
+{
+	const struct flow_track *track = flow_track(&w->flows, ref);
+	struct backend_shared *shared = &w->cells->backends[track->backend_slot];
+	uint16_t hash = network ^ network >> 16;
+	struct response_streak r;
+
+	if (flow_mode(track, CURE_WALL) == CURE_OFF)
+		return;
+	r = response_fail(&shared->responses, hash ? hash : 1);
+	if (streak_reopen(&shared->breaker) || r.n == streak_limit(w, track))
+		wall_tell(w, track->backend_slot);
+	else
+		tell_of_failure(w, track->backend_slot);
+}
+
+void wall_stalled(struct worker *w, flow_ref ref)
+{
+	const struct flow_track *track = flow_track(&w->flows, ref);
+	struct backend_shared *shared = &w->cells->backends[track->backend_slot];
+
+	if (flow_mode(track, CURE_WALL) == CURE_OFF)
+		return;
+	__atomic_store_n(&shared->silent_ns, w->now_ns, __ATOMIC_RELAXED);
+	if (streak_fail(&shared->breaker, CONNECT_STALLED, streak_limit(w, track)) != STREAK_OPENED) {
+		tell_of_failure(w, track->backend_slot);
+		return;
+	}
+	note_opened(w, track->backend_slot);
+	wall_tell(w, track->backend_slot);
 }
 
 static const struct policy_backend *next_choice(const struct worker *w, flow_ref up)
@@ -361,6 +480,7 @@ bool wall_failed(struct worker *w, flow_ref up, enum connect_failure kind)
 	if (flow_mode(flow_track(&w->flows, up), CURE_WALL) == CURE_OFF)
 		return false;
 	blame(w, up, kind);
+	signals_leave(w, up);
 	if (!move_on(w, up))
 		return false;
 	wheel_move(&w->wheel, &w->flows, up, w->run_ms);
@@ -411,6 +531,7 @@ bool wall_due(struct worker *w, flow_ref up)
 		break;
 	case SILENCE_OVERLOAD:
 		count_add(&w->backends[track->backend_slot].overloads, 1);
+		signals_fail(w, up, SIGNAL_OVERLOAD);
 		if (move_on(w, up))
 			return true;
 		break;

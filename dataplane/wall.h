@@ -27,6 +27,8 @@ enum wall_flag {
 const struct policy_backend *wall_choose(struct worker *w, const struct policy *policy,
 					 const struct policy_service *svc, const struct policy_set *set,
 					 const struct item *it);
+/* It was placed, as that flow or, FLOW_REF_NONE, not at all. */
+void wall_placed(struct worker *w, flow_ref up);
 /* The breakers of all backends of `set`, which is not empty, are open: there is nothing to wait for. */
 bool wall_is_shut(const struct worker *w, const struct policy *policy, const struct policy_set *set, uint64_t hash);
 /* It sends its client's SYN now: sets timeout_ms. Its timer is the caller's to move. */
@@ -42,6 +44,15 @@ void wall_answered(struct worker *w, flow_ref up);
 bool wall_failed(struct worker *w, flow_ref up, enum connect_failure kind);
 /* Its time has come, and it is off the wheel. True: it lives on, with a timeout that lies ahead. */
 bool wall_due(struct worker *w, flow_ref up);
+
+/* --- what comes of its exchanges --- */
+
+/* Its backend reset it instead of a response; `network`: a hash of its client's, never 0. */
+void wall_response_failed(struct worker *w, flow_ref ref, uint32_t network);
+/* Its backend is silent to data. */
+void wall_stalled(struct worker *w, flow_ref ref);
+/* Decide is to look at that backend. */
+void wall_tell(struct worker *w, uint32_t slot);
 
 /* Its client sent a SYN once more, perhaps another one. */
 void wall_again(struct worker *w, const struct item *syn);
@@ -77,6 +88,8 @@ static inline void wall_leave(struct worker *w, flow_ref ref)
 uint32_t wall_syn_timeout_ms(const struct backend_cell *cell);
 /* A packet of the backend came `ago_ms` ago. */
 void wall_heard(struct worker *w, uint32_t slot, uint32_t ago_ms);
+/* Anything came of the backend within that time, to any worker, as far as that is kept. */
+bool wall_heard_since(const struct worker *w, uint32_t slot, uint32_t age_ms);
 /* A packet of a flow passes. Whatever a backend has to say while a SYN waits for it, it is not silent. */
 static inline void wall_hear(struct worker *w, flow_ref ref)
 {

@@ -12,6 +12,7 @@
 #include "pipeline.h"
 #include "pressure.h"
 #include "reap.h"
+#include "signals.h"
 #include "silence.h"
 #include "steer.h"
 #include "storm.h"
@@ -48,6 +49,7 @@ static void read_clock(struct worker *w, uint64_t slept_ns)
 		w->stalled_ns += gap_ns - slept_ns;
 	w->now_ns = now_ns;
 	w->run_ms = (now_ns - w->stalled_ns) / 1000000;
+	w->run_us = (now_ns - w->stalled_ns) / 1000;
 }
 
 static void run_burst(struct worker *w, struct rte_mbuf *const *m, unsigned n, enum rx_class class, bool taken_over)
@@ -131,6 +133,7 @@ static unsigned turn(struct worker *w, uint64_t slept_ns)
 	read_clock(w, slept_ns);
 	beat(w);
 	hearing_begin(w);
+	signals_run(w);
 	n = receive_ports(w, RX_KNOWN, KNOWN_BURSTS) + receive_handed(w, RX_KNOWN, KNOWN_BURSTS);
 	hearing_end(w);
 	n += receive_ports(w, RX_NEW, 1) + receive_handed(w, RX_NEW, 1);
@@ -380,6 +383,8 @@ static int worker_init(struct worker *w, const struct dataplane_config *config)
 	if (!err)
 		err = silence_init(&w->silence, config->n_workers);
 	if (!err)
+		err = signals_init(&w->signals, config, dataplane_now_ns(w->dp));
+	if (!err)
 		err = snat_pool_init(&w->snat, &w->dp->partition, w->index, config->n_snat_pairs, config->secret);
 	if (!err)
 		err = tuples_init(&w->tuples, config->secret);
@@ -420,6 +425,7 @@ struct worker *worker_create(struct dataplane *dp, unsigned index)
 	w->index = index;
 	w->cells = &dp->cells;
 	w->wake_fd = -1;
+	w->wall.trial_slot = SLOT_NONE;
 	w->cpu = dp->config.cpus[index];
 	err = worker_init(w, &dp->config);
 	if (!err)
@@ -436,6 +442,7 @@ void worker_destroy(struct worker *w)
 	flow_table_fini(&w->flows);
 	snat_pool_fini(&w->snat);
 	tuples_fini(&w->tuples);
+	signals_fini(&w->signals);
 	holds_fini(&w->holds);
 	memory_free(w->backends);
 	memory_free(w->services);

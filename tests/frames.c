@@ -35,7 +35,7 @@ static void make_l4(const struct frame_spec *spec, void *l4, size_t len)
 			.recv_ack = spec->ack_be,
 			.data_off = sizeof(struct rte_tcp_hdr) / 4 << 4,
 			.tcp_flags = spec->tcp_flags ? spec->tcp_flags : RTE_TCP_ACK_FLAG,
-			.rx_win = htons(65535),
+			.rx_win = spec->shut ? 0 : htons(65535),
 		};
 	} else if (spec->proto == IPPROTO_UDP) {
 		*(struct rte_udp_hdr *)l4 = (struct rte_udp_hdr){

@@ -4,6 +4,7 @@
 
 #include "ipaddr.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -14,6 +15,7 @@ struct frame_spec {
 	uint16_t sport_be, dport_be;
 	uint8_t proto;     /* enum ip_proto, or that of ICMP: then sport_be is the ICMP type and code */
 	uint8_t tcp_flags; /* 0: ACK */
+	bool shut;         /* TCP: a window of 0, else one of 65535 */
 	uint16_t payload_len;
 	uint32_t seq_be, ack_be;
 };

@@ -113,6 +113,8 @@ static int make_policy(struct rig *rig, const struct rig_config *config)
 	if (!config->untranslated)
 		rig->service.reuse = (struct policy_reuse){.isn = true, .timestamps = true, .assist = true};
 	rig->service.breaker_consecutive = BREAKER_CONSECUTIVE_DEFAULT;
+	rig->service.breaker_window_s = BREAKER_WINDOW_DEFAULT_S;
+	rig->service.breaker_ratio_ppm = BREAKER_RATIO_DEFAULT_PPM;
 	for (int family = 0; family < SET_FAMILIES; family++)
 		for (int proto = 0; proto < SET_PROTOS && !err; proto++) {
 			listeners[n++] = (struct policy_listener){

@@ -28,7 +28,7 @@ static bool is_tcp(const struct traffic *t)
 /* --- templates --- */
 
 /* The words that a step sets are 0, and the checksums are right for that. */
-static void make_template(struct traffic *t, enum rig_port port, uint8_t tcp_flags)
+static void make_template_with(struct traffic *t, enum rig_port port, uint8_t tcp_flags, uint16_t payload_len)
 {
 	struct traffic_template *template = &t->template[port];
 	struct ipaddr zero4 = ipaddr_v4(0), net = {.b = {0x20, 0x01, 0x0d, 0xb8}};
@@ -46,8 +46,7 @@ static void make_template(struct traffic *t, enum rig_port port, uint8_t tcp_fla
 		spec.dst.b[4] = 0x01;
 		spec.dst.b[5] = port == RIG_LAN ? 0x01 : 0x00;
 	}
-	/* 60 bytes: the shortest frame on a wire, without its checksum. */
-	spec.payload_len = is_v6(t) ? (is_tcp(t) ? 0 : 0) : (is_tcp(t) ? 6 : 18);
+	spec.payload_len = payload_len;
 	memset(frame, 0, sizeof(frame));
 	template->len = frame_make(&spec, frame);
 	memcpy(template->frame, frame, sizeof(template->frame));
@@ -58,6 +57,17 @@ static void make_template(struct traffic *t, enum rig_port port, uint8_t tcp_fla
 	template->l4_off = RTE_ETHER_HDR_LEN + (is_v6(t) ? 40 : 20);
 	template->check_off = template->l4_off + (is_tcp(t) ? offsetof(struct rte_tcp_hdr, cksum)
 							    : offsetof(struct rte_udp_hdr, dgram_cksum));
+}
+
+/* 60 bytes: the shortest frame on a wire, without its checksum. */
+static void make_template(struct traffic *t, enum rig_port port, uint8_t tcp_flags)
+{
+	make_template_with(t, port, tcp_flags, is_v6(t) ? 0 : is_tcp(t) ? 6 : 18);
+}
+
+void traffic_download(struct traffic *t)
+{
+	make_template_with(t, RIG_WAN, RTE_TCP_ACK_FLAG, 0);
 }
 
 /* --- steps --- */
@@ -253,7 +263,7 @@ const char *traffic_check(const struct traffic *t, enum rig_port port, struct rt
 
 	memcpy(&sport_be, frame + template->l4_off, 2);
 	memcpy(&dport_be, frame + template->l4_off + 2, 2);
-	if (m->data_len != template->len)
+	if (m->data_len != t->template[!port].len)
 		return "length";
 	if (memcmp(frame + 6, rig_mac[port], 6))
 		return "source MAC";

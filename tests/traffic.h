@@ -60,6 +60,11 @@ struct traffic {
 /* Opens n_flows flows through the rig's pipeline. Returns 0 or -errno (-EIO: a packet did not come through). */
 int traffic_start(struct traffic *t, struct rig *rig, enum traffic_kind kind, uint32_t n_flows);
 void traffic_stop(struct traffic *t);
+/*
+ * TCP over IPv4: each packet has payload, which makes it a question or its answer. From now on only backends have
+ * something to say.
+ */
+void traffic_download(struct traffic *t);
 
 /* Works out the next n turns. */
 void traffic_plan(struct traffic *t, struct traffic_turn *turns, unsigned n);

@@ -288,6 +288,13 @@ static const struct column backend_columns[] = {
 	{"failures", "FAILURES", COLUMN_NUMBER},
 	{"resteered", "RESTEERED", COLUMN_NUMBER},
 	{"pinned", "PINNED", COLUMN_NUMBER},
+	{"wip", "WORK", COLUMN_NUMBER},
+	{"zombies", "ZOMBIES", COLUMN_NUMBER},
+	{"handshake_p50_ms", "SYN MS", COLUMN_NUMBER},
+	{"first_byte_p50_ms", "BYTE MS", COLUMN_NUMBER},
+	{"first_byte_p99_ms", "P99", COLUMN_NUMBER},
+	{"resets_before", "RESETS", COLUMN_NUMBER},
+	{"retransmissions_up", "SENT AGAIN", COLUMN_NUMBER},
 	{"drain_s", "DRAIN", COLUMN_SECONDS},
 	{"ttl_left", "TTL", COLUMN_SECONDS},
 	{"idle_survived_s", "IDLE OK", COLUMN_SECONDS},
@@ -475,6 +482,20 @@ enum ctl_exit command_cure(const struct ctl *ctl)
 	snprintf(path, sizeof(path), "/v1/cure?cure=%s&mode=%s", cure ? cure : "", mode ? mode : "");
 	free(cure);
 	free(mode);
+	return post(ctl, path, "set");
+}
+
+enum ctl_exit command_breaker(const struct ctl *ctl)
+{
+	char *backend, *set, path[512];
+
+	if (ctl->n_args != 2)
+		return usage("expected breaker BACKEND open|close|auto");
+	backend = client_escape(ctl->args[0]);
+	set = client_escape(ctl->args[1]);
+	snprintf(path, sizeof(path), "/v1/breaker?backend=%s&set=%s", backend ? backend : "", set ? set : "");
+	free(backend);
+	free(set);
 	return post(ctl, path, "set");
 }
 

@@ -12,6 +12,7 @@
 #include "frames.h"
 #include "memport.h"
 #include "rig.h"
+#include "signals.h"
 #include "streak.h"
 #include "worker.h"
 
@@ -401,6 +402,45 @@ static void take_all(int r)
 				check_left(r, port, m);
 }
 
+struct levels {
+	uint64_t unresolved;
+	uint32_t waiting, exchanges;
+};
+
+static void add_levels(const struct worker *w, bool v6, struct levels *levels)
+{
+	uint32_t n = v6 ? w->flows.pool6.capacity : w->flows.pool4.capacity;
+
+	for (uint32_t entry = 0; entry < n; entry++) {
+		flow_ref up = flow_ref_make(v6, entry, DIR_UP);
+		const struct flow_track *track = flow_track(&w->flows, up);
+
+		if (flow_half(&w->flows, up)->state == FLOW_FREE)
+			continue;
+		levels[track->backend_slot].unresolved += !(track->signals & SIGNAL_FLAG_DECIDED);
+		levels[track->backend_slot].waiting += !!(track->signals & SIGNAL_FLAG_WAITING);
+		levels[track->backend_slot].exchanges += !!(track->signals & SIGNAL_FLAG_OPEN);
+	}
+}
+
+/* every flow that a backend was assigned has one outcome, or none yet. And levels are what flows say. */
+static void check_signals(const struct worker *w)
+{
+	struct levels levels[SET_FAMILIES * SET_PROTOS * RIG_BACKENDS_MAX] = {0};
+
+	add_levels(w, false, levels);
+	add_levels(w, true, levels);
+	for (uint32_t i = 0; i < w->dp->config.n_backend_slots; i++) {
+		const struct signal_counts *c = &w->signals.counts[i];
+
+		check(c->outcomes[SIGNAL_SUCCESS] + c->outcomes[SIGNAL_FAILED] + c->outcomes[SIGNAL_NEUTRAL] +
+			      levels[i].unresolved ==
+		      w->backends[i].new_flows);
+		check(c->waiting == levels[i].waiting && c->open + c->one_way == levels[i].exchanges);
+		check(c->zombies <= c->zombies_ever && c->answered <= w->backends[i].connects + c->exchanges);
+	}
+}
+
 static void check_worker(const struct worker *w, uint64_t *handed_over)
 {
 	const struct ledger *l = &w->ledger;
@@ -423,6 +463,7 @@ static void check_worker(const struct worker *w, uint64_t *handed_over)
 		ports += w->snat.pairs[i].used;
 	check(users == w->wheel.n_flows && users == w->services[0].users);
 	check(held == tuples_count(&w->tuples) && ports == users + held + snat_resting(&w->snat));
+	check_signals(w);
 	*handed_over += l->verdicts[VERDICT_handed_over] - l->taken_over;
 }
 
@@ -445,11 +486,13 @@ static void run(int r)
 /* What decide might do at any time: open, close, order, and listen. */
 static void decide(struct rig *rig, unsigned n_workers, const struct policy_backend *b, uint64_t c)
 {
-	const struct streak s = {.state = c & 1 ? BREAKER_OPEN : BREAKER_CLOSED, .side_down = (c & 0xe) == 0};
+	const struct streak s = {.state = c & 3, .side_down = (c & 0xe) == 0};
 	struct note notes[64];
 
 	if (c >> 8 & 1)
 		rig->dp->cells.backends[b->ref.slot].breaker = streak_word(&s);
+	else if (c >> 9 & 1)
+		dataplane_trial_begin(rig->dp, b->ref.slot, c >> 10 & 1);
 	else
 		dataplane_order(
 			rig->dp, (c >> 16) % n_workers,

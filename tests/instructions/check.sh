@@ -32,7 +32,7 @@ if [ "${2:-}" = --print ]; then
 fi
 awk 'NR == FNR { if ($0 !~ /^#/ && NF) allowed[$1] = $2; next }
      { found[$1] = 1; change = 100 * ($2 / allowed[$1] - 1)
-       printf "%-6s %7.1f instructions per packet, baseline %7.1f (%+.1f %%)\n", $1, $2, allowed[$1], change
+       printf "%-10s %7.1f instructions per packet, baseline %7.1f (%+.1f %%)\n", $1, $2, allowed[$1], change
        if (!($1 in allowed) || change > 5) bad = 1
        if (change < -5) printf "       lower than the baseline by more than 5 %%: put the new figure there\n" }
      END { for (kind in allowed) if (!(kind in found)) { print kind ": not counted"; bad = 1 }

@@ -72,7 +72,8 @@ def test_hangs_without(lab, tuned, server, mode):
         assert not select.select([s.socket for s in all_streams], [], [], 0)[0]
         assert forgotten() > 0
         ledger = gateway.ledger()
-    assert ledger["sum"]["made"] == 0
+    # But for the wall, which sees a backend that is silent to what all its clients send.
+    assert ledger["sum"]["made"] == ledger["made"]["syn_probe"]
     assert (ledger["actions"]["would_keepalive"] >= 2 * len(all_streams)) == (mode == "shadow")
     assert ledger["reasons"]["absorb_probe_answer"] == 0
 

@@ -108,6 +108,40 @@ void observe_backend(const struct dataplane *dp, uint32_t slot, struct backend_r
 	out->idle_lost_ms = 183000;
 }
 
+void observe_signals(const struct dataplane *dp, uint32_t slot, struct signal_report *out)
+{
+	*out = (struct signal_report){
+		.wip = 12 + slot,
+		.waiting = 3,
+		.open = 4 + slot,
+		.zombies = 5,
+		.one_way = 1,
+		.success = 80,
+		.failed = 2,
+		.neutral = 6,
+		.exchanges = 300,
+		.answered = 290,
+		.gave_up = 7,
+		.resets_before = 8,
+		.resets_after = 9,
+		.stalls = 10,
+		.shut = 11,
+		.retransmissions_up = 13,
+		.retransmissions_down = 14,
+	};
+}
+
+/* Slot 0 has none. */
+void observe_durations(const struct dataplane *dp, uint32_t slot, enum signal_duration which, struct histogram_sum *out)
+{
+	struct histogram h = {0};
+
+	*out = (struct histogram_sum){0};
+	for (unsigned i = 0; i < 100 && slot; i++)
+		histogram_add(&h, (which == DURATION_HANDSHAKE ? 200 : 20000) * (i == 99 ? 100 : 1), 1);
+	histogram_sum(out, &h, 1);
+}
+
 void observe_service(const struct dataplane *dp, uint32_t slot, struct service_report *out)
 {
 	*out = (struct service_report){

@@ -137,6 +137,16 @@ static void test_backends(void **state)
 	assert_string_equal(get_text(dns, "breaker"), "open");
 	assert_int_equal(get_int(dns, "resteered"), 31);
 	assert_int_equal(get_int(dns, "probes"), 41);
+	assert_int_equal(get_int(dns, "wip"), 13);
+	assert_int_equal(get_int(dns, "wip"), get_int(dns, "waiting") + get_int(dns, "open") + get_int(dns, "zombies"));
+	assert_int_equal(get_int(dns, "resets_before"), 8);
+	assert_int_equal(get_int(dns, "retransmissions_up"), 13);
+	/* 99 of 200 us and one of 20 ms: to a quarter. */
+	assert_true(json_number_value(json_object_get(dns, "handshake_p50_ms")) == 0.223);
+	assert_true(json_number_value(json_object_get(dns, "handshake_p99_ms")) == 0.223);
+	assert_true(json_number_value(json_object_get(dns, "first_byte_p50_ms")) == 20.479);
+	assert_null_value(fixed, "handshake_p50_ms");
+	assert_null_value(fixed, "first_byte_p99_ms");
 	assert_null_value(fixed, "ttl_left");
 	assert_true(left_s > 20 && left_s <= 30);
 	assert_int_equal(get_int(dns, "weight"), 3);
@@ -461,6 +471,23 @@ static void test_drain(void **state)
 	assert_int_equal(f->taken, 1);
 }
 
+static void test_breaker(void **state)
+{
+	struct api_fixture *f = *state;
+	struct reply r;
+
+	assert_int_equal(api_fixture_request(f, false, "POST", "/v1/breaker?backend=tcp:198.18.3.21:8080&set=open",
+					     NULL, "", &r),
+			 0);
+	assert_int_equal(r.status, 200);
+	reply_free(&r);
+	assert_error(f, false, "POST", "/v1/breaker?set=ajar", NULL, 400,
+		     "bad value 'ajar' of 'set': expected open, close or auto");
+	assert_error(f, false, "POST", "/v1/breaker?deadline=1s", NULL, 400, "unknown parameter 'deadline'");
+	assert_error(f, true, "POST", "/v1/breaker?set=auto", NULL, 403, "Unix socket");
+	assert_int_equal(f->taken, 1);
+}
+
 /* Both ways in which decide can be late; afterwards the next command goes through as ever. */
 static void test_command_that_is_not_answered(void **state)
 {
@@ -495,18 +522,31 @@ static void test_config_text(void **state)
 	reply_free(&r);
 }
 
+static bool is_of_family(const char *line, size_t len, const char *family, const char *type)
+{
+	size_t n = strlen(family);
+
+	if (len < n || strncmp(line, family, n) != 0)
+		return false;
+	if (strcmp(type, "histogram") != 0)
+		return len == n;
+	return (len == n + 7 && strncmp(line + n, "_bucket", 7) == 0) ||
+	       (len == n + 4 && strncmp(line + n, "_sum", 4) == 0) ||
+	       (len == n + 6 && strncmp(line + n, "_count", 6) == 0);
+}
+
 /* Each sample line belongs to a family announced above it, and ends in a number. */
 static void check_metrics_form(char *text)
 {
-	char family[128] = "", *rest = text;
+	char family[128] = "", type[16] = "", *rest = text;
 
 	for (char *line = strsep(&rest, "\n"); rest; line = strsep(&rest, "\n")) {
 		size_t len = strcspn(line, "{ ");
 		char *end;
 
-		if (sscanf(line, "# TYPE %127s", family) == 1 || strncmp(line, "# HELP ", 7) == 0)
+		if (sscanf(line, "# TYPE %127s %15s", family, type) == 2 || strncmp(line, "# HELP ", 7) == 0)
 			continue;
-		if (len != strlen(family) || strncmp(line, family, len) != 0)
+		if (!is_of_family(line, len, family, type))
 			fail_msg("'%s' under '%s'", line, family);
 		strtod(strrchr(line, ' ') + 1, &end);
 		assert_int_equal(*end, 0);
@@ -541,6 +581,14 @@ static void test_metrics(void **state)
 		"\nspillway_ptb_received_total{result=\"noted\"} 3\n",
 		"\nspillway_mss_malformed_total 9\n",
 		"\nspillway_kernel_refused_total 2\n",
+		"\nspillway_backend_work{backend=\"tcp:198.18.3.22:8080\"} 13\n",
+		"\nspillway_backend_retransmissions_down_total{backend=\"tcp:198.18.3.22:8080\"} 14\n",
+		"\n# TYPE spillway_backend_handshake_seconds histogram\n",
+		"\nspillway_backend_first_byte_seconds_bucket{backend=\"tcp:198.18.3.22:8080\",le=\"0.016384\"} 0\n",
+		"\nspillway_backend_first_byte_seconds_bucket{backend=\"tcp:198.18.3.22:8080\",le=\"0.032768\"} 99\n",
+		"\nspillway_backend_first_byte_seconds_bucket{backend=\"tcp:198.18.3.22:8080\",le=\"+Inf\"} 100\n",
+		"\nspillway_backend_first_byte_seconds_sum{backend=\"tcp:198.18.3.22:8080\"} 3.980000\n",
+		"\nspillway_backend_first_byte_seconds_count{backend=\"tcp:198.18.3.22:8080\"} 100\n",
 	};
 	struct reply r;
 
@@ -817,6 +865,7 @@ int main(void)
 		API_TEST(test_tcp_is_read_only_and_checks_host),
 		API_TEST(test_reload),
 		API_TEST(test_drain),
+		API_TEST(test_breaker),
 		API_TEST(test_command_that_is_not_answered),
 		API_TEST(test_config_text),
 		API_TEST(test_metrics),

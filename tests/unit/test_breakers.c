@@ -1,249 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Decide's breakers over a whole worker: what SYNs meet, what is told of it, and what is sent. */
-#include "talk.h"
-
-#include "breakers.h"
-#include "config.h"
-#include "events.h"
-#include "services.h"
-#include "slots.h"
-#include "streak.h"
-
-#include <event2/event.h>
-#include <netinet/in.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#define N_SLOTS 16
-
-static const char head[] = "gateway:\n"
-			   "  workers: [0]\n"
-			   "  flows: 10000\n"
-			   "  ports: [{name: wan, device: eth1}, {name: lan, device: eth2}]\n"
-			   "  snat: [198.18.101.1, \"2001:db8:101::1\"]\n"
-			   "services:\n"
-			   "  - name: shop\n"
-			   "    listen: [\"198.18.100.1:80/tcp\", \"[2001:db8:100::1]:80/tcp\"]\n"
-			   "    backends:\n";
-
-static struct {
-	struct event_base *base;
-	struct names *names;
-	struct services *services;
-	struct config *config, *before;
-	struct events *events;
-	struct breakers *breakers;
-	enum cure_mode mode;
-	uint64_t events_seen;
-} f;
-
-static uint64_t begin_ns; /* what the clock shows when all begins; 0: one second */
-
-static void on_name(void *arg, const struct name_view *view)
-{
-}
-
-static void tell(void *arg, const char *message)
-{
-	print_error("%s\n", message);
-}
-
-/* The service has the first `n` backends of either family, TCP port 8080, and opens after `consecutive`. */
-static void configure(unsigned n, unsigned consecutive)
-{
-	char text[4096];
-	size_t len = snprintf(text, sizeof(text), "%s", head);
-
-	for (unsigned i = 1; i <= n; i++)
-		len += snprintf(text + len, sizeof(text) - len,
-				"      - {address: 198.18.3.%u, port: 8080}\n"
-				"      - {address: \"2001:db8:3::%x\", port: 8080}\n",
-				i, i);
-	len += snprintf(text + len, sizeof(text) - len, "    breaker: {consecutive: %u}\n", consecutive);
-	f.before = f.config;
-	f.config = config_parse("test", text, len, tell, NULL);
-	assert_non_null(f.config);
-	f.config->cures.of[CURE_WALL] = f.mode;
-	assert_int_equal(services_configure(f.services, f.config, f.names), 0);
-	assert_int_equal(services_publish(f.services), 0);
-	config_free(f.before);
-	f.before = NULL;
-	breakers_look_again(f.breakers);
-}
-
-static void begin_all(unsigned workers, unsigned n, enum cure_mode mode)
-{
-	const struct names_config names = {.servers_csv = "127.0.0.1:9"};
-
-	start((struct rig_config){
-		.n_backends = 8, .n_workers = workers, .flows_v4 = 4096, .flows_v6 = 4096, .now_ns = begin_ns});
-	f.mode = mode;
-	f.base = event_base_new();
-	f.names = names_create(f.base, &names, on_name, NULL);
-	f.events = events_create(NULL);
-	f.services = services_create(
-		rig.dp, &(struct services_config){
-				.n_service_slots = 4, .n_backend_slots = N_SLOTS, .events = f.events, .poison = true});
-	f.breakers = breakers_create(rig.dp, f.services, f.events, &(struct breakers_config){N_SLOTS, 4});
-	assert_true(f.base && f.names && f.services && f.events && f.breakers);
-	configure(n, 5);
-}
-
-static void end_all(void)
-{
-	dataplane_publish(rig.dp, &rig.policy);
-	breakers_destroy(f.breakers);
-	services_destroy(f.services);
-	names_destroy(f.names);
-	event_base_free(f.base);
-	events_destroy(f.events);
-	config_free(f.config);
-	memset(&f, 0, sizeof(f));
-	stop();
-}
-
-/* Decide hears what workers noted, and does what is due; the workers obey. */
-static void decide(void)
-{
-	struct note notes[64];
-	size_t n;
-
-	while ((n = dataplane_notes(rig.dp, notes, 64)))
-		for (size_t i = 0; i < n; i++)
-			if (notes[i].kind == NOTE_BACKEND)
-				breakers_note(f.breakers, notes[i].backend.slot);
-	breakers_run(f.breakers, f.mode, rig.now_ns);
-	turn();
-}
-
-static void pass(uint64_t ms)
-{
-	for (uint64_t end_ns = rig.now_ns + ms * 1000000; rig.now_ns < end_ns;) {
-		pass_ms(10);
-		decide();
-	}
-}
-
-static uint32_t slot_of(bool v6, unsigned backend)
-{
-	char want[SLOT_ID_STRLEN], id[SLOT_ID_STRLEN];
-	struct slot_info info;
-
-	snprintf(want, sizeof(want), v6 ? "tcp:[2001:db8:3::%x]:8080" : "tcp:198.18.3.%u:8080", backend);
-	for (uint32_t slot = 0; slot < N_SLOTS; slot++)
-		if (services_backend(f.services, slot, &info) && strcmp(slots_id(&info, id), want) == 0)
-			return slot;
-	fail();
-	return 0;
-}
-
-static enum breaker_state state_of(bool v6, unsigned backend)
-{
-	return streak_state(dataplane_breaker(rig.dp, slot_of(v6, backend)));
-}
-
-static bool is_marked(bool v6, unsigned backend)
-{
-	return streak_read(dataplane_breaker(rig.dp, slot_of(v6, backend))).side_down;
-}
-
-/* The next event there must be, and it is that one. */
-static void expect(const char *kind, const char *subject, const char *words)
-{
-	struct event_record e;
-	uint64_t lost;
-
-	assert_int_equal(events_read(f.events, f.events_seen, &e, 1, &lost, 0), 1);
-	f.events_seen = e.number;
-	assert_string_equal(e.kind, kind);
-	assert_string_equal(e.subject, subject);
-	assert_string_equal(e.cause, "wall");
-	if (!strstr(e.text, words))
-		fail_msg("expected '%s' in '%s'", words, e.text);
-}
-
-static void expect_nothing(void)
-{
-	struct event_record e;
-	uint64_t lost;
-
-	if (events_read(f.events, f.events_seen, &e, 1, &lost, 0))
-		fail_msg("%s: %s: %s", e.kind, e.subject, e.text);
-}
-
-/* What backends say to a SYN, by number; index 0 is not used. */
-enum says { ANSWERS, REFUSES, SILENT };
-
-static enum says says[9];
-
-struct seen {
-	unsigned probes, syns[9], rsts; /* rsts: to clients */
-};
-
-/* All that left, and what the backends say to it. A probe is what comes without SACK and timestamps: 24 bytes. */
-static struct seen talk_back(void)
-{
-	struct seen seen = {0};
-
-	for (struct sent s; take(&s);) {
-		struct talk t = {.v6 = s.p.family == 6, .proto = PROTO_TCP};
-
-		assert_null(frame_checksum_error(s.frame));
-		if (s.port == RIG_WAN) {
-			seen.rsts += !!(s.p.tcp_flags & TCP_RST);
-			continue;
-		}
-		if (s.p.tcp_flags != TCP_SYN)
-			continue;
-		learn(&t, &s);
-		seen.probes += s.p.payload_off - s.p.l4_off == 24;
-		seen.syns[t.backend.b[15]]++;
-		if (says[t.backend.b[15]] == SILENT)
-			continue;
-		feed(RIG_LAN, from_backend(&t, says[t.backend.b[15]] == REFUSES ? TCP_RST | TCP_ACK : TCP_SYN | TCP_ACK,
-					   PEER, seq(&s) + 1));
-	}
-	return seen;
-}
-
-static void add(struct seen *sum, const struct seen *s)
-{
-	sum->probes += s->probes;
-	sum->rsts += s->rsts;
-	for (int i = 0; i < 9; i++)
-		sum->syns[i] += s->syns[i];
-}
-
-/* `ms` with a new client each `every_ms`; 0: without. */
-static struct seen run(bool v6, unsigned *client, uint64_t ms, unsigned every_ms)
-{
-	struct seen sum = {0};
-
-	for (uint64_t at = 0; at < ms; at += 10) {
-		struct seen s;
-
-		if (every_ms && at % every_ms == 0)
-			feed(RIG_WAN, from_client(&(struct talk){.v6 = v6, .proto = PROTO_TCP, .client = (*client)++},
-						  TCP_SYN, ISN, 0));
-		pass(10);
-		s = talk_back();
-		add(&sum, &s);
-		turn();
-		s = talk_back();
-		add(&sum, &s);
-	}
-	return sum;
-}
-
-static const char *id_of(bool v6, unsigned backend)
-{
-	static char id[SLOT_ID_STRLEN];
-	struct slot_info info;
-
-	assert_true(services_backend(f.services, slot_of(v6, backend), &info));
-	return slots_id(&info, id);
-}
+#include "breakers_talk.h"
 
 /* --- one backend --- */
 
@@ -253,6 +10,7 @@ static void refusing(bool v6, unsigned workers)
 	struct seen s;
 
 	memset(says, 0, sizeof(says));
+	asks_nothing = false;
 	begin_all(workers, 3, CURE_ENFORCE);
 	run(v6, &client, 1000, 10);
 	expect_nothing();
@@ -267,15 +25,23 @@ static void refusing(bool v6, unsigned workers)
 	assert_int_equal(s.rsts, 0);
 	assert_in_range(s.probes, 9, 11);
 	assert_int_equal(s.syns[2], s.probes);
-	/* Back with the first that it answers. */
+	/* Back with three answers in a row, three flows, and then more and more. */
 	says[2] = ANSWERS;
-	s = run(v6, &client, 1200, 10);
-	assert_int_equal(state_of(v6, 2), BREAKER_CLOSED);
-	expect("breaker_closed", id_of(v6, 2), "answered a SYN");
+	s = run(v6, &client, 3500, 10);
+	assert_int_equal(s.rsts, 0);
+	assert_int_equal(state_of(v6, 2), BREAKER_RAMP);
+	expect("breaker_half_open", id_of(v6, 2), "probes in a row answered");
+	expect("breaker_ramp", id_of(v6, 2), "3 flows in a row got a response");
 	expect_nothing();
-	s = run(v6, &client, 1000, 10);
+	s = run(v6, &client, 3000, 10);
 	assert_int_equal(s.probes, 0);
-	assert_in_range(s.syns[2], 20, 50);
+	assert_in_range(s.syns[2], 3, 24); /* a tenth of a hundred or a bit more */
+	run(v6, &client, 27000, 10);
+	assert_int_equal(state_of(v6, 2), BREAKER_CLOSED);
+	expect("breaker_closed", id_of(v6, 2), "30 s without opening again");
+	expect_nothing();
+	s = run(v6, &client, 3000, 10);
+	assert_in_range(s.syns[2], 70, 130);
 	run(v6, &client, 11000, 0);
 	end_all();
 }
@@ -291,6 +57,7 @@ static void silent(bool v6, unsigned workers)
 	struct seen s;
 
 	memset(says, 0, sizeof(says));
+	asks_nothing = false;
 	begin_all(workers, 3, CURE_ENFORCE);
 	run(v6, &client, 2000, 10);
 	says[1] = SILENT;
@@ -304,9 +71,10 @@ static void silent(bool v6, unsigned workers)
 	assert_in_range(s.probes, 9, 11);
 	assert_int_equal(s.syns[1], s.probes);
 	says[1] = ANSWERS;
-	run(v6, &client, 1200, 10);
-	assert_int_equal(state_of(v6, 1), BREAKER_CLOSED);
-	expect("breaker_closed", id_of(v6, 1), "answered a SYN");
+	run(v6, &client, 3500, 10);
+	assert_int_equal(state_of(v6, 1), BREAKER_RAMP);
+	expect("breaker_half_open", id_of(v6, 1), "");
+	expect("breaker_ramp", id_of(v6, 1), "");
 	expect_nothing();
 	end_all();
 }
@@ -327,6 +95,7 @@ static void test_open_for_long(void **state)
 	struct seen s;
 
 	memset(says, 0, sizeof(says));
+	asks_nothing = false;
 	begin_all(1, 3, CURE_ENFORCE);
 	says[3] = REFUSES;
 	run(false, &client, 1000, 10);
@@ -344,6 +113,7 @@ static void test_all_refuse(void **state)
 	struct seen s;
 
 	memset(says, 0, sizeof(says));
+	asks_nothing = false;
 	begin_all(1, 3, CURE_ENFORCE);
 	says[1] = says[2] = says[3] = REFUSES;
 	run(false, &client, 1000, 10);
@@ -354,47 +124,39 @@ static void test_all_refuse(void **state)
 	assert_in_range(s.probes, 12, 18);
 	assert_in_range(s.syns[1] + s.syns[2] + s.syns[3] - s.probes, 4, 6);
 	says[2] = ANSWERS;
-	run(false, &client, 1200, 10);
-	assert_int_equal(state_of(false, 2), BREAKER_CLOSED);
+	run(false, &client, 3500, 10);
+	assert_int_equal(state_of(false, 2), BREAKER_RAMP);
+	/* There is no other: it gets them all. */
 	s = run(false, &client, 1000, 10);
 	assert_int_equal(s.rsts, 0);
 	assert_int_equal(s.syns[2], 100);
 	end_all();
 }
 
-/* What is over, or never was its fault, is over at once; and who flaps does not fill the events. */
-static void test_flapping(void **state)
+/* Two seconds up, two down, for minutes: each opening lasts longer, clients hardly notice, nor do the events overflow.
+ */
+static void test_a11_10_flapping(void **state)
 {
-	unsigned client = 0, n_open = 0, n_closed = 0;
+	uint64_t lost, n_clients;
+	unsigned client = 0, n_open = 0, rsts = 0;
 	struct event_record e;
-	uint64_t lost;
 
 	memset(says, 0, sizeof(says));
+	asks_nothing = false;
 	begin_all(1, 3, CURE_ENFORCE);
-	for (int i = 0; i < 30; i++) {
-		says[2] = REFUSES;
-		while (state_of(false, 2) == BREAKER_CLOSED) {
-			feed(RIG_WAN,
-			     from_client(&(struct talk){.proto = PROTO_TCP, .client = client++}, TCP_SYN, ISN, 0));
-			turn();
-			talk_back();
-			turn();
-		}
-		talk_back();
-		says[2] = ANSWERS;
-		run(false, &client, 20, 0);
-		assert_int_equal(state_of(false, 2), BREAKER_CLOSED);
+	for (int i = 0; i < 75; i++) {
+		says[2] = i % 2 ? REFUSES : ANSWERS;
+		rsts += run(false, &client, 2000, 20).rsts;
+		rsts += run(false, &client, 2000, 20).rsts;
 	}
+	n_clients = client;
+	assert_true(rsts < n_clients / 50);
 	while (events_read(f.events, f.events_seen, &e, 1, &lost, 0)) {
 		f.events_seen = e.number;
 		n_open += strcmp(e.kind, "breaker_open") == 0;
-		n_closed += strcmp(e.kind, "breaker_closed") == 0;
 	}
-	assert_true(n_open == 3 && n_closed == 3);
-	run(false, &client, 10000, 0);
-	says[2] = REFUSES;
-	run(false, &client, 500, 10);
-	expect("breaker_open", id_of(false, 2), "5 SYNs in a row refused; it was open 27 times more");
+	assert_in_range(n_open, 3, 75);
+	run(false, &client, 11000, 0);
 	end_all();
 }
 
@@ -404,6 +166,7 @@ static void test_consecutive(void **state)
 	unsigned client = 0;
 
 	memset(says, 0, sizeof(says));
+	asks_nothing = false;
 	begin_all(1, 2, CURE_ENFORCE);
 	configure(2, 1000);
 	says[1] = REFUSES;
@@ -424,10 +187,11 @@ static void test_leaves_while_open(void **state)
 	struct seen s;
 
 	memset(says, 0, sizeof(says));
+	asks_nothing = false;
 	begin_all(1, 3, CURE_ENFORCE);
 	says[3] = REFUSES;
 	run(false, &client, 1000, 10);
-	slot = slot_of(false, 3);
+	slot = slot_of_backend(false, 3);
 	configure(2, 5);
 	services_reap(f.services);
 	assert_true(services_backend(f.services, slot, &info));
@@ -435,10 +199,12 @@ static void test_leaves_while_open(void **state)
 	assert_int_equal(s.syns[3], 0);
 	services_reap(f.services);
 	assert_false(services_backend(f.services, slot, &info));
-	/* And when it comes back it is a new one. */
+	/* And when it comes back it is a new one, and begins with few flows. */
 	run(false, &client, 2000, 0);
 	configure(3, 5);
-	assert_int_equal(state_of(false, 3), BREAKER_CLOSED);
+	run(false, &client, 10, 0);
+	assert_int_equal(state_of(false, 3), BREAKER_RAMP);
+	assert_int_equal(state_of(false, 1), BREAKER_CLOSED);
 	end_all();
 }
 
@@ -452,6 +218,7 @@ static void side(bool v6, unsigned workers)
 	struct seen s;
 
 	memset(says, 0, sizeof(says));
+	asks_nothing = false;
 	begin_all(workers, 4, CURE_ENFORCE);
 	run(v6, &client, 2000, 10);
 	for (unsigned i = 1; i <= 4; i++)
@@ -507,6 +274,7 @@ static void test_no_side(void **state)
 	unsigned client = 0;
 
 	memset(says, 0, sizeof(says));
+	asks_nothing = false;
 	begin_all(1, 2, CURE_ENFORCE);
 	run(false, &client, 2000, 10);
 	says[1] = says[2] = SILENT;
@@ -522,6 +290,7 @@ static void test_not_together(void **state)
 	unsigned client = 0;
 
 	memset(says, 0, sizeof(says));
+	asks_nothing = false;
 	begin_all(1, 3, CURE_ENFORCE);
 	run(false, &client, 2000, 10);
 	says[1] = SILENT;
@@ -544,6 +313,7 @@ static void test_mark_outlives_no_side(void **state)
 	unsigned client = 0;
 
 	memset(says, 0, sizeof(says));
+	asks_nothing = false;
 	begin_all(1, 4, CURE_ENFORCE);
 	run(false, &client, 2000, 10);
 	for (unsigned i = 1; i <= 4; i++)
@@ -556,7 +326,7 @@ static void test_mark_outlives_no_side(void **state)
 	assert_false(is_marked(false, 1));
 	assert_true(is_marked(false, 3) && is_marked(false, 4));
 	configure(4, 5);
-	run(false, &client, 1000, 10);
+	run(false, &client, 5000, 10);
 	assert_false(is_marked(false, 3) || is_marked(false, 4));
 	assert_int_equal(state_of(false, 3), BREAKER_OPEN);
 	assert_int_equal(state_of(false, 4), BREAKER_OPEN);
@@ -598,6 +368,7 @@ static void test_link_down(void **state)
 	unsigned client = 0;
 
 	memset(says, 0, sizeof(says));
+	asks_nothing = false;
 	begin_all(1, 2, CURE_ENFORCE);
 	run(false, &client, 1000, 10);
 	dataplane_port_set_link(rig.dp, RIG_LAN, false, 1500);
@@ -633,6 +404,7 @@ static void test_router_down(void **state)
 	unsigned client = 0;
 
 	memset(says, 0, sizeof(says));
+	asks_nothing = false;
 	begin_all(1, 2, CURE_ENFORCE);
 	/* On the way to the router it is the neighbour itself, and unknown before. */
 	dataplane_neighbour_update(rig.dp, RIG_LAN, &router, NEIGHBOUR_USABLE, mac);
@@ -658,6 +430,7 @@ static void test_shadow(void **state)
 	struct seen s;
 
 	memset(says, 0, sizeof(says));
+	asks_nothing = false;
 	begin_all(1, 3, CURE_SHADOW);
 	run(false, &client, 1000, 10);
 	says[2] = REFUSES;
@@ -682,6 +455,7 @@ static void test_off(void **state)
 	struct seen s;
 
 	memset(says, 0, sizeof(says));
+	asks_nothing = false;
 	begin_all(1, 4, CURE_ENFORCE);
 	says[2] = REFUSES;
 	run(false, &client, 1000, 10);
@@ -709,6 +483,7 @@ static void test_lost_note(void **state)
 	unsigned client = 0;
 
 	memset(says, 0, sizeof(says));
+	asks_nothing = false;
 	begin_all(1, 3, CURE_ENFORCE);
 	says[1] = REFUSES;
 	for (int i = 0; i < 200; i++) {
@@ -718,14 +493,13 @@ static void test_lost_note(void **state)
 		turn();
 		talk_back();
 	}
-	assert_int_equal(dataplane_notes(rig.dp, notes, 64), 1);
+	assert_in_range(dataplane_notes(rig.dp, notes, 64), 1, 3);
 	decide();
 	expect_nothing();
 	breakers_note_all(f.breakers);
 	decide();
 	expect("breaker_open", id_of(false, 1), "5 SYNs in a row refused");
-	talk_back();
-	turn();
+	run(false, &client, 100, 0);
 	end_all();
 }
 
@@ -747,7 +521,7 @@ int main(void)
 		cmocka_unit_test(test_shadow),
 		cmocka_unit_test(test_off),
 		cmocka_unit_test(test_lost_note),
-		cmocka_unit_test(test_flapping),
+		cmocka_unit_test(test_a11_10_flapping),
 		cmocka_unit_test(test_mark_outlives_no_side),
 		cmocka_unit_test(test_router_not_yet_found),
 	};

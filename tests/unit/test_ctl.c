@@ -22,7 +22,7 @@
 #include <unistd.h>
 
 static const char *program;
-static char output[256 * 1024];
+static char output[512 * 1024];
 
 /* Runs "spillwayctl ARGS" by the shell, stderr with stdout into `output`; returns its exit code. */
 static int run(const char *prefix, const char *socket_path, const char *args)
@@ -85,10 +85,13 @@ static void test_lists(void **state)
 	assert_int_equal(ctl(*state, "backends"), 0);
 	assert_says(
 		"tcp:198.18.3.21:8080       shop,blog  active  closed        1     10        90         0         30"
-		"       0      -      -        -          -\n");
+		"       0    12        5       -        -       -       8          13      -      -        -          -\n");
+	assert_says("  WORK  ZOMBIES  SYN MS  BYTE MS     P99  RESETS  SENT AGAIN  DRAIN ");
+	assert_says("    13        5   0.223   20.479  20.479       8          13      -  2");
 	assert_says(
 		"tcp:[2001:db8:3::15]:8080  blog       gone    closed        1     12        90         2         32"
-		"      12  1"); /* of 19 seconds less than ten have passed */
+		"      12    14        5   0.223   20.479  20.479       8          13  1"); /* of 19 seconds less than
+											       ten have passed */
 	assert_says("      -    1m48s      3m03s\n");
 	assert_int_equal(ctl(*state, "names"), 0);
 	assert_says("shop.lab.test    4  fresh          2  5.0s  ");

@@ -17,7 +17,7 @@ static void test_there_and_back(void **state)
 			struct streak s = {.state = st,
 					   .answered = flags & 1,
 					   .side_down = flags & 2,
-					   .failures = {1, UINT16_MAX, 300}},
+					   .failures = {1, 4095, 300, 7}},
 				      read = streak_read(streak_word(&s));
 
 			assert_int_equal(streak_state(streak_word(&s)), st);
@@ -25,7 +25,7 @@ static void test_there_and_back(void **state)
 			assert_int_equal(read.answered, s.answered);
 			assert_int_equal(read.side_down, s.side_down);
 			assert_memory_equal(read.failures, s.failures, sizeof(s.failures));
-			assert_int_equal(streak_length(&read), 1 + UINT16_MAX + 300);
+			assert_int_equal(streak_length(&read), 1 + 4095 + 300 + 7);
 		}
 	assert_int_equal(streak_word(&(struct streak){0}), 0);
 }
@@ -83,6 +83,48 @@ static void test_answer_of_an_open_one_is_told(void **state)
 	assert_int_equal(streak_read(word).failures[CONNECT_REFUSED], streak_read(open).failures[CONNECT_REFUSED]);
 }
 
+/* One is too many for one that is tried, two for one that has just come back; and none opens it twice. */
+static void test_limits_of_states(void **state)
+{
+	uint64_t word = streak_word(&(struct streak){.state = BREAKER_HALF_OPEN});
+
+	assert_false(streak_answered(&word));
+	assert_int_equal(streak_state(word), BREAKER_HALF_OPEN);
+	assert_int_equal(streak_fail(&word, CONNECT_SILENT, 5), STREAK_OPENED);
+	assert_false(streak_reopen(&word));
+	word = streak_word(&(struct streak){.state = BREAKER_HALF_OPEN});
+	assert_true(streak_reopen(&word));
+	assert_int_equal(streak_state(word), BREAKER_OPEN);
+	word = streak_word(&(struct streak){.state = BREAKER_RAMP});
+	assert_false(streak_reopen(&word));
+	assert_int_equal(streak_fail(&word, CONNECT_REFUSED, 5), STREAK_COUNTED);
+	assert_false(streak_answered(&word));
+	assert_int_equal(streak_fail(&word, CONNECT_REFUSED, 5), STREAK_COUNTED);
+	assert_int_equal(streak_state(word), BREAKER_RAMP);
+	assert_int_equal(streak_fail(&word, CONNECT_STALLED, 5), STREAK_OPENED);
+}
+
+static void test_responses(void **state)
+{
+	uint64_t word = 0;
+	struct response_streak r = {0};
+
+	for (unsigned i = 1; i <= 100; i++) {
+		r = response_fail(&word, 7);
+		assert_int_equal(r.n, i);
+		assert_int_equal(r.n_networks, 1);
+	}
+	response_fail(&word, 8);
+	response_fail(&word, 7);
+	r = response_fail(&word, 9);
+	assert_int_equal(r.n_networks, 3);
+	r = response_fail(&word, 10);
+	assert_int_equal(r.n_networks, 3);
+	assert_int_equal(r.n, 104);
+	response_began(&word);
+	assert_int_equal(word, 0);
+}
+
 static void test_side_down(void **state)
 {
 	uint64_t word = streak_word(&(struct streak){.side_down = true});
@@ -102,7 +144,7 @@ static void test_side_down(void **state)
 
 /* Many threads count at once: each failure is counted, and one of them opens it. */
 #define N_THREADS 4
-#define N_EACH    10000
+#define N_EACH    4000
 
 static uint64_t shared;
 static int opened;
@@ -136,6 +178,8 @@ int main(void)
 		cmocka_unit_test(test_opens_at_the_limit),
 		cmocka_unit_test(test_answer_ends_a_streak),
 		cmocka_unit_test(test_answer_of_an_open_one_is_told),
+		cmocka_unit_test(test_limits_of_states),
+		cmocka_unit_test(test_responses),
 		cmocka_unit_test(test_side_down),
 		cmocka_unit_test(test_threads),
 	};

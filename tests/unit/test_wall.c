@@ -29,6 +29,8 @@ static void opens(bool v6, unsigned workers)
 		refuse(&t);
 	}
 	assert_int_equal(streak_of(v6, dead).failures[CONNECT_REFUSED], 4);
+	/* Failures are news, a few times a second. */
+	assert_int_equal(take_notes(&slot), 1);
 	s = exchange(RIG_LAN, syn_ack(&(struct talk[]){begin_to(dead, v6, &client)}[0]));
 	assert_int_equal(s.port, RIG_WAN);
 	assert_int_equal(*word_of(v6, dead), 0);
@@ -478,6 +480,7 @@ static void test_side_down(void **state)
 	t = begin_to(&q.backend, false, &q.client);
 	refuse(&t);
 	assert_int_equal(streak_of(false, &q.backend).failures[CONNECT_REFUSED], 1);
+	take_notes(&slot);
 	t = begin_to(&q.backend, false, &q.client);
 	finish(&t);
 	assert_true(streak_of(false, &q.backend).answered);

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "trial.h"
+
+struct trial trial_read(uint64_t word)
+{
+	return (struct trial){
+		.phase = (enum trial_phase)(word & 0xff),
+		.wins = word >> 8,
+		.generation = word >> 16,
+		.since_ms = word >> 32,
+	};
+}
+
+uint64_t trial_word(const struct trial *t)
+{
+	return t->phase | (uint64_t)t->wins << 8 | (uint64_t)t->generation << 16 | (uint64_t)t->since_ms << 32;
+}
+
+static bool swap(uint64_t *word, uint64_t *seen, const struct trial *to)
+{
+	return __atomic_compare_exchange_n(word, seen, trial_word(to), false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+}
+
+bool trial_take(uint64_t *word, uint32_t now_ms, uint8_t *generation)
+{
+	uint64_t seen = __atomic_load_n(word, __ATOMIC_RELAXED);
+	struct trial t;
+
+	do {
+		t = trial_read(seen);
+		if (t.phase != TRIAL_FREE || t.wins >= TRIAL_WINS)
+			return false;
+		t.phase = TRIAL_SYN;
+		t.since_ms = now_ms;
+	} while (!swap(word, &seen, &t));
+	*generation = t.generation;
+	return true;
+}
+
+static bool is_current(const struct trial *t, uint8_t generation)
+{
+	return t->phase != TRIAL_FREE && t->generation == generation;
+}
+
+bool trial_move(uint64_t *word, uint8_t generation, enum trial_phase phase, uint32_t now_ms)
+{
+	uint64_t seen = __atomic_load_n(word, __ATOMIC_RELAXED);
+	struct trial t;
+
+	do {
+		t = trial_read(seen);
+		if (!is_current(&t, generation))
+			return false;
+		t.phase = phase;
+		t.since_ms = now_ms;
+	} while (!swap(word, &seen, &t));
+	return true;
+}
+
+unsigned trial_end(uint64_t *word, uint8_t generation, bool won, uint32_t now_ms)
+{
+	uint64_t seen = __atomic_load_n(word, __ATOMIC_RELAXED);
+	struct trial t;
+
+	do {
+		t = trial_read(seen);
+		if (!is_current(&t, generation))
+			return 0;
+		t.phase = TRIAL_FREE;
+		t.wins += won;
+		t.generation = (t.generation + 1) % TRIAL_GENERATIONS;
+		t.since_ms = now_ms;
+	} while (!swap(word, &seen, &t));
+	return t.wins;
+}
+
+void trial_begin(uint64_t *word, bool keep_wins)
+{
+	uint64_t seen = __atomic_load_n(word, __ATOMIC_RELAXED);
+	struct trial t;
+
+	do {
+		t = trial_read(seen);
+		t.phase = TRIAL_FREE;
+		t.wins = keep_wins ? t.wins : 0;
+		t.generation = (t.generation + 1) % TRIAL_GENERATIONS;
+	} while (!swap(word, &seen, &t));
+}

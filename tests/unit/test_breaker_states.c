@@ -1,0 +1,410 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The machine of a breaker over whole workers and decide: what opens it, who tries it, and how it comes back. */
+#include "breakers_talk.h"
+
+#include "trial.h"
+
+#include <errno.h>
+
+static void fresh(unsigned workers, unsigned n)
+{
+	memset(says, 0, sizeof(says));
+	asks_nothing = false;
+	begin_all(workers, n, CURE_ENFORCE);
+}
+
+/* Clients of `n_networks` /24s, one by one, `each` of each, all to one backend. */
+static void ask_from(unsigned n_networks, unsigned each, unsigned *client)
+{
+	for (unsigned i = 0; i < n_networks * each; i++) {
+		unsigned number = (i % n_networks) * 256 + 1 + (*client)++ % 250;
+
+		feed(RIG_WAN, from_client(&(struct talk){.proto = PROTO_TCP, .client = number}, TCP_SYN, ISN, 0));
+		pass(10);
+		for (unsigned t = 0; t < 4; t++) {
+			talk_back();
+			turn();
+		}
+	}
+	talk_back();
+}
+
+/* Four backends, 400 connections a second, and the first is lost: after how many ms its breaker is open. */
+static uint64_t dies(bool v6, unsigned workers, enum says how, struct seen *seen)
+{
+	unsigned client = 0;
+	uint64_t ms = 0;
+
+	fresh(workers, 4);
+	at_once = 4;
+	run(v6, &client, 1000, 10);
+	says[1] = how;
+	*seen = (struct seen){0};
+	for (; state_of(v6, 1) != BREAKER_OPEN && ms < 2000; ms += 10)
+		seen->rsts += run(v6, &client, 10, 10).rsts;
+	/* Whoever waited for it has another one at once, or when its own time is over. */
+	seen->rsts += run(v6, &client, 1000, 10).rsts;
+	seen->syns[1] = run(v6, &client, 2000, 10).syns[1];
+	at_once = 1;
+	run(v6, &client, 11000, 0);
+	end_all();
+	return ms;
+}
+
+static void killed(bool v6, unsigned workers)
+{
+	struct seen s;
+
+	assert_true(dies(v6, workers, REFUSES, &s) <= 100);
+	assert_int_equal(s.rsts, 0);
+	assert_in_range(s.syns[1], 1, 3);
+}
+
+static void test_a11_1_killed(void **state)
+{
+	each_way(killed);
+}
+
+static void unplugged(bool v6, unsigned workers)
+{
+	struct seen s;
+
+	assert_true(dies(v6, workers, SILENT, &s) <= 500);
+	assert_int_equal(s.rsts, 0);
+	assert_in_range(s.syns[1], 1, 3);
+}
+
+static void test_a11_2_unplugged(void **state)
+{
+	each_way(unplugged);
+}
+
+/* A.11.5, A-5: an application that resets every request opens, but not by one client's word. */
+static void test_a11_5_resets(void **state)
+{
+	unsigned client = 0;
+
+	fresh(1, 1);
+	says[1] = RESETS;
+	ask_from(1, 200, &client);
+	assert_int_equal(state_of(false, 1), BREAKER_CLOSED);
+	ask_from(2, 20, &client);
+	assert_int_equal(state_of(false, 1), BREAKER_CLOSED);
+	expect_nothing();
+	says[1] = ANSWERS;
+	ask_from(1, 1, &client);
+	says[1] = RESETS;
+	ask_from(4, 1, &client);
+	assert_int_equal(state_of(false, 1), BREAKER_CLOSED);
+	ask_from(4, 1, &client);
+	decide();
+	assert_int_equal(state_of(false, 1), BREAKER_OPEN);
+	expect("breaker_open", id_of(false, 1), "in a row reset before their first byte, of at least 3 networks");
+	/* Its kernel answers every probe, which is nothing new: it has to wait. */
+	run(false, &client, 3700, 0);
+	assert_int_equal(state_of(false, 1), BREAKER_OPEN);
+	run(false, &client, 3700, 0);
+	assert_int_equal(state_of(false, 1), BREAKER_HALF_OPEN);
+	expect("breaker_half_open", id_of(false, 1), "");
+	/* One flow is enough to see that nothing is better. */
+	ask_from(1, 1, &client);
+	decide();
+	assert_int_equal(state_of(false, 1), BREAKER_OPEN);
+	expect("breaker_open", id_of(false, 1), "a flow that tried it was reset before its first byte");
+	run(false, &client, 100, 0);
+	end_all();
+}
+
+/* one at a time, whoever else comes; and the third response is enough. */
+static void one_at_a_time(bool v6, unsigned workers)
+{
+	unsigned client = 0;
+	struct seen s;
+
+	fresh(workers, 2);
+	says[1] = REFUSES;
+	run(v6, &client, 1000, 10);
+	assert_int_equal(state_of(v6, 1), BREAKER_OPEN);
+	says[1] = ANSWERS;
+	run(v6, &client, 3500, 0);
+	assert_int_equal(state_of(v6, 1), BREAKER_HALF_OPEN);
+	says[1] = STALLS;
+	s = run(v6, &client, 900, 10);
+	assert_int_equal(s.syns[1], 1);
+	assert_int_equal(s.rsts, 0);
+	assert_int_equal(trial_read(dataplane_trial(rig.dp, slot_of_backend(v6, 1))).phase, TRIAL_ASKED);
+	/* No response in a second: that was it. */
+	s = run(v6, &client, 300, 10);
+	assert_int_equal(state_of(v6, 1), BREAKER_OPEN);
+	says[1] = ANSWERS;
+	/* The second time it is twice as long, and its kernel's word is not enough. */
+	run(v6, &client, 7000, 0);
+	assert_int_equal(state_of(v6, 1), BREAKER_OPEN);
+	run(v6, &client, 7000, 0);
+	assert_int_equal(state_of(v6, 1), BREAKER_HALF_OPEN);
+	s = run(v6, &client, 500, 10);
+	assert_int_equal(state_of(v6, 1), BREAKER_RAMP);
+	end_all();
+}
+
+static void test_a3_one_at_a_time(void **state)
+{
+	each_way(one_at_a_time);
+}
+
+/* Who connects and asks nothing neither wins nor loses, and gives way to the next one. */
+static void test_idle_trials(void **state)
+{
+	unsigned client = 0;
+	struct seen s;
+
+	fresh(1, 2);
+	says[1] = REFUSES;
+	run(false, &client, 1000, 10);
+	says[1] = ANSWERS;
+	run(false, &client, 3500, 0);
+	assert_int_equal(state_of(false, 1), BREAKER_HALF_OPEN);
+	asks_nothing = true;
+	s = run(false, &client, 3000, 10);
+	assert_in_range(s.syns[1], 2, 4);
+	assert_int_equal(state_of(false, 1), BREAKER_HALF_OPEN);
+	asks_nothing = false;
+	run(false, &client, 1500, 10);
+	assert_int_equal(state_of(false, 1), BREAKER_RAMP);
+	end_all();
+}
+
+/* A SYN that fails while it is tried opens it again, and costs its client nothing. */
+static void test_trial_refused(void **state)
+{
+	unsigned client = 0;
+	struct seen s;
+
+	fresh(1, 2);
+	says[1] = REFUSES;
+	run(false, &client, 1000, 10);
+	says[1] = ANSWERS;
+	run(false, &client, 3500, 0);
+	assert_int_equal(state_of(false, 1), BREAKER_HALF_OPEN);
+	says[1] = REFUSES;
+	s = run(false, &client, 100, 10);
+	assert_int_equal(state_of(false, 1), BREAKER_OPEN);
+	assert_int_equal(s.syns[1], 2); /* and a probe at once */
+	assert_int_equal(s.rsts, 0);
+	end_all();
+}
+
+/* In the ramp two failures are enough. */
+static void test_ramp_fails(void **state)
+{
+	unsigned client = 0;
+
+	fresh(1, 2);
+	says[1] = REFUSES;
+	run(false, &client, 1000, 10);
+	says[1] = ANSWERS;
+	run(false, &client, 4000, 10);
+	assert_int_equal(state_of(false, 1), BREAKER_RAMP);
+	run(false, &client, 15000, 10);
+	says[1] = REFUSES;
+	for (unsigned n = 0; state_of(false, 1) == BREAKER_RAMP; n++) {
+		run(false, &client, 10, 10);
+		assert_true(n < 100);
+	}
+	run(false, &client, 10, 0);
+	assert_int_equal(state_of(false, 1), BREAKER_OPEN);
+	end_all();
+}
+
+/* Half of what it does fails, never five in a row: the ratio opens, and says what of. */
+static void test_ratio(void **state)
+{
+	unsigned client = 0;
+
+	fresh(1, 1);
+	for (unsigned i = 0; i < 9 && state_of(false, 1) == BREAKER_CLOSED; i++) {
+		says[1] = RESETS;
+		ask_from(4, 1, &client);
+		says[1] = ANSWERS;
+		ask_from(1, 1, &client);
+	}
+	decide();
+	/* Handshakes succeed: of ten, eight and two responses; of those four in eighteen fail, and that is no half. */
+	assert_int_equal(state_of(false, 1), BREAKER_CLOSED);
+	expect_nothing();
+	for (unsigned i = 0; i < 12 && state_of(false, 1) == BREAKER_CLOSED; i++) {
+		says[1] = REFUSES;
+		ask_from(4, 1, &client);
+		says[1] = ANSWERS;
+		ask_from(1, 1, &client);
+	}
+	assert_int_equal(state_of(false, 1), BREAKER_OPEN);
+	expect("breaker_open", id_of(false, 1), " in 10 s failed:");
+	end_all();
+}
+
+/* A.11.7, A-4: their applications fail, all of them: half are left, to do what they can. */
+static void test_a11_7_soft_cap(void **state)
+{
+	unsigned client = 0, n_open = 0;
+
+	fresh(1, 7);
+	for (unsigned i = 1; i <= 6; i++)
+		says[i] = RESETS;
+	for (unsigned i = 0; i < 100; i++) {
+		unsigned n = 0;
+
+		ask_from(4, 5, &client);
+		for (unsigned b = 1; b <= 7; b++)
+			n += state_of(false, b) == BREAKER_OPEN;
+		assert_true(n <= 3);
+		n_open = n > n_open ? n : n_open;
+	}
+	assert_int_equal(n_open, 3);
+	end_all();
+}
+
+/* A.11.8: all are dead. What clients get is an answer, what backends get is next to nothing. */
+static void all_dead(bool v6, unsigned workers)
+{
+	unsigned client = 0, syns = 0;
+	struct seen s;
+
+	fresh(workers, 3);
+	says[1] = says[2] = says[3] = REFUSES;
+	run(v6, &client, 1000, 10);
+	s = run(v6, &client, 20000, 10);
+	for (unsigned i = 1; i <= 3; i++) {
+		assert_int_equal(state_of(v6, i), BREAKER_OPEN);
+		syns += s.syns[i];
+	}
+	/* Of IPv6 they are all of one /64, which hears two a second, and then nothing. */
+	assert_in_range(s.rsts, v6 ? 40 : 1990, 2000);
+	assert_true(s.probes <= 3 * 23);
+	assert_true(syns - s.probes <= 21);
+	end_all();
+}
+
+static void test_a11_8_all_dead(void **state)
+{
+	each_way(all_dead);
+}
+
+/* A.11.9: one in a hundred SYNs, answers and requests is lost, for minutes: nothing opens. */
+static void test_a11_9_loss(void **state)
+{
+	unsigned client = 0;
+	uint64_t random = 1;
+
+	fresh(1, 3);
+	for (unsigned i = 0; i < 6000; i++) {
+		for (unsigned b = 1; b <= 3; b++)
+			says[b] = frame_random(&random) % 100 ? ANSWERS : frame_random(&random) % 2 ? SILENT : STALLS;
+		run(false, &client, 10, 10);
+	}
+	expect_nothing();
+	run(false, &client, 15000, 0);
+	end_all();
+}
+
+/* Whoever waits for a silent backend hears that it is gone, spread over five seconds; who does not wait stays. */
+static void test_reap_dead(void **state)
+{
+	unsigned client = 0, resets = 0, asked, first_part = 0;
+
+	fresh(1, 2);
+	asks_nothing = true;
+	run(false, &client, 400, 10);
+	asks_nothing = false;
+	says[1] = says[2] = SLOW;
+	run(false, &client, 500, 10);
+	says[1] = says[2] = STALLS;
+	asked = run(false, &client, 2000, 10).syns[1];
+	says[2] = ANSWERS;
+	says[1] = SILENT;
+	while (state_of(false, 1) != BREAKER_OPEN)
+		run(false, &client, 10, 10);
+	for (unsigned i = 0; i < 10; i++) {
+		resets += run(false, &client, 1000, 0).rsts;
+		first_part = i == 1 ? resets : first_part;
+	}
+	/* Those of the other one, which lives, and those whose request it has, wait on. */
+	assert_in_range(asked, 70, 150);
+	assert_int_equal(resets, asked);
+	assert_true(first_part > 0 && first_part < resets * 2 / 3);
+	assert_int_equal(did(ACTION_rst_dead), resets);
+	run(false, &client, 100, 0);
+	end_all();
+}
+
+/* An operator's word stands, whatever backends do, until it is taken back. */
+static void test_forced(void **state)
+{
+	unsigned client = 0;
+	struct seen s;
+
+	fresh(1, 2);
+	assert_int_equal(breakers_force(f.breakers, "tcp:198.18.3.9:8080", FORCE_OPEN, f.mode, rig.now_ns), -ENOENT);
+	assert_int_equal(breakers_force(f.breakers, id_of(false, 1), FORCE_OPEN, CURE_OFF, rig.now_ns), -EPERM);
+	assert_int_equal(breakers_force(f.breakers, id_of(false, 1), FORCE_OPEN, f.mode, rig.now_ns), 0);
+	s = run(false, &client, 70000, 50);
+	assert_int_equal(s.syns[1], 0);
+	assert_int_equal(s.rsts, 0);
+	assert_int_equal(state_of(false, 1), BREAKER_OPEN);
+	assert_int_equal(breakers_force(f.breakers, id_of(false, 1), FORCE_AUTO, f.mode, rig.now_ns), 0);
+	s = run(false, &client, 1000, 10);
+	assert_in_range(s.syns[1], 20, 80);
+	assert_int_equal(breakers_force(f.breakers, id_of(false, 1), FORCE_CLOSE, f.mode, rig.now_ns), 0);
+	says[1] = REFUSES;
+	s = run(false, &client, 2000, 10);
+	assert_int_equal(state_of(false, 1), BREAKER_CLOSED);
+	assert_in_range(s.syns[1], 60, 140);
+	expect_nothing();
+	assert_int_equal(breakers_force(f.breakers, id_of(false, 1), FORCE_AUTO, f.mode, rig.now_ns), 0);
+	run(false, &client, 1000, 10);
+	assert_int_equal(state_of(false, 1), BREAKER_OPEN);
+	end_all();
+}
+
+/* A backend that is new among others begins with a tenth of its flows; where all are, they share as ever. */
+static void test_slow_start(void **state)
+{
+	unsigned client = 0;
+	struct seen s;
+
+	fresh(1, 2);
+	s = run(false, &client, 1000, 10);
+	assert_int_equal(state_of(false, 1), BREAKER_CLOSED);
+	assert_int_equal(s.syns[1] + s.syns[2], 100);
+	configure(3, 5);
+	s = run(false, &client, 3000, 10);
+	assert_int_equal(state_of(false, 3), BREAKER_RAMP);
+	assert_in_range(s.syns[3], 3, 24);
+	s = run(false, &client, 28000, 10);
+	assert_int_equal(state_of(false, 3), BREAKER_CLOSED);
+	s = run(false, &client, 1000, 10);
+	assert_in_range(s.syns[3], 20, 50);
+	/* The same once more is no news. */
+	configure(3, 7);
+	run(false, &client, 100, 10);
+	assert_int_equal(state_of(false, 3), BREAKER_CLOSED);
+	expect_nothing();
+	end_all();
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_a11_1_killed),   cmocka_unit_test(test_a11_2_unplugged),
+		cmocka_unit_test(test_a11_5_resets),   cmocka_unit_test(test_a3_one_at_a_time),
+		cmocka_unit_test(test_idle_trials),    cmocka_unit_test(test_trial_refused),
+		cmocka_unit_test(test_ramp_fails),     cmocka_unit_test(test_ratio),
+		cmocka_unit_test(test_a11_7_soft_cap), cmocka_unit_test(test_a11_8_all_dead),
+		cmocka_unit_test(test_a11_9_loss),     cmocka_unit_test(test_reap_dead),
+		cmocka_unit_test(test_forced),         cmocka_unit_test(test_slow_start),
+	};
+
+	if (rig_eal(320, false, 0))
+		return 1;
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
