@@ -48,11 +48,13 @@ static bool attempt_due(struct worker *w, enum cure_mode mode, const struct ipad
 	return outcome_attempt_due(w, mode, client, svc->ref.slot, first->ref.slot, action);
 }
 
-static bool take_trial(struct worker *w, const struct policy_backend *backend)
+/* Not for a SYN that no backend need answer: whoever forges one would have it opened again. */
+static bool take_trial(struct worker *w, const struct policy_backend *backend, const struct item *it)
 {
 	struct wall *wall = &w->wall;
 
-	if (select_state(w->cells, backend->ref.slot) != BREAKER_HALF_OPEN ||
+	if (select_state(w->cells, backend->ref.slot) != BREAKER_HALF_OPEN || it->p.proto != PROTO_TCP ||
+	    !syn_is_ordinary(it) ||
 	    !trial_take(&w->cells->backends[backend->ref.slot].trial, CLOCK_MS(w->now_ns), &wall->trial_generation))
 		return false;
 	wall->trial_slot = backend->ref.slot;
@@ -80,7 +82,7 @@ static uint32_t chance(struct worker *w)
 }
 
 /* Its first choice takes it. */
-static bool is_taken(struct worker *w, enum cure_mode mode, const struct policy_backend *first)
+static bool is_taken(struct worker *w, enum cure_mode mode, const struct policy_backend *first, const struct item *it)
 {
 	switch (select_state(w->cells, first->ref.slot)) {
 	case BREAKER_CLOSED:
@@ -88,17 +90,17 @@ static bool is_taken(struct worker *w, enum cure_mode mode, const struct policy_
 	case BREAKER_RAMP:
 		return chance(w) <= __atomic_load_n(&w->cells->backends[first->ref.slot].share, __ATOMIC_RELAXED);
 	case BREAKER_HALF_OPEN:
-		return mode == CURE_ENFORCE && take_trial(w, first);
+		return mode == CURE_ENFORCE && take_trial(w, first, it);
 	default:
 		return false;
 	}
 }
 
 /* Where nothing else is left, any half-open backend is as good. */
-static const struct policy_backend *find_trial(struct worker *w, const struct policy_set *set)
+static const struct policy_backend *find_trial(struct worker *w, const struct policy_set *set, const struct item *it)
 {
 	for (uint32_t i = 0; i < set->n_backends; i++)
-		if (take_trial(w, &set->backends[i]))
+		if (take_trial(w, &set->backends[i], it))
 			return &set->backends[i];
 	return NULL;
 }
@@ -111,7 +113,7 @@ const struct policy_backend *wall_choose(struct worker *w, const struct policy *
 	enum cure_mode mode = policy->modes.of[CURE_WALL];
 	struct ipaddr client;
 
-	if (mode == CURE_OFF || is_taken(w, mode, first))
+	if (mode == CURE_OFF || is_taken(w, mode, first, it))
 		return first;
 	client = packet_src(it->frame, &it->p);
 	next = select_next(w->cells, set, it->hash, SLOT_NONE);
@@ -121,7 +123,7 @@ const struct policy_backend *wall_choose(struct worker *w, const struct policy *
 	if (!next && select_takes_flows(w->cells, first->ref.slot))
 		return first;
 	if (!next && mode == CURE_ENFORCE)
-		next = find_trial(w, set);
+		next = find_trial(w, set, it);
 	if (next)
 		return attempt_due(w, mode, &client, svc, first, ACTION_divert) ? next : first;
 	if (take_last_resort(w, svc->ref.slot))
