@@ -3,6 +3,7 @@
 #include "hash.h"
 #include "memory.h"
 #include "outcome.h"
+#include "tcp_options.h"
 #include "trial.h"
 #include "wall.h"
 
@@ -595,21 +596,49 @@ static bool is_watched(const struct worker *w, flow_ref ref)
 	return up->watch && up->state >= FLOW_ESTABLISHED;
 }
 
-/* When the last new payload came is known; what came before it was sent once, nobody knows when. */
-static void begin_stall(struct worker *w, flow_ref up, struct flow_track *track, uint32_t seq, bool is_last)
-{
-	uint32_t ago_ms = is_last ? (w->run_us - track->asked_us) / 1000 : 0;
+#define TTL_ENOUGH 16 /* hops between the gateway and any backend */
 
+static bool are_options_common(const struct rte_tcp_hdr *tcp)
+{
+	const uint8_t *options = (const uint8_t *)(tcp + 1);
+	unsigned len = tcp_options_len(tcp);
+
+	for (unsigned at = tcp_option_at(options, len, 0); at < len;
+	     at = tcp_option_at(options, len, at + options[at + 1]))
+		if (options[at] != TCP_OPTION_TIMESTAMPS && options[at] != TCP_OPTION_SACK)
+			return false;
+	return true;
+}
+
+/*
+ * Any backend that lives acknowledges it: a client shall not make one look dead by what hosts and routers pass over in
+ * silence. `ack`: what it acknowledges, which is nothing that was never sent.
+ */
+static bool is_ordinary(const struct worker *w, const struct item *it, uint32_t ack)
+{
+	const struct flow_half *up = flow_half(&w->flows, it->ref);
+	const struct flow_half *down = flow_half(&w->flows, flow_ref_other(it->ref));
+	const struct rte_tcp_hdr *tcp = (const void *)(it->frame + it->p.l4_off);
+	uint32_t tsval;
+
+	return it->p.ttl > TTL_ENOUGH && !(it->p.flags & PACKET_OPTIONS) && (int32_t)(ack - down->end) <= 0 &&
+	       are_options_common(tcp) && (!up->timestamps || tcp_timestamp(tcp, &tsval)) &&
+	       packet_tcp_is_right(it->frame, &it->p);
+}
+
+/* It was sent once before, but nobody knows whether that could be read. */
+static void begin_stall(struct worker *w, flow_ref up, struct flow_track *track, uint32_t seq)
+{
 	flow_syn(&w->flows, up)->stall_seq = seq;
-	flow_syn(&w->flows, up)->signal_ms = (uint32_t)w->run_ms - ago_ms;
+	flow_syn(&w->flows, up)->signal_ms = w->run_ms;
 	track->signals |= SIGNAL_FLAG_SENT | SIGNAL_FLAG_RESENT;
 }
 
-/* On this flow or another one. */
+/* On this flow or another one; what came in the same millisecond may have come after. */
 static bool said_nothing(const struct worker *w, flow_ref up, const struct flow_track *track)
 {
 	const struct flow_half *down = flow_half(&w->flows, flow_ref_other(up));
-	uint32_t since_ms = (uint32_t)w->run_ms - flow_syn(&w->flows, up)->signal_ms;
+	uint32_t since_ms = (uint32_t)w->run_ms - flow_syn(&w->flows, up)->signal_ms + 1;
 
 	return (uint32_t)w->run_ms - down->last_ms >= since_ms && !wall_heard_since(w, track->backend_slot, since_ms);
 }
@@ -633,30 +662,32 @@ static void go_on_stall(struct worker *w, flow_ref up, struct flow_track *track)
 	wall_stalled(w, up);
 }
 
-static void client_again(struct worker *w, flow_ref up, uint32_t seq, bool is_last)
+static void client_again(struct worker *w, const struct item *it, uint32_t seq, uint32_t ack)
 {
+	flow_ref up = it->ref;
 	struct flow_track *track = flow_track(&w->flows, up);
 	const struct flow_half *down = flow_half(&w->flows, flow_ref_other(up));
 
 	track->signals |= SIGNAL_FLAG_AGAIN;
 	/* A client that asks about a closed window is answered. */
-	if (track->signals & SIGNAL_FLAG_STALLED || !down->window_be || (int32_t)(down->ack - seq) > 0)
+	if (track->signals & SIGNAL_FLAG_STALLED || !down->window_be || (int32_t)(down->ack - seq) > 0 ||
+	    !is_ordinary(w, it, ack))
 		return;
 	if (track->signals & SIGNAL_FLAG_SENT && flow_syn(&w->flows, up)->stall_seq == seq)
 		go_on_stall(w, up, track);
 	else
-		begin_stall(w, up, track, seq, is_last);
+		begin_stall(w, up, track, seq);
 }
 
-void signals_again(struct worker *w, flow_ref ref, uint32_t seq, uint32_t data_end)
+void signals_again(struct worker *w, const struct item *it, uint32_t seq, uint32_t ack)
 {
-	const struct flow_track *track = flow_track(&w->flows, ref);
+	const struct flow_track *track = flow_track(&w->flows, it->ref);
 
-	if (!is_watched(w, ref))
+	if (!is_watched(w, it->ref))
 		return;
-	count_add(&w->signals.counts[track->backend_slot].retransmissions[flow_ref_dir(ref)], 1);
-	if (flow_ref_dir(ref) == DIR_UP)
-		client_again(w, ref, seq, data_end == flow_half(&w->flows, ref)->end);
+	count_add(&w->signals.counts[track->backend_slot].retransmissions[flow_ref_dir(it->ref)], 1);
+	if (flow_ref_dir(it->ref) == DIR_UP)
+		client_again(w, it, seq, ack);
 }
 
 /*

@@ -86,8 +86,8 @@ void signals_ghost_answered(struct worker *w, struct tuple *ghost);
 
 /* New payload came in a half that is watched. */
 void signals_data(struct worker *w, flow_ref ref);
-/* Payload came that is not new. `seq`: of its first byte, `data_end`: behind its last one. */
-void signals_again(struct worker *w, flow_ref ref, uint32_t seq, uint32_t data_end);
+/* Payload came that is not new. `seq`: of its first byte; `ack`: what it acknowledges. */
+void signals_again(struct worker *w, const struct item *it, uint32_t seq, uint32_t ack);
 /* A window of nothing came; the half still says what the one before it was. */
 void signals_shut(struct worker *w, flow_ref ref);
 /* The first FIN of that direction. */

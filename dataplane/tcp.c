@@ -206,7 +206,7 @@ static void signal_segment(struct worker *w, const struct flow_half *half, const
 	if (it->p.payload_len && (int32_t)(data_end - half->end) > 0 && half->watch)
 		signals_data(w, it->ref);
 	else if (it->p.payload_len && (int32_t)(s->end - half->end) <= 0)
-		signals_again(w, it->ref, s->seq, data_end);
+		signals_again(w, it, s->seq, s->ack);
 	if (!tcp_of(it)->rx_win && (int32_t)(s->ack - half->ack) >= 0)
 		signals_shut(w, it->ref);
 }

@@ -61,10 +61,83 @@ static void test_damaged_trial(void **state)
 	each_way(damaged_trial);
 }
 
+/* What of a request no backend that lives answers. */
+enum oddity { DAMAGED, SHORT_LIVED, SIGNED, ACKS_WHAT_WAS_NOT_SENT, ODDITIES };
+
+static void feed_odd(const struct talk *t, enum oddity how)
+{
+	struct frame_spec spec = with_payload(
+		from_client(t, TCP_ACK, ISN + 1, PEER + 1 + (how == ACKS_WHAT_WAS_NOT_SENT ? 100 : 0)), 120);
+	uint8_t frame[FRAME_MAX], *ip = frame + ETH, *tcp = ip + (t->v6 ? 40 : 20);
+	size_t len = frame_make(&spec, frame);
+
+	if (how == DAMAGED) {
+		tcp[16] ^= 1;
+	} else if (how == SHORT_LIVED) {
+		ip[t->v6 ? 7 : 8] = 3;
+		if (!t->v6)
+			frame_fix_ip4(ip);
+	} else if (how == SIGNED) {
+		memcpy(tcp + 20, (uint8_t[20]){19, 18}, 20);
+		tcp[12] = 10 << 4;
+		fix_tcp(frame, t->v6);
+	}
+	feed_raw(RIG_WAN, 0, frame, len);
+	turn();
+	for (struct sent s; take(&s);)
+		;
+}
+
+/* One client, alone with a backend that has nothing to say: its connections do not make that look dead. */
+static void odd_stalls(bool v6, unsigned workers)
+{
+	for (enum oddity how = 0; how < ODDITIES; how++) {
+		struct talk t[8];
+
+		begin_rig(workers, 1);
+		for (unsigned i = 0; i < 8; i++)
+			t[i] = establish(v6, i + 1);
+		pass_ms(2000);
+		for (unsigned sent = 0; sent < 5; sent++) {
+			for (unsigned i = 0; i < 8; i++)
+				feed_odd(&t[i], how);
+			pass_ms(400);
+		}
+		assert_int_equal(streak_of(v6, &t[0].backend).state, BREAKER_CLOSED);
+		assert_int_equal(streak_of(v6, &t[0].backend).failures[CONNECT_STALLED], 0);
+		stop();
+	}
+}
+
+static void test_odd_stalls(void **state)
+{
+	each_way(odd_stalls);
+}
+
+/* One that could not be read, and then two that could, at once: it had no time to answer. */
+static void test_late_stall(void **state)
+{
+	struct talk t;
+
+	begin_rig(1, 1);
+	t = establish(false, 1);
+	pass_ms(2000);
+	feed_odd(&t, DAMAGED);
+	pass_ms(2000);
+	for (unsigned i = 0; i < 2; i++)
+		feed(RIG_WAN, with_payload(from_client(&t, TCP_ACK, ISN + 1, PEER + 1), 120));
+	turn();
+	take_all();
+	assert_int_equal(streak_of(false, &t.backend).failures[CONNECT_STALLED], 0);
+	stop();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_damaged_trial),
+		cmocka_unit_test(test_odd_stalls),
+		cmocka_unit_test(test_late_stall),
 	};
 
 	if (rig_eal(320, false, 0))
