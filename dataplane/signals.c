@@ -643,20 +643,32 @@ static bool said_nothing(const struct worker *w, flow_ref up, const struct flow_
 	return (uint32_t)w->run_ms - down->last_ms >= since_ms && !wall_heard_since(w, track->backend_slot, since_ms);
 }
 
+static void restart_stall(struct worker *w, flow_ref up, struct flow_track *track)
+{
+	flow_syn(&w->flows, up)->signal_ms = w->run_ms;
+	track->signals &= ~SIGNAL_FLAG_RESENT;
+}
+
 /* Three times, for a second, and not a word from the backend meanwhile. Any word, and it begins anew. */
 static void go_on_stall(struct worker *w, flow_ref up, struct flow_track *track)
 {
+	uint32_t since_ms;
+
 	if (!said_nothing(w, up, track)) {
-		flow_syn(&w->flows, up)->signal_ms = w->run_ms;
-		track->signals &= ~SIGNAL_FLAG_RESENT;
+		restart_stall(w, up, track);
 		return;
 	}
 	if (!(track->signals & SIGNAL_FLAG_RESENT)) {
 		track->signals |= SIGNAL_FLAG_RESENT;
 		return;
 	}
-	if ((uint32_t)w->run_ms - flow_syn(&w->flows, up)->signal_ms < SIGNAL_STALL_MS)
+	since_ms = (uint32_t)w->run_ms - flow_syn(&w->flows, up)->signal_ms;
+	if (since_ms < SIGNAL_STALL_MS)
 		return;
+	if (wall_is_deaf(w, up, since_ms)) {
+		restart_stall(w, up, track);
+		return;
+	}
 	track->signals |= SIGNAL_FLAG_STALLED;
 	note_failure(w, up, SIGNAL_STALLED);
 	wall_stalled(w, up);

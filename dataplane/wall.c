@@ -328,6 +328,15 @@ static bool is_doubtful(struct worker *w, struct flow_track *track, unsigned por
 	return true;
 }
 
+bool wall_is_deaf(struct worker *w, flow_ref up, uint32_t age_ms)
+{
+	struct fib_hop hop;
+
+	return route_flow(w, &w->burst, up, flow_half(&w->flows, up), flow_cold(&w->flows, up)->hash[DIR_UP], &hop) !=
+		       VERDICT_NONE ||
+	       is_doubtful(w, flow_track(&w->flows, up), hop.port, age_ms);
+}
+
 static enum syn_silence judge_silence(struct worker *w, flow_ref up)
 {
 	struct flow_track *track = flow_track(&w->flows, up);

@@ -49,6 +49,8 @@ bool wall_due(struct worker *w, flow_ref up);
 
 /* Its backend reset it instead of a response; `network`: a hash of its client's, never 0. */
 void wall_response_failed(struct worker *w, flow_ref ref, uint32_t network);
+/* What its backend said in that time may have been lost here, or nothing reached it. */
+bool wall_is_deaf(struct worker *w, flow_ref up, uint32_t age_ms);
 /* Its backend is silent to data. */
 void wall_stalled(struct worker *w, flow_ref ref);
 /* Decide is to look at that backend. */

@@ -690,6 +690,27 @@ static void test_not_stalled(void **state)
 	each_way(not_stalled);
 }
 
+/* An acknowledgement may have been among the frames that there was no room for: it is asked again. */
+static void test_stall_not_heard(void **state)
+{
+	struct talk t;
+
+	begin_rig(1, 1);
+	t = establish(false, 1);
+	ask(&t, 0, 1000);
+	for (unsigned i = 0; i < 4; i++) {
+		pass_ms(500);
+		if (i == 2)
+			memport_lose(rig.ports[RIG_LAN], 0, RX_KNOWN, 1);
+		ask(&t, 0, 1000);
+		assert_int_equal(signals_of(&t).stalls, 0);
+	}
+	pass_ms(500);
+	ask(&t, 0, 1000);
+	assert_int_equal(signals_of(&t).stalls, 1);
+	stop();
+}
+
 /* --- outcomes and what is not measured --- */
 
 static void outcomes(bool v6, unsigned workers)
@@ -1276,6 +1297,7 @@ int main(void)
 		cmocka_unit_test(test_shut_window),
 		cmocka_unit_test(test_stalled),
 		cmocka_unit_test(test_not_stalled),
+		cmocka_unit_test(test_stall_not_heard),
 		cmocka_unit_test(test_outcomes),
 		cmocka_unit_test(test_datagrams),
 		cmocka_unit_test(test_off),
