@@ -270,6 +270,7 @@ static void close_answered(struct breakers *b, const struct slot_info *info, str
 	bool was_told = backend->breaker.state != BREAKER_CLOSED;
 
 	dataplane_reap_cancel(b->dp, info->ref.slot, REAP_DEAD);
+	dataplane_backend_due(b->dp, info->ref.slot, now_ns);
 	breakers_change_word(b, info->ref.slot, to_closed);
 	breaker_annul(&backend->breaker, now_ns);
 	if (was_told)
@@ -278,13 +279,14 @@ static void close_answered(struct breakers *b, const struct slot_info *info, str
 
 /* --- half-open and ramp --- */
 
-static void try_it(struct breakers *b, const struct slot_info *info, struct backend *backend)
+static void try_it(struct breakers *b, const struct slot_info *info, struct backend *backend, uint64_t now_ns)
 {
 	uint32_t slot = info->ref.slot;
 
 	dataplane_reap_cancel(b->dp, slot, REAP_DEAD);
 	dataplane_trial_begin(b->dp, slot, false);
 	dataplane_responses_forget(b->dp, slot);
+	dataplane_backend_due(b->dp, slot, now_ns);
 	breakers_change_word(b, slot, to_half_open);
 	tell_step(b, info, backend, "%u probes in a row answered: real flows try it, one at a time",
 		  backend->breaker.answers);
@@ -363,6 +365,7 @@ static void forget(struct breakers *b, uint32_t slot)
 	if (!backend)
 		return;
 	dataplane_reap_cancel(b->dp, slot, REAP_DEAD);
+	dataplane_backend_due(b->dp, slot, 0);
 	breakers_change_word(b, slot, to_closed);
 	backend->breaker = (struct breaker){0};
 }
@@ -516,7 +519,7 @@ static void order_probe(struct breakers *b, const struct slot_info *info, const 
 static void run_open(struct breakers *b, const struct slot_info *info, struct backend *backend, uint64_t now_ns)
 {
 	if (breaker_step(&backend->breaker, now_ns)) {
-		try_it(b, info, backend);
+		try_it(b, info, backend, now_ns);
 		return;
 	}
 	if (breaker_probe(&backend->breaker, now_ns, chance(info->ref.slot, now_ns)) && info->life == SLOT_USED)

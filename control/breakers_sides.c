@@ -118,6 +118,7 @@ static void take_back(struct breakers *b, uint32_t slot, uint64_t now_ns)
 	if (!backend || backend->breaker.state != BREAKER_OPEN)
 		return;
 	dataplane_reap_cancel(b->dp, slot, REAP_DEAD);
+	dataplane_backend_due(b->dp, slot, 0);
 	breaker_annul(&backend->breaker, now_ns);
 	if (backend->told)
 		events_add(b->events, EVENT_INFO, "breaker_closed", cure_name[CURE_WALL], slots_id(&info, id),

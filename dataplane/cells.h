@@ -17,7 +17,7 @@ struct backend_shared {
 	uint64_t breaker;   /* streak.h; workers and decide, by compare-and-swap */
 	uint64_t silent_ns; /* workers, relaxed: when a silence was counted last, */
 	uint64_t since_ns;  /* and when the first SYN of the streak was sent */
-	uint64_t due_ns;    /* decide, relaxed: when it tries an open one next */
+	uint64_t due_ns;    /* decide, relaxed: when it tries an open one next, or tried it last; 0: never */
 	uint64_t trial;     /* trial.h: the flow that a half-open one is tried by; workers and decide, likewise */
 	uint64_t responses; /* streak.h: failed responses in a row; likewise */
 	uint32_t share;     /* decide, relaxed: in the ramp, of its flows, of 2^32 - 1 */

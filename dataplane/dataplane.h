@@ -328,7 +328,8 @@ struct backend_times {
 	uint64_t heard_ns;  /* it was heard last, by any worker; to the millisecond, and not by each packet */
 };
 void dataplane_backend_times(const struct dataplane *dp, uint32_t slot, struct backend_times *out);
-/* When decide will try it next: of backends that are all open, the last resort is the first one due. */
+/* When decide will try it next, or tried it last: of backends that are all open, the last resort is the first one due;
+   and what is reset that began before says nothing. */
 void dataplane_backend_due(struct dataplane *dp, uint32_t slot, uint64_t at_ns);
 
 /* In the ramp: of the flows that choose it first, those that it gets, of 2^32 - 1. */

@@ -560,9 +560,13 @@ static void upstream_reset(struct worker *w, flow_ref down)
 	struct flow_track *track = flow_track(&w->flows, down);
 
 	if (track->signals & SIGNAL_FLAG_OPEN) {
-		note_failure(w, down, SIGNAL_RESET);
+		if (wall_predates(w, down)) {
+			count_add(&w->signals.counts[track->backend_slot].failures[SIGNAL_RESET], 1);
+		} else {
+			note_failure(w, down, SIGNAL_RESET);
+			wall_response_failed(w, down, network_of(w, down));
+		}
 		signals_decide(w, down, SIGNAL_FAILED);
-		wall_response_failed(w, down, network_of(w, down));
 	} else if (track->signals & SIGNAL_FLAG_ANSWERED && !(track->signals & SIGNAL_FLAG_ZOMBIE)) {
 		count_add(&w->signals.counts[track->backend_slot].resets_after, 1);
 	}

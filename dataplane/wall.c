@@ -424,6 +424,13 @@ static void blame(struct worker *w, flow_ref up, enum connect_failure kind)
 	wall_tell(w, track->backend_slot);
 }
 
+bool wall_predates(const struct worker *w, flow_ref ref)
+{
+	const struct backend_shared *shared = &w->cells->backends[flow_track(&w->flows, ref)->backend_slot];
+
+	return flow_cold(&w->flows, ref)->born_ms < __atomic_load_n(&shared->due_ns, __ATOMIC_RELAXED) / 1000000;
+}
+
 void wall_response_failed(struct worker *w, flow_ref ref, uint32_t network)
 {
 	const struct flow_track *track = flow_track(&w->flows, ref);

@@ -47,6 +47,8 @@ bool wall_due(struct worker *w, flow_ref up);
 
 /* --- what comes of its exchanges --- */
 
+/* It began before its backend was open last: one that was restarted resets such flows, which says nothing of it now. */
+bool wall_predates(const struct worker *w, flow_ref ref);
 /* Its backend reset it instead of a response; `network`: a hash of its client's, never 0. */
 void wall_response_failed(struct worker *w, flow_ref ref, uint32_t network);
 /* What its backend said in that time may have been lost here, or nothing reached it. */

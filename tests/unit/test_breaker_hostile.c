@@ -132,11 +132,78 @@ static void test_late_stall(void **state)
 	stop();
 }
 
+/* Flows of `n` networks, connected to the only backend, that ask nothing yet. */
+static void connect_from(bool v6, unsigned n)
+{
+	asks_nothing = true;
+	for (unsigned i = 0; i < n; i++)
+		feed(RIG_WAN, from_client(&(struct talk){.v6 = v6, .proto = PROTO_TCP, .client = (i + 1) * 256},
+					  TCP_SYN, ISN, 0));
+	pass(10);
+	for (unsigned i = 0; i < 4; i++) {
+		talk_back();
+		turn();
+	}
+	asks_nothing = false;
+	for (unsigned i = 0; i < n; i++)
+		feed(RIG_WAN, from_client(&(struct talk){.v6 = v6, .proto = PROTO_TCP, .client = (i + 1) * 256},
+					  TCP_ACK, ISN + 1, PEER + 1));
+	turn();
+	talk_back();
+}
+
+/* They ask, and what they ask resets them: it has been restarted, and does not know them. */
+static void ask_again(bool v6, unsigned n)
+{
+	says[1] = RESETS;
+	for (unsigned i = 0; i < n; i++)
+		feed(RIG_WAN,
+		     with_payload(from_client(&(struct talk){.v6 = v6, .proto = PROTO_TCP, .client = (i + 1) * 256},
+					      TCP_ACK, ISN + 1, PEER + 1),
+				  10));
+	turn();
+	assert_int_equal(talk_back().rsts, 0);
+	turn();
+	assert_int_equal(talk_back().rsts, n);
+	says[1] = ANSWERS;
+	pass(200);
+}
+
+/* What began before it was opened, and is reset now, is of another life: half-open, in the ramp, or closed. */
+static void old_flows(bool v6, unsigned workers)
+{
+	unsigned client = 1;
+
+	fresh(workers, 1);
+	connect_from(v6, 40);
+	half_open(v6, &client);
+	ask_again(v6, 1);
+	assert_int_equal(state_of(v6, 1), BREAKER_HALF_OPEN);
+	run(v6, &client, 200, 10);
+	assert_int_equal(state_of(v6, 1), BREAKER_RAMP);
+	end_all();
+
+	fresh(workers, 1);
+	connect_from(v6, 40);
+	half_open(v6, &client);
+	run(v6, &client, 200, 10);
+	assert_int_equal(state_of(v6, 1), BREAKER_RAMP);
+	ask_again(v6, 40);
+	assert_int_equal(state_of(v6, 1), BREAKER_RAMP);
+	end_all();
+}
+
+static void test_old_flows(void **state)
+{
+	each_way(old_flows);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_damaged_trial),
 		cmocka_unit_test(test_odd_stalls),
+		cmocka_unit_test(test_old_flows),
 		cmocka_unit_test(test_late_stall),
 	};
 
