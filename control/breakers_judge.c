@@ -74,15 +74,23 @@ static void say_ratio(const struct signal_window *w, uint32_t failed, uint32_t v
 		snprintf(out + len - 1, size - len + 1, "; %u networks", w->n_networks);
 }
 
+/* What had failed when it came into its state is settled: that second, and all before, do not count. */
+static uint32_t window_s(const struct backend *backend, const struct judged *j, uint64_t now_ns)
+{
+	uint64_t age_s = now_ns / 1000000000 - backend->breaker.since_ns / 1000000000;
+
+	return backend->breaker.since_ns && age_s < j->window_s ? age_s : j->window_s;
+}
+
 static bool judge_ratio(struct breakers *b, const struct slot_info *info, struct backend *backend,
 			const struct judged *j, enum cure_mode mode, uint64_t now_ns)
 {
-	uint32_t failed = 0, volume, slot = info->ref.slot;
+	uint32_t failed = 0, volume, slot = info->ref.slot, seconds = window_s(backend, j, now_ns);
 	char evidence[BREAKER_EVIDENCE_LEN];
 	struct signal_window w;
 	bool hard;
 
-	observe_window(b->dp, slot, j->window_s, &w);
+	observe_window(b->dp, slot, seconds, &w);
 	for (int f = 0; f < SIGNAL_FAILURES; f++)
 		failed += w.failed[f];
 	volume = failed + w.success[SIGNAL_CONNECT] + w.success[SIGNAL_RESPONSE];
@@ -90,7 +98,7 @@ static bool judge_ratio(struct breakers *b, const struct slot_info *info, struct
 	if (volume < RATIO_VOLUME_MIN || failed * UINT64_C(1000000) < (uint64_t)volume * j->ratio_ppm ||
 	    w.n_networks < RATIO_NETWORKS_MIN || (!hard && !j->may_eject))
 		return false;
-	say_ratio(&w, failed, volume, j->window_s, evidence, sizeof(evidence));
+	say_ratio(&w, failed, volume, seconds, evidence, sizeof(evidence));
 	backend->soft = !hard;
 	breakers_change_word(b, slot, breakers_to_open);
 	breakers_open(b, info, backend, hard ? BREAKER_CONNECT : BREAKER_RESPONSE, evidence, mode, now_ns);

@@ -198,12 +198,39 @@ static void test_old_flows(void **state)
 	each_way(old_flows);
 }
 
+/* What opened it is settled: one client's reset in the ramp does not call it up again. */
+static void test_old_window(void **state)
+{
+	unsigned client = 5000;
+
+	fresh(1, 1);
+	says[1] = REFUSES;
+	for (unsigned i = 0; i < 40; i++)
+		feed(RIG_WAN,
+		     from_client(&(struct talk){.proto = PROTO_TCP, .client = (i % 5 + 1) * 256 + i}, TCP_SYN, ISN, 0));
+	turn();
+	talk_back();
+	turn();
+	pass(10);
+	talk_back();
+	assert_int_equal(state_of(false, 1), BREAKER_OPEN);
+	says[1] = ANSWERS;
+	run(false, &client, 3500, 0);
+	run(false, &client, 100, 10);
+	assert_int_equal(state_of(false, 1), BREAKER_RAMP);
+	says[1] = RESETS;
+	run(false, &client, 10, 10);
+	says[1] = ANSWERS;
+	run(false, &client, 300, 10);
+	assert_int_equal(state_of(false, 1), BREAKER_RAMP);
+	end_all();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_damaged_trial),
-		cmocka_unit_test(test_odd_stalls),
-		cmocka_unit_test(test_old_flows),
+		cmocka_unit_test(test_damaged_trial), cmocka_unit_test(test_odd_stalls),
+		cmocka_unit_test(test_old_flows),     cmocka_unit_test(test_old_window),
 		cmocka_unit_test(test_late_stall),
 	};
 
