@@ -61,7 +61,7 @@ const struct policy_backend *select_first_due(const struct cells *cells, const s
 		const struct policy_backend *b = &set->backends[i];
 		uint64_t due_ns = __atomic_load_n(&cells->backends[b->ref.slot].due_ns, __ATOMIC_RELAXED);
 
-		if (!first || due_ns < first_ns) {
+		if (select_state(cells, b->ref.slot) == BREAKER_OPEN && (!first || due_ns < first_ns)) {
 			first = b;
 			first_ns = due_ns;
 		}

@@ -14,7 +14,7 @@ const struct policy_backend *select_backend(const struct policy_set *set, uint64
  * is); NULL: there is none. */
 const struct policy_backend *select_next(const struct cells *cells, const struct policy_set *set, uint64_t hash,
 					 uint32_t avoid_slot);
-/* The one that decide will try first, of a set that is not empty. */
+/* The open one that decide will try first; NULL: none is. */
 const struct policy_backend *select_first_due(const struct cells *cells, const struct policy_set *set);
 
 static inline enum breaker_state select_state(const struct cells *cells, uint32_t slot)

@@ -109,7 +109,7 @@ const struct policy_backend *wall_choose(struct worker *w, const struct policy *
 					 const struct policy_service *svc, const struct policy_set *set,
 					 const struct item *it)
 {
-	const struct policy_backend *first = select_backend(set, it->hash), *next;
+	const struct policy_backend *first = select_backend(set, it->hash), *next, *last;
 	enum cure_mode mode = policy->modes.of[CURE_WALL];
 	struct ipaddr client;
 
@@ -126,9 +126,10 @@ const struct policy_backend *wall_choose(struct worker *w, const struct policy *
 		next = find_trial(w, set, it);
 	if (next)
 		return attempt_due(w, mode, &client, svc, first, ACTION_divert) ? next : first;
-	if (take_last_resort(w, svc->ref.slot))
-		return attempt_due(w, mode, &client, svc, first, ACTION_last_resort) ? select_first_due(w->cells, set)
-										     : first;
+	/* A half-open one has its trial, and no other flow. */
+	last = select_first_due(w->cells, set);
+	if (last && take_last_resort(w, svc->ref.slot))
+		return attempt_due(w, mode, &client, svc, first, ACTION_last_resort) ? last : first;
 	return attempt_due(w, mode, &client, svc, first, ACTION_refuse_open) ? NULL : first;
 }
 

@@ -226,12 +226,30 @@ static void test_old_window(void **state)
 	end_all();
 }
 
+/* that there is no other backend is no reason to send a half-open one more than the flow that tries it. */
+static void alone_half_open(bool v6, unsigned workers)
+{
+	unsigned client = 0;
+
+	fresh(workers, 1);
+	half_open(v6, &client);
+	asks_nothing = true;
+	assert_int_equal(run(v6, &client, 900, 10).syns[1], 1);
+	assert_int_equal(trial_of(v6, 1).phase, TRIAL_IDLE);
+	end_all();
+}
+
+static void test_alone_half_open(void **state)
+{
+	each_way(alone_half_open);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_damaged_trial), cmocka_unit_test(test_odd_stalls),
 		cmocka_unit_test(test_old_flows),     cmocka_unit_test(test_old_window),
-		cmocka_unit_test(test_late_stall),
+		cmocka_unit_test(test_late_stall),    cmocka_unit_test(test_alone_half_open),
 	};
 
 	if (rig_eal(320, false, 0))
