@@ -23,6 +23,7 @@
 #define BREAKER_RAMP_NS        30000000000ull
 #define BREAKER_RAMP_MIN       10 /* per cent of its flows that it begins with */
 #define BREAKER_TRIAL_MIN_NS   1000000000ull
+#define BREAKER_TRIAL_MAX_NS   30000000000ull /* what takes longer is no exchange: signals.h */
 
 /* What opened it, which says what it takes to try it again. */
 enum breaker_cause {

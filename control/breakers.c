@@ -315,12 +315,17 @@ static void close_ramped(struct breakers *b, const struct slot_info *info, struc
 	tell_step(b, info, backend, "%llu s without opening again", BREAKER_RAMP_NS / 1000000000);
 }
 
-/* max(1 s, ten times what first bytes take) */
-static uint64_t trial_ns(const struct breakers *b, uint32_t slot)
+/*
+ * max(1 s, ten times what first bytes take), and no longer than anybody waits for one. Who asked nothing has none of
+ * that: clients that are slow to ask, or have slow answers, shall not keep the others out.
+ */
+static uint64_t trial_ns(const struct breakers *b, uint32_t slot, enum trial_phase phase)
 {
 	uint64_t ns = 10 * UINT64_C(1000) * observe_first_byte_us(b->dp, slot);
 
-	return ns > BREAKER_TRIAL_MIN_NS ? ns : BREAKER_TRIAL_MIN_NS;
+	if (phase == TRIAL_IDLE || ns < BREAKER_TRIAL_MIN_NS)
+		return BREAKER_TRIAL_MIN_NS;
+	return ns < BREAKER_TRIAL_MAX_NS ? ns : BREAKER_TRIAL_MAX_NS;
 }
 
 /* Who only connected says nothing of it, and makes room for another. */
@@ -335,7 +340,8 @@ static void run_half_open(struct breakers *b, const struct slot_info *info, stru
 		begin_ramp(b, info, backend, now_ns);
 		return;
 	}
-	if (trial.phase == TRIAL_FREE || (int32_t)age_ms < 0 || age_ms * UINT64_C(1000000) < trial_ns(b, slot))
+	if (trial.phase == TRIAL_FREE || (int32_t)age_ms < 0 ||
+	    age_ms * UINT64_C(1000000) < trial_ns(b, slot, trial.phase))
 		return;
 	if (trial.phase == TRIAL_IDLE) {
 		dataplane_trial_begin(b->dp, slot, true);

@@ -244,12 +244,32 @@ static void test_alone_half_open(void **state)
 	each_way(alone_half_open);
 }
 
+/* However long responses take: who asks nothing has the place for a second, who asks for half a minute. */
+static void test_long_trials(void **state)
+{
+	unsigned client = 0;
+
+	fresh(1, 2);
+	half_open(false, &client);
+	rig.dp->workers[0]->signals.counts[slot_of_backend(false, 1)].first_byte_us16 = 16 * 60 * 1000000u;
+	asks_nothing = true;
+	assert_in_range(run(false, &client, 3000, 10).syns[1], 2, 4);
+	asks_nothing = false;
+	says[1] = STALLS;
+	run(false, &client, 28000, 10);
+	assert_int_equal(state_of(false, 1), BREAKER_HALF_OPEN);
+	run(false, &client, 4000, 10);
+	assert_int_equal(state_of(false, 1), BREAKER_OPEN);
+	end_all();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_damaged_trial), cmocka_unit_test(test_odd_stalls),
 		cmocka_unit_test(test_old_flows),     cmocka_unit_test(test_old_window),
 		cmocka_unit_test(test_late_stall),    cmocka_unit_test(test_alone_half_open),
+		cmocka_unit_test(test_long_trials),
 	};
 
 	if (rig_eal(320, false, 0))
