@@ -372,6 +372,7 @@ void signals_answered(struct worker *w, flow_ref up)
 	half->watch = flow_half(&w->flows, flow_ref_other(up))->watch = true;
 	/* In the place of what the SYN needed. */
 	track->asked_us = w->run_us;
+	track->exchange_unit = unit_in_ms(w, SIGNAL_ONE_WAY_MS);
 	track->quiet_packets = 0;
 }
 
@@ -475,11 +476,27 @@ static void learn_first_byte(struct worker *w, struct flow_track *track)
 
 static_assert((uint64_t)HISTOGRAM_MAX_US << MEAN_SHIFT <= UINT32_MAX, "holds the mean of the longest");
 
+/*
+ * What took longer than anybody waits is no response, but a message; the end of an upload is one to its last part. The
+ * clock of asked_us goes round in 71 minutes: after an hour nobody knows. Of zombies the time is limited otherwise.
+ */
+static bool was_waited_for(const struct worker *w, const struct flow_track *track)
+{
+	uint32_t units = w->signals.unit - track->exchange_unit,
+		 hour = 3600 * UINT64_C(1000000000) >> SIGNAL_UNIT_SHIFT;
+
+	if (track->signals & SIGNAL_FLAG_ZOMBIE || is_ahead(w, track->exchange_unit))
+		return true;
+	return units < hour && w->run_us - track->asked_us < SIGNAL_ONE_WAY_MS * 1000;
+}
+
 static void upstream_data(struct worker *w, flow_ref down)
 {
 	struct flow_track *track = flow_track(&w->flows, down);
 
 	flow_half(&w->flows, down)->watch = false;
+	if (was_waited_for(w, track) && !(track->signals & (SIGNAL_FLAG_AGAIN | SIGNAL_FLAG_GAVE_UP)))
+		learn_first_byte(w, track);
 	note_success(w, track->backend_slot, SIGNAL_RESPONSE);
 	response_began(&w->cells->backends[track->backend_slot].responses);
 	end_trial(w, track, true);
@@ -488,8 +505,6 @@ static void upstream_data(struct worker *w, flow_ref down)
 		end_zombie(w, track->backend_slot, track->exchange_unit);
 	if (track->signals & SIGNAL_FLAG_OPEN)
 		close_exchange(w, track);
-	if (!(track->signals & (SIGNAL_FLAG_AGAIN | SIGNAL_FLAG_GAVE_UP)))
-		learn_first_byte(w, track);
 	count_add(&w->signals.counts[track->backend_slot].answered, 1);
 	track->signals &= ~(SIGNAL_FLAG_ZOMBIE | SIGNAL_FLAG_AGAIN | SIGNAL_FLAG_GAVE_UP);
 	track->signals |= SIGNAL_FLAG_ANSWERED;

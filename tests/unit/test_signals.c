@@ -711,6 +711,61 @@ static void test_stall_not_heard(void **state)
 	stop();
 }
 
+/* A message that comes when it comes says nothing of how long responses take. */
+static void not_waited_for(bool v6, unsigned workers)
+{
+	struct talk t;
+
+	begin_rig(workers, 1);
+	t = establish(v6, 1);
+	pass_ms(31000);
+	reply(&t, 0, 100);
+	t = establish(v6, 2);
+	ask(&t, 0, 100);
+	pass_ms(31000);
+	reply(&t, 0, 100);
+	assert_int_equal(signals_of(&t).success, 2);
+	assert_int_equal(signals_of(&t).answered, 2);
+	assert_int_equal(durations(&t, DURATION_FIRST_BYTE).n, 0);
+	/* Whoever asks next may well be waited for. */
+	exchange(RIG_WAN, with_payload(from_client(&t, TCP_ACK | TCP_PSH, ISN + 101, PEER + 101), 100));
+	pass_ms(29000);
+	exchange(RIG_LAN, with_payload(from_backend(&t, TCP_ACK | TCP_PSH, PEER + 101, ISN + 201), 100));
+	assert_int_equal(durations(&t, DURATION_FIRST_BYTE).n, 1);
+	stop();
+}
+
+static void test_not_waited_for(void **state)
+{
+	each_way(not_waited_for);
+}
+
+/* Both say every minute that they live. */
+static void wait_long(const struct talk *t, uint32_t asked, uint64_t us)
+{
+	for (; us >= 60000000; us -= 60000000) {
+		pass_ms(60000);
+		exchange(RIG_LAN, from_backend(t, TCP_ACK, PEER + 1, ISN + 1 + asked));
+		exchange(RIG_WAN, from_client(t, TCP_ACK, ISN + 1 + asked, PEER + 1));
+	}
+	pass_us(us);
+}
+
+/* Nor when the clock has gone round since, and it seems to be soon. */
+static void test_waited_for_an_hour(void **state)
+{
+	struct talk t;
+
+	begin_rig(1, 1);
+	t = establish(false, 1);
+	ask(&t, 0, 100);
+	wait_long(&t, 100, UINT64_C(0x100000000) + 2000000);
+	reply(&t, 0, 100);
+	assert_int_equal(signals_of(&t).answered, 1);
+	assert_int_equal(durations(&t, DURATION_FIRST_BYTE).n, 0);
+	stop();
+}
+
 /* --- outcomes and what is not measured --- */
 
 static void outcomes(bool v6, unsigned workers)
@@ -1308,6 +1363,8 @@ int main(void)
 		cmocka_unit_test(test_histogram),
 		cmocka_unit_test(test_histogram_lately),
 		cmocka_unit_test(test_random_talks),
+		cmocka_unit_test(test_not_waited_for),
+		cmocka_unit_test(test_waited_for_an_hour),
 	};
 
 	return cmocka_run_group_tests(tests, setup, NULL);
