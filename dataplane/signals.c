@@ -456,7 +456,8 @@ static void client_data(struct worker *w, flow_ref up)
 	struct flow_track *track = flow_track(&w->flows, up);
 
 	track->asked_us = w->run_us;
-	if (track->signals & (SIGNAL_FLAG_OPEN | SIGNAL_FLAG_ZOMBIE))
+	/* Behind the backend's FIN nothing is answered but by a RST, which is its right. */
+	if (track->signals & (SIGNAL_FLAG_OPEN | SIGNAL_FLAG_ZOMBIE) || track->fin_seen & 1 << DIR_DOWN)
 		return;
 	open_exchange(w, track);
 	flow_half(&w->flows, flow_ref_other(up))->watch = true;
