@@ -83,6 +83,12 @@ static struct streak to_half_open(struct streak s)
 	return (struct streak){.state = BREAKER_HALF_OPEN, .side_down = s.side_down};
 }
 
+/* Unless a worker has opened it meanwhile, whose note is under way. */
+static struct streak to_ramped(struct streak s)
+{
+	return s.state == BREAKER_RAMP ? (struct streak){.side_down = s.side_down} : s;
+}
+
 static struct streak to_ramp(struct streak s)
 {
 	return (struct streak){.state = BREAKER_RAMP, .side_down = s.side_down};
@@ -311,7 +317,7 @@ static void begin_ramp(struct breakers *b, const struct slot_info *info, struct 
 
 static void close_ramped(struct breakers *b, const struct slot_info *info, struct backend *backend)
 {
-	breakers_change_word(b, info->ref.slot, to_closed);
+	breakers_change_word(b, info->ref.slot, to_ramped);
 	tell_step(b, info, backend, "%llu s without opening again", BREAKER_RAMP_NS / 1000000000);
 }
 
@@ -323,19 +329,26 @@ static uint64_t trial_ns(const struct breakers *b, uint32_t slot, enum trial_pha
 {
 	uint64_t ns = 10 * UINT64_C(1000) * observe_first_byte_us(b->dp, slot);
 
+	/* That a SYN is silent, the worker says first: it knows whether the backend is. */
+	if (phase == TRIAL_SYN)
+		return 2 * BREAKER_TRIAL_MIN_NS;
 	if (phase == TRIAL_IDLE || ns < BREAKER_TRIAL_MIN_NS)
 		return BREAKER_TRIAL_MIN_NS;
 	return ns < BREAKER_TRIAL_MAX_NS ? ns : BREAKER_TRIAL_MAX_NS;
 }
 
-/* Who only connected says nothing of it, and makes room for another. */
+/* Who only connected says nothing of it, nor does silence while its side is down: it makes room for another. */
 static void run_half_open(struct breakers *b, const struct slot_info *info, struct backend *backend,
 			  enum cure_mode mode, uint64_t now_ns)
 {
 	uint32_t slot = info->ref.slot;
+	struct streak s = streak_read(dataplane_breaker(b->dp, slot));
 	struct trial trial = trial_read(dataplane_trial(b->dp, slot));
 	uint32_t age_ms = (uint32_t)(now_ns / 1000000) - trial.since_ms;
 
+	/* A worker opened it, and says so. */
+	if (s.state != BREAKER_HALF_OPEN)
+		return;
 	if (trial.wins >= TRIAL_WINS) {
 		begin_ramp(b, info, backend, now_ns);
 		return;
@@ -343,7 +356,7 @@ static void run_half_open(struct breakers *b, const struct slot_info *info, stru
 	if (trial.phase == TRIAL_FREE || (int32_t)age_ms < 0 ||
 	    age_ms * UINT64_C(1000000) < trial_ns(b, slot, trial.phase))
 		return;
-	if (trial.phase == TRIAL_IDLE) {
+	if (trial.phase == TRIAL_IDLE || s.side_down) {
 		dataplane_trial_begin(b->dp, slot, true);
 		return;
 	}

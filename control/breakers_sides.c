@@ -109,13 +109,31 @@ static void find_lonely(struct breakers *b, const struct services_side *side)
 	}
 }
 
+/* Workers had opened it from there. */
+static struct streak to_half_open_again(struct streak s)
+{
+	s.state = s.state == BREAKER_CLOSED && !s.forced ? BREAKER_HALF_OPEN : s.state;
+	return s;
+}
+
+static struct streak to_ramp_again(struct streak s)
+{
+	s.state = s.state == BREAKER_CLOSED && !s.forced ? BREAKER_RAMP : s.state;
+	return s;
+}
+
 static void take_back(struct breakers *b, uint32_t slot, uint64_t now_ns)
 {
 	char id[SLOT_ID_STRLEN];
 	struct slot_info info;
 	struct backend *backend = breakers_backend_at(b, slot, &info);
 
-	if (!backend || backend->breaker.state != BREAKER_OPEN)
+	if (!backend)
+		return;
+	if (backend->breaker.state == BREAKER_HALF_OPEN || backend->breaker.state == BREAKER_RAMP)
+		breakers_change_word(b, slot,
+				     backend->breaker.state == BREAKER_RAMP ? to_ramp_again : to_half_open_again);
+	if (backend->breaker.state != BREAKER_OPEN)
 		return;
 	dataplane_reap_cancel(b->dp, slot, REAP_DEAD);
 	dataplane_backend_due(b->dp, slot, 0);

@@ -263,13 +263,60 @@ static void test_long_trials(void **state)
 	end_all();
 }
 
+/* A whole side falls silent while one of it is in the ramp: there it stays, and marked, until an answer comes. */
+static void side_in_ramp(bool v6, unsigned workers)
+{
+	unsigned client = 0;
+
+	fresh(workers, 3);
+	half_open(v6, &client);
+	run(v6, &client, 2000, 10);
+	assert_int_equal(state_of(v6, 1), BREAKER_RAMP);
+	run(v6, &client, 18000, 10);
+	says[1] = says[2] = says[3] = SILENT;
+	run(v6, &client, 3000, 10);
+	for (unsigned i = 1; i <= 3; i++)
+		assert_true(is_marked(v6, i));
+	assert_int_equal(state_of(v6, 1), BREAKER_RAMP);
+	run(v6, &client, 40000, 10);
+	for (unsigned i = 1; i <= 3; i++)
+		assert_true(is_marked(v6, i));
+	end_all();
+}
+
+static void test_side_in_ramp(void **state)
+{
+	each_way(side_in_ramp);
+}
+
+/* Workers opened it from the ramp, or the flow that tries it waits: then its side is found to be silent. */
+static void test_side_takes_back(void **state)
+{
+	unsigned client = 0;
+
+	for (enum breaker_state was = BREAKER_HALF_OPEN; was <= BREAKER_RAMP; was++) {
+		fresh(1, 3);
+		half_open(false, &client);
+		run(false, &client, was == BREAKER_RAMP ? 2000 : 0, 10);
+		says[1] = says[2] = says[3] = SILENT;
+		for (unsigned i = 0; i < 60 && state_of(false, 1) != BREAKER_OPEN; i++)
+			run(false, &client, 10, 10);
+		run(false, &client, 2000, 10);
+		for (unsigned i = 1; i <= 3; i++)
+			assert_true(is_marked(false, i));
+		assert_int_equal(state_of(false, 1), was);
+		end_all();
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_damaged_trial), cmocka_unit_test(test_odd_stalls),
-		cmocka_unit_test(test_old_flows),     cmocka_unit_test(test_old_window),
-		cmocka_unit_test(test_late_stall),    cmocka_unit_test(test_alone_half_open),
-		cmocka_unit_test(test_long_trials),
+		cmocka_unit_test(test_damaged_trial),   cmocka_unit_test(test_odd_stalls),
+		cmocka_unit_test(test_old_flows),       cmocka_unit_test(test_old_window),
+		cmocka_unit_test(test_late_stall),      cmocka_unit_test(test_alone_half_open),
+		cmocka_unit_test(test_long_trials),     cmocka_unit_test(test_side_in_ramp),
+		cmocka_unit_test(test_side_takes_back),
 	};
 
 	if (rig_eal(320, false, 0))
