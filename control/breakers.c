@@ -83,7 +83,7 @@ static struct streak to_half_open(struct streak s)
 	return (struct streak){.state = BREAKER_HALF_OPEN, .side_down = s.side_down};
 }
 
-/* Unless a worker has opened it meanwhile, whose note is under way. */
+/* These two unless a worker has opened it meanwhile, whose note is under way. */
 static struct streak to_ramped(struct streak s)
 {
 	return s.state == BREAKER_RAMP ? (struct streak){.side_down = s.side_down} : s;
@@ -91,6 +91,8 @@ static struct streak to_ramped(struct streak s)
 
 static struct streak to_ramp(struct streak s)
 {
+	if (s.state == BREAKER_OPEN)
+		return s;
 	return (struct streak){.state = BREAKER_RAMP, .side_down = s.side_down};
 }
 
@@ -554,7 +556,11 @@ static bool run_one(struct breakers *b, const struct slot_info *info, struct bac
 		run_open(b, info, backend, now_ns);
 		break;
 	case BREAKER_HALF_OPEN:
-		run_half_open(b, info, backend, mode, now_ns);
+		/* Nobody tries it in shadow, and its probes were answered. */
+		if (mode == CURE_SHADOW)
+			close_answered(b, info, backend, now_ns);
+		else
+			run_half_open(b, info, backend, mode, now_ns);
 		break;
 	case BREAKER_RAMP:
 		run_ramp(b, info, backend, now_ns);

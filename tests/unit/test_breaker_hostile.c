@@ -309,6 +309,24 @@ static void test_side_takes_back(void **state)
 	}
 }
 
+/* The wall is put into shadow while it is half-open: where nobody keeps flows from it, nobody tries it. */
+static void test_half_open_in_shadow(void **state)
+{
+	unsigned client = 0;
+
+	fresh(1, 2);
+	half_open(false, &client);
+	f.mode = CURE_SHADOW;
+	configure(2, 5);
+	run(false, &client, 300, 10);
+	assert_int_equal(state_of(false, 1), BREAKER_CLOSED);
+	f.mode = CURE_ENFORCE;
+	configure(2, 5);
+	assert_in_range(run(false, &client, 1000, 10).syns[1], 20, 80);
+	assert_int_equal(state_of(false, 1), BREAKER_CLOSED);
+	end_all();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -316,7 +334,7 @@ int main(void)
 		cmocka_unit_test(test_old_flows),       cmocka_unit_test(test_old_window),
 		cmocka_unit_test(test_late_stall),      cmocka_unit_test(test_alone_half_open),
 		cmocka_unit_test(test_long_trials),     cmocka_unit_test(test_side_in_ramp),
-		cmocka_unit_test(test_side_takes_back),
+		cmocka_unit_test(test_side_takes_back), cmocka_unit_test(test_half_open_in_shadow),
 	};
 
 	if (rig_eal(320, false, 0))
