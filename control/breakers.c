@@ -144,8 +144,8 @@ struct backend *breakers_backend_at(struct breakers *b, uint32_t slot, struct sl
 		backend->generation = info->ref.generation;
 		backend->breaker = (struct breaker){0};
 		backend->told_ns = backend->n_untold = 0;
-		backend->soft = false;
-		backend->again_ns = 0;
+		backend->soft = backend->alone = false;
+		backend->again_ns = backend->doubted_ns = 0;
 	}
 	return backend;
 }
@@ -377,13 +377,13 @@ static void run_ramp(struct breakers *b, const struct slot_info *info, struct ba
 		dataplane_backend_share(b->dp, info->ref.slot, breaker_share(&backend->breaker, now_ns));
 }
 
-/* The wall is off: nothing is measured, so nothing may be left of what was. */
+/* The wall is off: nothing is measured, so nothing may be left of what was. An operator's word stands. */
 static void forget(struct breakers *b, uint32_t slot)
 {
 	struct slot_info info;
 	struct backend *backend = breakers_backend_at(b, slot, &info);
 
-	if (!backend)
+	if (!backend || streak_read(dataplane_breaker(b->dp, slot)).forced)
 		return;
 	dataplane_reap_cancel(b->dp, slot, REAP_DEAD);
 	dataplane_backend_due(b->dp, slot, 0);

@@ -327,6 +327,26 @@ static void test_half_open_in_shadow(void **state)
 	end_all();
 }
 
+static void put_wall(enum cure_mode mode)
+{
+	f.mode = mode;
+	configure(1, 5);
+	decide();
+}
+
+/* Off and on again: an operator's word stands. */
+static void test_off_and_on(void **state)
+{
+	fresh(1, 1);
+	assert_int_equal(breakers_force(f.breakers, id_of(false, 1), FORCE_OPEN, f.mode, rig.now_ns), 0);
+	put_wall(CURE_OFF);
+	breakers_note(f.breakers, slot_of_backend(false, 1));
+	decide();
+	put_wall(CURE_ENFORCE);
+	assert_int_equal(state_of(false, 1), BREAKER_OPEN);
+	end_all();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -335,6 +355,7 @@ int main(void)
 		cmocka_unit_test(test_late_stall),      cmocka_unit_test(test_alone_half_open),
 		cmocka_unit_test(test_long_trials),     cmocka_unit_test(test_side_in_ramp),
 		cmocka_unit_test(test_side_takes_back), cmocka_unit_test(test_half_open_in_shadow),
+		cmocka_unit_test(test_off_and_on),
 	};
 
 	if (rig_eal(320, false, 0))
