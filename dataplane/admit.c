@@ -147,6 +147,8 @@ enum verdict admit_again(struct worker *w, const struct policy *policy, struct i
 		return VERDICT_answer_ttl_exceeded;
 	svc = policy->services[listener->service_slot];
 	count_add(&w->services[svc->ref.slot].attempts, 1);
+	if (!wall_takes_again(w, policy, svc, it))
+		return admit_refuse(w, svc->ref.slot, it, VERDICT_answer_wall_open, VERDICT_answer_wall_unreachable);
 	verdict = storm_admit(w, policy, svc, it, &caps);
 	if (verdict != VERDICT_NONE)
 		return verdict;

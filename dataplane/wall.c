@@ -133,6 +133,21 @@ const struct policy_backend *wall_choose(struct worker *w, const struct policy *
 	return attempt_due(w, mode, &client, svc, first, ACTION_refuse_open) ? NULL : first;
 }
 
+bool wall_takes_again(struct worker *w, const struct policy *policy, const struct policy_service *svc,
+		      const struct item *it)
+{
+	uint32_t slot = flow_track(&w->flows, it->ref)->backend_slot;
+	enum cure_mode mode = policy->modes.of[CURE_WALL];
+	struct ipaddr client;
+
+	/* What waits for an answer already is one flow, with one SYN or two. */
+	if (mode == CURE_OFF || flow_half(&w->flows, it->ref)->state == FLOW_SYN_SENT ||
+	    select_takes_flows(w->cells, slot))
+		return true;
+	client = packet_src(it->frame, &it->p);
+	return !outcome_attempt_due(w, mode, &client, svc->ref.slot, slot, ACTION_refuse_open);
+}
+
 bool wall_is_shut(const struct worker *w, const struct policy *policy, const struct policy_set *set, uint64_t hash)
 {
 	return policy->modes.of[CURE_WALL] == CURE_ENFORCE &&

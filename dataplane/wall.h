@@ -29,6 +29,9 @@ const struct policy_backend *wall_choose(struct worker *w, const struct policy *
 					 const struct item *it);
 /* It was placed, as that flow or, FLOW_REF_NONE, not at all. */
 void wall_placed(struct worker *w, flow_ref up);
+/* Whether the backend of a flow that is over takes the client's next SYN, too, where that follows at once. */
+bool wall_takes_again(struct worker *w, const struct policy *policy, const struct policy_service *svc,
+		      const struct item *it);
 /* The breakers of all backends of `set`, which is not empty, are open: there is nothing to wait for. */
 bool wall_is_shut(const struct worker *w, const struct policy *policy, const struct policy_set *set, uint64_t hash);
 /* It sends its client's SYN now: sets timeout_ms. Its timer is the caller's to move. */

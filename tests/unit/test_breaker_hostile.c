@@ -347,6 +347,35 @@ static void test_off_and_on(void **state)
 	end_all();
 }
 
+/* an end and a new beginning in one burst go past no breaker. */
+static void again_at_once(bool v6, unsigned workers)
+{
+	struct talk t;
+
+	for (enum breaker_state st = BREAKER_CLOSED; st < BREAKER_STATES; st++) {
+		bool taken = st == BREAKER_CLOSED || st == BREAKER_RAMP;
+		struct sent s;
+
+		begin_rig(workers, 1);
+		t = establish(v6, 3);
+		set_breaker(v6, 0, st);
+		feed(RIG_WAN, from_client(&t, TCP_RST | TCP_ACK, ISN + 1, PEER + 1));
+		feed(RIG_WAN, from_client(&t, TCP_SYN, ISN + 90000, 0));
+		turn();
+		take_right(&s);
+		take_right(&s);
+		take_none();
+		assert_int_equal(did(ACTION_refuse_open), !taken);
+		assert_int_equal(verdicts(VERDICT_answer_wall_open), !taken);
+		stop();
+	}
+}
+
+static void test_again_at_once(void **state)
+{
+	each_way(again_at_once);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -355,7 +384,7 @@ int main(void)
 		cmocka_unit_test(test_late_stall),      cmocka_unit_test(test_alone_half_open),
 		cmocka_unit_test(test_long_trials),     cmocka_unit_test(test_side_in_ramp),
 		cmocka_unit_test(test_side_takes_back), cmocka_unit_test(test_half_open_in_shadow),
-		cmocka_unit_test(test_off_and_on),
+		cmocka_unit_test(test_off_and_on),      cmocka_unit_test(test_again_at_once),
 	};
 
 	if (rig_eal(320, false, 0))
