@@ -15,6 +15,7 @@
 #define TOLD_AT_ONCE   3              /* openings of a backend that are told within */
 #define TOLD_NS        10000000000ull /* this time: it may open and close in milliseconds */
 #define REAP_SPREAD_MS 5000           /* who waits for a dead one hears so within this, not all at once */
+#define ONE_WAY_ENOUGH 20             /* exchanges without an answer, ever: there will be none */
 #define DOUBT_NS       300000000ull   /* two ticks of the wheel: by then the others' SYNs were due, too */
 
 struct breakers *breakers_create(struct dataplane *dp, const struct services *services, struct events *events,
@@ -339,13 +340,23 @@ static uint64_t trial_ns(const struct breakers *b, uint32_t slot, enum trial_pha
 	return ns < BREAKER_TRIAL_MAX_NS ? ns : BREAKER_TRIAL_MAX_NS;
 }
 
+/* Of uploads, logs and the like: that it takes a connection is all that it ever says. */
+static bool never_answers(const struct breakers *b, uint32_t slot)
+{
+	struct signal_report r;
+
+	observe_signals(b->dp, slot, &r);
+	return !r.answered && r.exchanges >= ONE_WAY_ENOUGH;
+}
+
 /* Who only connected says nothing of it, nor does silence while its side is down: it makes room for another. */
 static void run_half_open(struct breakers *b, const struct slot_info *info, struct backend *backend,
 			  enum cure_mode mode, uint64_t now_ns)
 {
 	uint32_t slot = info->ref.slot;
 	struct streak s = streak_read(dataplane_breaker(b->dp, slot));
-	struct trial trial = trial_read(dataplane_trial(b->dp, slot));
+	uint64_t word = dataplane_trial(b->dp, slot);
+	struct trial trial = trial_read(word);
 	uint32_t age_ms = (uint32_t)(now_ns / 1000000) - trial.since_ms;
 
 	/* A worker opened it, and says so. */
@@ -358,6 +369,10 @@ static void run_half_open(struct breakers *b, const struct slot_info *info, stru
 	if (trial.phase == TRIAL_FREE || (int32_t)age_ms < 0 ||
 	    age_ms * UINT64_C(1000000) < trial_ns(b, slot, trial.phase))
 		return;
+	if (trial.phase != TRIAL_SYN && never_answers(b, slot)) {
+		dataplane_trial_win(b->dp, slot, word);
+		return;
+	}
 	if (trial.phase == TRIAL_IDLE || s.side_down) {
 		dataplane_trial_begin(b->dp, slot, true);
 		return;

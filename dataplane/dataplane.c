@@ -380,6 +380,11 @@ uint64_t dataplane_trial(const struct dataplane *dp, uint32_t slot)
 	return __atomic_load_n(&dp->cells.backends[slot].trial, __ATOMIC_RELAXED);
 }
 
+void dataplane_trial_win(struct dataplane *dp, uint32_t slot, uint64_t seen)
+{
+	trial_win(&dp->cells.backends[slot].trial, seen);
+}
+
 void dataplane_trial_begin(struct dataplane *dp, uint32_t slot, bool keep_wins)
 {
 	trial_begin(&dp->cells.backends[slot].trial, keep_wins);

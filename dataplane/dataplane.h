@@ -336,6 +336,7 @@ void dataplane_backend_due(struct dataplane *dp, uint32_t slot, uint64_t at_ns);
 void dataplane_backend_share(struct dataplane *dp, uint32_t slot, uint32_t share);
 /* Half-open: see trial.h. */
 uint64_t dataplane_trial(const struct dataplane *dp, uint32_t slot);
+void dataplane_trial_win(struct dataplane *dp, uint32_t slot, uint64_t seen);
 void dataplane_trial_begin(struct dataplane *dp, uint32_t slot, bool keep_wins);
 /* Responses that failed in a row: see streak.h. */
 uint64_t dataplane_responses(const struct dataplane *dp, uint32_t slot);

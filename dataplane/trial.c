@@ -74,6 +74,16 @@ unsigned trial_end(uint64_t *word, uint8_t generation, bool won, uint32_t now_ms
 	return t.wins;
 }
 
+void trial_win(uint64_t *word, uint64_t seen)
+{
+	struct trial t = trial_read(seen);
+
+	t.phase = TRIAL_FREE;
+	t.wins++;
+	t.generation = (t.generation + 1) % TRIAL_GENERATIONS;
+	swap(word, &seen, &t);
+}
+
 void trial_begin(uint64_t *word, bool keep_wins)
 {
 	uint64_t seen = __atomic_load_n(word, __ATOMIC_RELAXED);

@@ -35,5 +35,7 @@ bool trial_take(uint64_t *word, uint32_t now_ms, uint8_t *generation);
 bool trial_move(uint64_t *word, uint8_t generation, enum trial_phase phase, uint32_t now_ms);
 /* Gives the place back, won or not; returns how many were won, 0 if the trial was over before. */
 unsigned trial_end(uint64_t *word, uint8_t generation, bool won, uint32_t now_ms);
+/* Decide's: the trial that `seen` tells of is won, unless it is over. */
+void trial_win(uint64_t *word, uint64_t seen);
 /* Decide's: begins anew. `wins` are kept or not. */
 void trial_begin(uint64_t *word, bool keep_wins);

@@ -376,6 +376,21 @@ static void test_again_at_once(void **state)
 	each_way(again_at_once);
 }
 
+/* A backend that takes uploads and never says a word: that it takes connections again is enough. */
+static void test_never_answers(void **state)
+{
+	unsigned client = 0;
+
+	fresh(1, 2);
+	says[1] = says[2] = SLOW;
+	run(false, &client, 1000, 10);
+	half_open(false, &client);
+	says[1] = SLOW;
+	run(false, &client, 4000, 10);
+	assert_int_equal(state_of(false, 1), BREAKER_RAMP);
+	end_all();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -385,6 +400,7 @@ int main(void)
 		cmocka_unit_test(test_long_trials),     cmocka_unit_test(test_side_in_ramp),
 		cmocka_unit_test(test_side_takes_back), cmocka_unit_test(test_half_open_in_shadow),
 		cmocka_unit_test(test_off_and_on),      cmocka_unit_test(test_again_at_once),
+		cmocka_unit_test(test_never_answers),
 	};
 
 	if (rig_eal(320, false, 0))
