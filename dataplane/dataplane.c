@@ -387,7 +387,7 @@ void dataplane_trial_win(struct dataplane *dp, uint32_t slot, uint64_t seen)
 
 void dataplane_trial_begin(struct dataplane *dp, uint32_t slot, bool keep_wins)
 {
-	trial_begin(&dp->cells.backends[slot].trial, keep_wins);
+	trial_begin(&dp->cells.backends[slot].trial, keep_wins, CLOCK_MS(dataplane_now_ns(dp)));
 }
 
 uint64_t dataplane_responses(const struct dataplane *dp, uint32_t slot)

@@ -7,13 +7,15 @@ struct trial trial_read(uint64_t word)
 		.phase = (enum trial_phase)(word & 0xff),
 		.wins = word >> 8,
 		.generation = word >> 16,
+		.network = word >> 24,
 		.since_ms = word >> 32,
 	};
 }
 
 uint64_t trial_word(const struct trial *t)
 {
-	return t->phase | (uint64_t)t->wins << 8 | (uint64_t)t->generation << 16 | (uint64_t)t->since_ms << 32;
+	return t->phase | (uint64_t)t->wins << 8 | (uint64_t)t->generation << 16 | (uint64_t)t->network << 24 |
+	       (uint64_t)t->since_ms << 32;
 }
 
 static bool swap(uint64_t *word, uint64_t *seen, const struct trial *to)
@@ -21,16 +23,23 @@ static bool swap(uint64_t *word, uint64_t *seen, const struct trial *to)
 	return __atomic_compare_exchange_n(word, seen, trial_word(to), false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
 }
 
-bool trial_take(uint64_t *word, uint32_t now_ms, uint8_t *generation)
+/* Who only holds the place, again and again, shall not keep it from everybody else. */
+static bool has_to_yield(const struct trial *t, uint8_t network, uint32_t now_ms)
+{
+	return t->network == network && now_ms - t->since_ms < TRIAL_YIELD_MS;
+}
+
+bool trial_take(uint64_t *word, uint8_t network, uint32_t now_ms, uint8_t *generation)
 {
 	uint64_t seen = __atomic_load_n(word, __ATOMIC_RELAXED);
 	struct trial t;
 
 	do {
 		t = trial_read(seen);
-		if (t.phase != TRIAL_FREE || t.wins >= TRIAL_WINS)
+		if (t.phase != TRIAL_FREE || t.wins >= TRIAL_WINS || has_to_yield(&t, network, now_ms))
 			return false;
 		t.phase = TRIAL_SYN;
+		t.network = network;
 		t.since_ms = now_ms;
 	} while (!swap(word, &seen, &t));
 	*generation = t.generation;
@@ -68,6 +77,7 @@ unsigned trial_end(uint64_t *word, uint8_t generation, bool won, uint32_t now_ms
 			return 0;
 		t.phase = TRIAL_FREE;
 		t.wins += won;
+		t.network = won ? 0 : t.network;
 		t.generation = (t.generation + 1) % TRIAL_GENERATIONS;
 		t.since_ms = now_ms;
 	} while (!swap(word, &seen, &t));
@@ -80,11 +90,12 @@ void trial_win(uint64_t *word, uint64_t seen)
 
 	t.phase = TRIAL_FREE;
 	t.wins++;
+	t.network = 0;
 	t.generation = (t.generation + 1) % TRIAL_GENERATIONS;
 	swap(word, &seen, &t);
 }
 
-void trial_begin(uint64_t *word, bool keep_wins)
+void trial_begin(uint64_t *word, bool keep_wins, uint32_t now_ms)
 {
 	uint64_t seen = __atomic_load_n(word, __ATOMIC_RELAXED);
 	struct trial t;
@@ -93,6 +104,8 @@ void trial_begin(uint64_t *word, bool keep_wins)
 		t = trial_read(seen);
 		t.phase = TRIAL_FREE;
 		t.wins = keep_wins ? t.wins : 0;
+		t.network = keep_wins ? t.network : 0;
 		t.generation = (t.generation + 1) % TRIAL_GENERATIONS;
+		t.since_ms = now_ms;
 	} while (!swap(word, &seen, &t));
 }

@@ -9,8 +9,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define TRIAL_WINS        3 /* flows in a row whose response began */
-#define TRIAL_GENERATIONS 8 /* that flows can tell apart */
+#define TRIAL_WINS        3    /* flows in a row whose response began */
+#define TRIAL_GENERATIONS 8    /* that flows can tell apart */
+#define TRIAL_YIELD_MS    1000 /* whoever had the place for nothing leaves it to other networks */
 
 enum trial_phase {
 	TRIAL_FREE,
@@ -23,14 +24,15 @@ struct trial {
 	enum trial_phase phase;
 	uint8_t wins;
 	uint8_t generation;
-	uint32_t since_ms; /* CLOCK_MS: in that phase */
+	uint8_t network;   /* a hash of its client's, or of the last one's who did not win; 0: of none */
+	uint32_t since_ms; /* CLOCK_MS: in that phase, or free */
 };
 
 struct trial trial_read(uint64_t word);
 uint64_t trial_word(const struct trial *t);
 
-/* Takes the place for a flow; false: it is not free, or nobody is to be tried any more. */
-bool trial_take(uint64_t *word, uint32_t now_ms, uint8_t *generation);
+/* Takes the place for a flow; false: it is not free, not for that network, or nobody is to be tried any more. */
+bool trial_take(uint64_t *word, uint8_t network, uint32_t now_ms, uint8_t *generation);
 /* False: the trial of that generation is over. */
 bool trial_move(uint64_t *word, uint8_t generation, enum trial_phase phase, uint32_t now_ms);
 /* Gives the place back, won or not; returns how many were won, 0 if the trial was over before. */
@@ -38,4 +40,4 @@ unsigned trial_end(uint64_t *word, uint8_t generation, bool won, uint32_t now_ms
 /* Decide's: the trial that `seen` tells of is won, unless it is over. */
 void trial_win(uint64_t *word, uint64_t seen);
 /* Decide's: begins anew. `wins` are kept or not. */
-void trial_begin(uint64_t *word, bool keep_wins);
+void trial_begin(uint64_t *word, bool keep_wins, uint32_t now_ms);

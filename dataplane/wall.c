@@ -48,6 +48,16 @@ static bool attempt_due(struct worker *w, enum cure_mode mode, const struct ipad
 	return outcome_attempt_due(w, mode, client, svc->ref.slot, first->ref.slot, action);
 }
 
+/* Never 0. */
+static uint8_t network_of(const struct worker *w, const struct item *syn)
+{
+	struct ipaddr client = packet_src(syn->frame, &syn->p), prefix;
+	unsigned len;
+
+	prefix = outcome_prefix(&client, &len);
+	return hash_keyed(&prefix, sizeof(prefix), w->dp->config.secret) % UINT8_MAX + 1;
+}
+
 /* Not for a SYN that no backend need answer: whoever forges one would have it opened again. */
 static bool take_trial(struct worker *w, const struct policy_backend *backend, const struct item *it)
 {
@@ -55,7 +65,8 @@ static bool take_trial(struct worker *w, const struct policy_backend *backend, c
 
 	if (select_state(w->cells, backend->ref.slot) != BREAKER_HALF_OPEN || it->p.proto != PROTO_TCP ||
 	    !syn_is_ordinary(it) ||
-	    !trial_take(&w->cells->backends[backend->ref.slot].trial, CLOCK_MS(w->now_ns), &wall->trial_generation))
+	    !trial_take(&w->cells->backends[backend->ref.slot].trial, network_of(w, it), CLOCK_MS(w->now_ns),
+			&wall->trial_generation))
 		return false;
 	wall->trial_slot = backend->ref.slot;
 	return true;

@@ -391,6 +391,24 @@ static void test_never_answers(void **state)
 	end_all();
 }
 
+/* One network holds the place for nothing, a hundred times a second: others have it all the same. */
+static void test_place_holders(void **state)
+{
+	unsigned idle = 0, other = 256;
+
+	fresh(1, 1);
+	half_open(false, &other);
+	for (unsigned i = 0; i < 40 && state_of(false, 1) == BREAKER_HALF_OPEN; i++) {
+		asks_nothing = true;
+		run(false, &idle, 480, 10);
+		asks_nothing = trial_of(false, 1).phase == TRIAL_IDLE;
+		run(false, &other, 20, 20);
+		idle %= 200;
+	}
+	assert_int_equal(state_of(false, 1), BREAKER_RAMP);
+	end_all();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -400,7 +418,7 @@ int main(void)
 		cmocka_unit_test(test_long_trials),     cmocka_unit_test(test_side_in_ramp),
 		cmocka_unit_test(test_side_takes_back), cmocka_unit_test(test_half_open_in_shadow),
 		cmocka_unit_test(test_off_and_on),      cmocka_unit_test(test_again_at_once),
-		cmocka_unit_test(test_never_answers),
+		cmocka_unit_test(test_never_answers),   cmocka_unit_test(test_place_holders),
 	};
 
 	if (rig_eal(320, false, 0))
