@@ -207,7 +207,7 @@ void wall_watch(struct worker *w, flow_ref up)
 		start_waiting(w, up);
 }
 
-/* Who can make backends silent at will shall not have it held against them. */
+/* Who can make backends silent at will shall not have it held against them, nor taken for work of theirs. */
 void wall_begin(struct worker *w, const struct item *syn)
 {
 	struct flow_track *track = flow_track(&w->flows, syn->ref);
@@ -216,6 +216,7 @@ void wall_begin(struct worker *w, const struct item *syn)
 		wall_watch(w, syn->ref);
 		return;
 	}
+	signals_leave(w, syn->ref);
 	track->wall = WALL_SPENT | WALL_BLAMED;
 	track->syn_ms = CLOCK_MS(w->now_ns); /* if it is answered, how long that took is true */
 }

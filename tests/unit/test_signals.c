@@ -106,6 +106,25 @@ static void test_handshake(void **state)
 	each_way(handshake);
 }
 
+/* A SYN that no backend need answer is none that one works at. */
+static void test_handshake_odd(void **state)
+{
+	const struct talk t = {.proto = PROTO_TCP, .client = 1};
+	struct talk learnt = t;
+	uint8_t frame[FRAME_MAX];
+	size_t len = make_syn(frame, &t, 0, NULL, 0);
+	struct sent s;
+
+	begin_rig(1, 1);
+	frame[ETH + 20 + 16] ^= 1;
+	feed_raw(RIG_WAN, 0, frame, len);
+	turn();
+	assert_true(take(&s));
+	learn(&learnt, &s);
+	assert_int_equal(signals_of(&learnt).wip, 0);
+	stop();
+}
+
 /* The client resets its own attempt: that is not the backend's. */
 static void handshake_left(bool v6, unsigned workers)
 {
@@ -1391,6 +1410,7 @@ int main(void)
 		cmocka_unit_test(test_not_waited_for),
 		cmocka_unit_test(test_waited_for_an_hour),
 		cmocka_unit_test(test_asked_too_late),
+		cmocka_unit_test(test_handshake_odd),
 	};
 
 	return cmocka_run_group_tests(tests, setup, NULL);
