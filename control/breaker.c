@@ -44,19 +44,18 @@ static uint64_t open_ns(uint32_t openings, uint32_t chance)
 	return spread(ns < BREAKER_OPEN_MAX_NS ? ns : BREAKER_OPEN_MAX_NS, 4, chance);
 }
 
-static void heal(struct breaker *b, uint64_t now_ns)
+uint32_t breaker_openings(const struct breaker *b, uint64_t now_ns)
 {
 	uint64_t healed = b->state == BREAKER_CLOSED ? (now_ns - b->since_ns) / BREAKER_HEAL_NS : 0;
 
-	b->openings -= healed < b->openings ? healed : b->openings;
+	return healed < b->openings ? b->openings - healed : 0;
 }
 
 void breaker_open(struct breaker *b, enum breaker_cause cause, uint64_t now_ns, uint32_t chance)
 {
-	heal(b, now_ns);
+	b->openings = breaker_openings(b, now_ns) + 1;
 	enter(b, BREAKER_OPEN, now_ns);
 	b->cause = cause;
-	b->openings++;
 	b->until_ns = now_ns + open_ns(b->openings, chance);
 	b->probes = 0;
 	b->answers = 0;
@@ -100,15 +99,18 @@ void breaker_answered(struct breaker *b)
 	b->answers++;
 }
 
-void breaker_ramp(struct breaker *b, uint64_t now_ns)
+void breaker_resume(struct breaker *b, uint64_t now_ns)
 {
-	enter(b, BREAKER_RAMP, now_ns);
-	b->failed_ns = now_ns;
+	b->answers = 0;
+	b->owed = false;
+	b->probe_ns = now_ns;
 }
 
-void breaker_begin(struct breaker *b, uint64_t now_ns)
+void breaker_ramp(struct breaker *b, uint64_t now_ns)
 {
-	breaker_ramp(b, now_ns);
+	b->openings = breaker_openings(b, now_ns);
+	enter(b, BREAKER_RAMP, now_ns);
+	b->failed_ns = now_ns;
 }
 
 void breaker_failed(struct breaker *b, uint64_t now_ns)

@@ -56,16 +56,18 @@ void breaker_annul(struct breaker *b, uint64_t now_ns);
 bool breaker_probe(struct breaker *b, uint64_t now_ns, uint32_t chance);
 /* An open one answered a SYN. */
 void breaker_answered(struct breaker *b);
-/* A half-open one answered as many real flows as it takes. */
+/* A half-open one answered as many real flows as it takes; or a closed one is new to its set, which has others. */
 void breaker_ramp(struct breaker *b, uint64_t now_ns);
-/* New to its set, which has others: it begins with few flows. */
-void breaker_begin(struct breaker *b, uint64_t now_ns);
+/* An open one is back after a time in which nothing could be known of it: it is probed at once. */
+void breaker_resume(struct breaker *b, uint64_t now_ns);
 /* A failure that did not open it. */
 void breaker_failed(struct breaker *b, uint64_t now_ns);
 /* Takes the step that time brings, open to half-open or ramp to closed; false: it is not due. */
 bool breaker_step(struct breaker *b, uint64_t now_ns);
 /* The share of its flows that it gets, of 2^32 - 1; all of them but in the ramp. */
 uint32_t breaker_share(const struct breaker *b, uint64_t now_ns);
+/* Of late: what is closed for long enough heals. */
+uint32_t breaker_openings(const struct breaker *b, uint64_t now_ns);
 /* When there is something to do next; UINT64_MAX: not by itself. */
 uint64_t breaker_due_ns(const struct breaker *b);
 
@@ -78,6 +80,7 @@ enum breaker_force {
 
 extern const char *const breaker_force_name[3]; /* "auto", "open", "close" */
 
-#define BREAKER_EVIDENCE_LEN 160
+#define BREAKER_EVIDENCE_LEN    160
+#define BREAKER_FORCED_EVIDENCE "an operator says so"
 /* "5 SYNs in a row refused", "5 SYNs in a row failed: 2 unanswered, 3 refused" */
 void breaker_evidence(const struct streak *s, char *out, size_t size);

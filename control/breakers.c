@@ -18,7 +18,7 @@
 #define ONE_WAY_ENOUGH 20             /* exchanges without an answer, ever: there will be none */
 #define DOUBT_NS       300000000ull   /* two ticks of the wheel: by then the others' SYNs were due, too */
 
-struct breakers *breakers_create(struct dataplane *dp, const struct services *services, struct events *events,
+struct breakers *breakers_create(struct dataplane *dp, struct services *services, struct events *events,
 				 const struct breakers_config *config)
 {
 	struct breakers *b = calloc(1, sizeof(*b));
@@ -34,8 +34,11 @@ struct breakers *breakers_create(struct dataplane *dp, const struct services *se
 	b->noted = calloc(config->n_backend_slots, sizeof(*b->noted));
 	b->open = calloc(config->n_backend_slots, sizeof(*b->open));
 	b->sides = calloc(config->n_service_slots, sizeof(*b->sides));
-	if (b->backends && b->noted && b->open && b->sides)
+	b->memory = breaker_memory_create(breakers_forgotten, b);
+	if (b->backends && b->noted && b->open && b->sides && b->memory) {
+		services_watch(services, &breakers_watcher, b);
 		return b;
+	}
 	breakers_destroy(b);
 	errno = ENOMEM;
 	return NULL;
@@ -45,6 +48,8 @@ void breakers_destroy(struct breakers *b)
 {
 	if (!b)
 		return;
+	services_watch(b->services, NULL, NULL);
+	breaker_memory_destroy(b->memory);
 	free(b->backends);
 	free(b->noted);
 	free(b->open);
@@ -121,7 +126,7 @@ bool breakers_is_only_silent(const struct streak *s)
 
 /* --- which are not closed --- */
 
-static void list(struct breakers *b, uint32_t slot)
+void breakers_list(struct breakers *b, uint32_t slot)
 {
 	if (!b->backends[slot].listed)
 		b->open[b->n_open++] = slot;
@@ -145,8 +150,9 @@ struct backend *breakers_backend_at(struct breakers *b, uint32_t slot, struct sl
 		backend->generation = info->ref.generation;
 		backend->breaker = (struct breaker){0};
 		backend->told_ns = backend->n_untold = 0;
-		backend->soft = backend->alone = false;
+		backend->soft = backend->told = backend->alone = backend->recalled = false;
 		backend->again_ns = backend->doubted_ns = 0;
+		backend->evidence[0] = '\0';
 	}
 	return backend;
 }
@@ -223,9 +229,10 @@ void breakers_open(struct breakers *b, const struct slot_info *info, struct back
 	uint32_t slot = info->ref.slot;
 
 	breaker_open(&backend->breaker, cause, now_ns, chance(slot, now_ns));
+	snprintf(backend->evidence, sizeof(backend->evidence), "%s", evidence);
 	dataplane_responses_forget(b->dp, slot);
 	dataplane_backend_due(b->dp, slot, backend->breaker.until_ns);
-	list(b, slot);
+	breakers_list(b, slot);
 	if (cause == BREAKER_CONNECT && !backend->doubted_ns)
 		tell_workers(b, slot);
 	backend->told = may_tell(backend, now_ns);
@@ -308,7 +315,7 @@ void breakers_begin_ramp(struct breakers *b, const struct slot_info *info, struc
 	breaker_ramp(&backend->breaker, now_ns);
 	dataplane_backend_share(b->dp, slot, breaker_share(&backend->breaker, now_ns));
 	breakers_change_word(b, slot, to_ramp);
-	list(b, slot);
+	breakers_list(b, slot);
 }
 
 static void begin_ramp(struct breakers *b, const struct slot_info *info, struct backend *backend, uint64_t now_ns)
@@ -523,7 +530,7 @@ int breakers_force(struct breakers *b, const char *backend_id, enum breaker_forc
 	struct backend *backend;
 
 	if (slot == SLOT_NONE)
-		return -ENOENT;
+		return breakers_force_gone(b, backend_id, force, now_ns);
 	if (mode == CURE_OFF)
 		return -EPERM;
 	backend = breakers_backend_at(b, slot, &info);
@@ -531,6 +538,7 @@ int breakers_force(struct breakers *b, const char *backend_id, enum breaker_forc
 	dataplane_responses_forget(b->dp, slot);
 	breaker_annul(&backend->breaker, now_ns);
 	backend->doubted_ns = backend->again_ns = 0;
+	snprintf(backend->evidence, sizeof(backend->evidence), "%s", BREAKER_FORCED_EVIDENCE);
 	/* Never the last resort, where others are open by themselves. */
 	dataplane_backend_due(b->dp, slot, force == FORCE_OPEN ? UINT64_MAX : 0);
 	breakers_change_word(b, slot, words[force]);
@@ -606,6 +614,7 @@ void breakers_run(struct breakers *b, enum cure_mode mode, uint64_t now_ns)
 {
 	if (mode == CURE_OFF) {
 		breakers_forget_sides(b);
+		breaker_memory_clear(b->memory);
 	} else if (concerns_sides(b) || now_ns >= b->look_ns) {
 		breakers_look_at_sides(b, now_ns);
 	}

@@ -24,8 +24,8 @@ struct breakers_config {
 	uint32_t n_backend_slots, n_service_slots;
 };
 
-/* All are borrowed. NULL with errno set. */
-struct breakers *breakers_create(struct dataplane *dp, const struct services *services, struct events *events,
+/* All are borrowed; slots of the services are watched. NULL with errno set. */
+struct breakers *breakers_create(struct dataplane *dp, struct services *services, struct events *events,
 				 const struct breakers_config *config);
 void breakers_destroy(struct breakers *b);
 
@@ -37,8 +37,8 @@ void breakers_note_all(struct breakers *b);
 void breakers_look_again(struct breakers *b);
 
 /*
- * By an operator's word, until the next one, or until the slot is another's. Returns 0, -ENOENT: there is no such
- * backend, or -EPERM: the wall is off, and nothing would heed it.
+ * By an operator's word, until the next one, also if DNS drops the backend meanwhile. Returns 0, -ENOENT: there is no
+ * such backend, nor was one of which anything is known, or -EPERM: the wall is off, and nothing would heed it.
  */
 int breakers_force(struct breakers *b, const char *backend_id, enum breaker_force force, enum cure_mode mode,
 		   uint64_t now_ns);

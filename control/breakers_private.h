@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* What the parts of decide's breakers share: breakers.c, breakers_judge.c, breakers_sides.c. */
+/* What the parts of decide's breakers share: breakers.c, breakers_gone.c, breakers_judge.c, breakers_sides.c. */
 #pragma once
 
 #include "breaker.h"
+#include "breaker_memory.h"
 #include "breakers.h"
 #include "services.h"
 
@@ -19,9 +20,11 @@ struct backend {
 	bool sided;          /* it is of a side that is down; while sides are looked at */
 	uint64_t doubted_ns; /* it opened on silence then, and it is not known yet whether alone; 0: no doubt */
 	bool told;           /* that it is open */
+	bool recalled;       /* what was known of it before it had this slot */
 	uint32_t n_told, n_untold;
 	uint64_t told_ns; /* when the time began in which n_told openings were told */
 	struct breaker breaker;
+	char evidence[BREAKER_EVIDENCE_LEN]; /* why it is not closed, or why it was opened last */
 };
 
 enum side_state {
@@ -37,8 +40,9 @@ struct side {
 
 struct breakers {
 	struct dataplane *dp;
-	const struct services *services;
+	struct services *services;
 	struct events *events;
+	struct breaker_memory *memory;
 	struct breakers_config config;
 	struct backend *backends; /* by slot */
 	uint32_t *noted, n_noted;
@@ -61,8 +65,16 @@ struct backend *breakers_backend_at(struct breakers *b, uint32_t slot, struct sl
 void breakers_open(struct breakers *b, const struct slot_info *info, struct backend *backend, enum breaker_cause cause,
 		   const char *evidence, enum cure_mode mode, uint64_t now_ns);
 
+/* It is not closed: looked at until it is. */
+void breakers_list(struct breakers *b, uint32_t slot);
 /* It gets a share of its flows that grows; it was closed, or half-open. */
 void breakers_begin_ramp(struct breakers *b, const struct slot_info *info, struct backend *backend, uint64_t now_ns);
+
+/* breakers_gone.c */
+extern const struct services_watcher breakers_watcher; /* its argument is the breakers */
+void breakers_forgotten(void *arg, const struct breaker_past *past);
+/* Returns 0 or -ENOENT: nothing is known of such a backend. */
+int breakers_force_gone(struct breakers *b, const char *backend_id, enum breaker_force force, uint64_t now_ns);
 
 /* breakers_judge.c: one that is closed or in the ramp failed. True: look again at again_ns, or with the next news. */
 bool breakers_judge(struct breakers *b, const struct slot_info *info, struct backend *backend, enum cure_mode mode,

@@ -288,9 +288,12 @@ static void greet(void *arg, const struct services_side *side)
 		struct slot_info info;
 		struct backend *backend = breakers_backend_at(b, slot, &info);
 
-		if (!known && backend && backend->breaker.state == BREAKER_CLOSED &&
-		    !streak_read(dataplane_breaker(b->dp, slot)).forced)
-			breakers_begin_ramp(b, &info, backend, look->now_ns);
+		if (known || !backend || backend->breaker.state != BREAKER_CLOSED ||
+		    streak_state(dataplane_breaker(b->dp, slot)) != BREAKER_CLOSED ||
+		    streak_read(dataplane_breaker(b->dp, slot)).forced)
+			continue;
+		backend->told = false;
+		breakers_begin_ramp(b, &info, backend, look->now_ns);
 	}
 }
 

@@ -509,6 +509,8 @@ int services_publish(struct services *s)
 		return err;
 	}
 	removals_before_publish(s);
+	if (s->watcher)
+		s->watcher->before_publish(s->watcher_arg, begin_ns);
 	dataplane_publish(s->dp, d.policy);
 	draft_settle(s, &d);
 	known_published(s->known, s->names_mode);
@@ -552,8 +554,12 @@ static bool backend_unused(void *arg, uint32_t slot)
 
 static void backend_freed(void *arg, uint32_t slot)
 {
-	removals_freed(arg, slot);
-	dataplane_backend_reset(((struct services *)arg)->dp, slot);
+	struct services *s = arg;
+
+	removals_freed(s, slot);
+	if (s->watcher)
+		s->watcher->freed(s->watcher_arg, slots_info(s->backends, slot), services_now_ns(s));
+	dataplane_backend_reset(s->dp, slot);
 }
 
 void services_reap(struct services *s)
@@ -568,6 +574,12 @@ void services_reap(struct services *s)
 		dataplane_service_reset(s->dp, i);
 		svc->in_use = false;
 	}
+}
+
+void services_watch(struct services *s, const struct services_watcher *watcher, void *arg)
+{
+	s->watcher = watcher;
+	s->watcher_arg = arg;
 }
 
 size_t services_starved(const struct services *s)

@@ -69,6 +69,17 @@ size_t services_starved(const struct services *s);
 /* Frees slots whose last flow ended, ends the flows of those whose time to drain is over. Now and then. */
 void services_reap(struct services *s);
 
+/* Who keeps something per backend. Each is called with `arg` and what time it is. */
+struct services_watcher {
+	/* A policy is built and is about to be published: new backends have their slots, and no worker knows them. */
+	void (*before_publish)(void *arg, uint64_t now_ns);
+	/* The slot is about to be given away; its cell says still what it said. */
+	void (*freed)(void *arg, const struct slot_info *info, uint64_t now_ns);
+};
+
+/* One at a time; NULL: nobody (any more). */
+void services_watch(struct services *s, const struct services_watcher *watcher, void *arg);
+
 /* What a backend's slot stands for; false: nothing. */
 bool services_backend(const struct services *s, uint32_t slot, struct slot_info *info);
 

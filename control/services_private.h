@@ -39,6 +39,8 @@ struct services {
 	struct listener_table *listeners; /* published */
 	struct policy *policy;            /* published */
 	enum cure_mode names_mode;        /* of `current` */
+	const struct services_watcher *watcher;
+	void *watcher_arg;
 	bool listeners_dirty, modes_dirty;
 	uint64_t publish_took_ns, published_ns;
 };

@@ -19,6 +19,11 @@ static void on_name(void *arg, const struct name_view *view)
 {
 }
 
+static uint64_t rig_now_ns(void *arg)
+{
+	return rig.now_ns;
+}
+
 static void tell(void *arg, const char *message)
 {
 	print_error("%s\n", message);
@@ -57,9 +62,11 @@ void begin_all(unsigned workers, unsigned n, enum cure_mode mode)
 	f.base = event_base_new();
 	f.names = names_create(f.base, &names, on_name, NULL);
 	f.events = events_create(NULL);
-	f.services = services_create(
-		rig.dp, &(struct services_config){
-				.n_service_slots = 4, .n_backend_slots = N_SLOTS, .events = f.events, .poison = true});
+	f.services = services_create(rig.dp, &(struct services_config){.n_service_slots = 4,
+								       .n_backend_slots = N_SLOTS,
+								       .events = f.events,
+								       .poison = true,
+								       .now_ns = rig_now_ns});
 	f.breakers = breakers_create(rig.dp, f.services, f.events, &(struct breakers_config){N_SLOTS, 4});
 	assert_true(f.base && f.names && f.services && f.events && f.breakers);
 	configure(n, 5);
@@ -123,17 +130,28 @@ bool is_marked(bool v6, unsigned backend)
 	return streak_read(dataplane_breaker(rig.dp, slot_of_backend(v6, backend))).side_down;
 }
 
+/* Of the wall's; what DNS and the configuration did is not asked for. */
+bool next_event(struct event_record *e)
+{
+	uint64_t lost;
+
+	while (events_read(f.events, f.events_seen, e, 1, &lost, 0)) {
+		assert_int_equal(lost, 0);
+		f.events_seen = e->number;
+		if (strcmp(e->cause, "wall") == 0)
+			return true;
+	}
+	return false;
+}
+
 /* The next event there must be, and it is that one. */
 void expect(const char *kind, const char *subject, const char *words)
 {
 	struct event_record e;
-	uint64_t lost;
 
-	assert_int_equal(events_read(f.events, f.events_seen, &e, 1, &lost, 0), 1);
-	f.events_seen = e.number;
+	assert_true(next_event(&e));
 	assert_string_equal(e.kind, kind);
 	assert_string_equal(e.subject, subject);
-	assert_string_equal(e.cause, "wall");
 	if (!strstr(e.text, words))
 		fail_msg("expected '%s' in '%s'", words, e.text);
 }
@@ -141,9 +159,8 @@ void expect(const char *kind, const char *subject, const char *words)
 void expect_nothing(void)
 {
 	struct event_record e;
-	uint64_t lost;
 
-	if (events_read(f.events, f.events_seen, &e, 1, &lost, 0))
+	if (next_event(&e))
 		fail_msg("%s: %s: %s", e.kind, e.subject, e.text);
 }
 

@@ -65,6 +65,8 @@ uint32_t slot_of_backend(bool v6, unsigned backend);
 enum breaker_state state_of(bool v6, unsigned backend);
 bool is_marked(bool v6, unsigned backend);
 const char *id_of(bool v6, unsigned backend);
+/* The wall's next event; false: there is none. */
+bool next_event(struct event_record *e);
 /* The next event there must be, and it is that one. */
 void expect(const char *kind, const char *subject, const char *words);
 void expect_nothing(void);

@@ -392,16 +392,163 @@ static void test_slow_start(void **state)
 	end_all();
 }
 
+/* --- DNS drops it, and it comes back --- */
+
+/* It leaves, for so long that its slot is another's by right, and comes back. */
+static void leave_for(uint32_t ms, unsigned n, unsigned *client)
+{
+	uint32_t slot = slot_of_backend(false, n);
+	struct slot_info info;
+
+	configure(n - 1, 5);
+	run(false, client, 11000, 0);
+	services_reap(f.services);
+	assert_false(services_backend(f.services, slot, &info));
+	run(false, client, ms - 11000, 50);
+	configure(n, 5);
+}
+
+static void test_state_survives_dns(void **state)
+{
+	unsigned client = 0;
+	struct seen s;
+
+	fresh(1, 3);
+	says[3] = REFUSES;
+	run(false, &client, 1000, 10);
+	expect("breaker_open", id_of(false, 3), "5 SYNs in a row refused");
+	leave_for(30000, 3, &client);
+	/* Open before any worker could choose it, and probed at once. */
+	assert_int_equal(state_of(false, 3), BREAKER_OPEN);
+	s = run(false, &client, 100, 10);
+	assert_int_equal(s.probes, 1);
+	s = run(false, &client, 3000, 10);
+	assert_int_equal(s.rsts, 0);
+	assert_int_equal(s.syns[3], s.probes);
+	expect_nothing();
+	says[3] = ANSWERS;
+	run(false, &client, 3500, 10);
+	assert_int_equal(state_of(false, 3), BREAKER_RAMP);
+	expect("breaker_half_open", id_of(false, 3), "");
+	expect("breaker_ramp", id_of(false, 3), "");
+	/* In the ramp it leaves again: it has to earn its share anew. */
+	run(false, &client, 5000, 0);
+	leave_for(15000, 3, &client);
+	assert_int_equal(state_of(false, 3), BREAKER_RAMP);
+	s = run(false, &client, 3000, 10);
+	assert_in_range(s.syns[3], 3, 24);
+	run(false, &client, 28000, 0);
+	assert_int_equal(state_of(false, 3), BREAKER_CLOSED);
+	expect("breaker_closed", id_of(false, 3), "");
+	expect_nothing();
+	end_all();
+}
+
+/* The second opening lasts twice as long, also if it was away between the two. */
+static void test_openings_survive_dns(void **state)
+{
+	unsigned client = 0;
+
+	fresh(1, 3);
+	says[3] = REFUSES;
+	run(false, &client, 1000, 10);
+	says[3] = ANSWERS;
+	run(false, &client, 40000, 50);
+	assert_int_equal(state_of(false, 3), BREAKER_CLOSED);
+	leave_for(12000, 3, &client);
+	/* New to its set, all the same. */
+	run(false, &client, 100, 0);
+	assert_int_equal(state_of(false, 3), BREAKER_RAMP);
+	says[3] = RESETS;
+	ask_from(4, 60, &client);
+	assert_int_equal(state_of(false, 3), BREAKER_OPEN);
+	run(false, &client, 7400, 0);
+	assert_int_equal(state_of(false, 3), BREAKER_OPEN);
+	run(false, &client, 6200, 0);
+	assert_int_equal(state_of(false, 3), BREAKER_HALF_OPEN);
+	/* One at a time, as before it left. */
+	leave_for(12000, 3, &client);
+	assert_int_equal(state_of(false, 3), BREAKER_HALF_OPEN);
+	says[3] = ANSWERS;
+	run(false, &client, 1000, 10);
+	assert_int_equal(state_of(false, 3), BREAKER_RAMP);
+	end_all();
+}
+
+/* After ten minutes it is a new one; what it was is told to be over. */
+static void test_forgotten(void **state)
+{
+	unsigned client = 0;
+
+	fresh(1, 3);
+	says[3] = REFUSES;
+	run(false, &client, 1000, 10);
+	expect("breaker_open", id_of(false, 3), "");
+	leave_for(630000, 3, &client);
+	assert_int_equal(state_of(false, 3), BREAKER_CLOSED);
+	expect("breaker_closed", id_of(false, 3), "forgotten: it is gone, and was open");
+	expect_nothing();
+	run(false, &client, 10, 0);
+	assert_int_equal(state_of(false, 3), BREAKER_RAMP);
+	end_all();
+}
+
+/* It is held until he says otherwise, however long it is gone; and he may say so while it is. */
+static void test_forced_survives_dns(void **state)
+{
+	unsigned client = 0;
+	char id[SLOT_ID_STRLEN];
+	struct seen s;
+
+	fresh(1, 3);
+	snprintf(id, sizeof(id), "%s", id_of(false, 3));
+	assert_int_equal(breakers_force(f.breakers, id, FORCE_OPEN, f.mode, rig.now_ns), 0);
+	leave_for(700000, 3, &client);
+	s = run(false, &client, 5000, 10);
+	assert_int_equal(state_of(false, 3), BREAKER_OPEN);
+	assert_int_equal(s.syns[3], 0);
+	configure(2, 5);
+	run(false, &client, 11000, 0);
+	services_reap(f.services);
+	assert_int_equal(breakers_force(f.breakers, "tcp:198.18.3.9:8080", FORCE_AUTO, f.mode, rig.now_ns), -ENOENT);
+	assert_int_equal(breakers_force(f.breakers, id, FORCE_CLOSE, f.mode, rig.now_ns), 0);
+	configure(3, 5);
+	says[3] = REFUSES;
+	s = run(false, &client, 2000, 10);
+	assert_int_equal(state_of(false, 3), BREAKER_CLOSED);
+	assert_in_range(s.syns[3], 40, 100);
+	configure(2, 5);
+	run(false, &client, 11000, 0);
+	services_reap(f.services);
+	assert_int_equal(breakers_force(f.breakers, id, FORCE_AUTO, f.mode, rig.now_ns), 0);
+	assert_int_equal(breakers_force(f.breakers, id, FORCE_AUTO, f.mode, rig.now_ns), -ENOENT);
+	configure(3, 5);
+	run(false, &client, 2000, 10);
+	assert_int_equal(state_of(false, 3), BREAKER_OPEN);
+	end_all();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_a11_1_killed),   cmocka_unit_test(test_a11_2_unplugged),
-		cmocka_unit_test(test_a11_5_resets),   cmocka_unit_test(test_a3_one_at_a_time),
-		cmocka_unit_test(test_idle_trials),    cmocka_unit_test(test_trial_refused),
-		cmocka_unit_test(test_ramp_fails),     cmocka_unit_test(test_ratio),
-		cmocka_unit_test(test_a11_7_soft_cap), cmocka_unit_test(test_a11_8_all_dead),
-		cmocka_unit_test(test_a11_9_loss),     cmocka_unit_test(test_reap_dead),
-		cmocka_unit_test(test_forced),         cmocka_unit_test(test_slow_start),
+		cmocka_unit_test(test_a11_1_killed),
+		cmocka_unit_test(test_a11_2_unplugged),
+		cmocka_unit_test(test_a11_5_resets),
+		cmocka_unit_test(test_a3_one_at_a_time),
+		cmocka_unit_test(test_idle_trials),
+		cmocka_unit_test(test_trial_refused),
+		cmocka_unit_test(test_ramp_fails),
+		cmocka_unit_test(test_ratio),
+		cmocka_unit_test(test_a11_7_soft_cap),
+		cmocka_unit_test(test_a11_8_all_dead),
+		cmocka_unit_test(test_a11_9_loss),
+		cmocka_unit_test(test_reap_dead),
+		cmocka_unit_test(test_forced),
+		cmocka_unit_test(test_slow_start),
+		cmocka_unit_test(test_state_survives_dns),
+		cmocka_unit_test(test_openings_survive_dns),
+		cmocka_unit_test(test_forgotten),
+		cmocka_unit_test(test_forced_survives_dns),
 	};
 
 	if (rig_eal(320, false, 0))
