@@ -102,7 +102,9 @@ void breaker_memory_age(struct breaker_memory *m, uint64_t now_ns)
 
 void breaker_memory_clear(struct breaker_memory *m)
 {
-	m->n = 0;
+	for (size_t i = m->n; i-- > 0;)
+		if (!m->of[i].streak.forced)
+			drop(m, i);
 }
 
 size_t breaker_memory_count(const struct breaker_memory *m)

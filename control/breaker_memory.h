@@ -20,6 +20,7 @@ struct breaker_past {
 	struct streak streak; /* without answers, and without its side's mark */
 	struct breaker breaker;
 	bool soft, told; /* as in struct backend */
+	uint32_t n_untold;
 	char evidence[BREAKER_EVIDENCE_LEN];
 };
 
@@ -38,6 +39,6 @@ void breaker_memory_age(struct breaker_memory *m, uint64_t now_ns);
 bool breaker_memory_take(struct breaker_memory *m, const struct slot_info *who, struct breaker_past *out);
 /* The same by what people call it ("tcp:198.18.3.21:8080"). */
 bool breaker_memory_take_id(struct breaker_memory *m, const char *id, struct breaker_past *out);
-/* Nobody is told: nothing is measured any more. */
+/* All but an operator's words, and nobody is told: nothing is measured any more. */
 void breaker_memory_clear(struct breaker_memory *m);
 size_t breaker_memory_count(const struct breaker_memory *m);

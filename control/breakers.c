@@ -202,17 +202,46 @@ static bool may_tell(struct backend *backend, uint64_t now_ns)
 	return true;
 }
 
+void breakers_say_untold(uint32_t n, char out[static BREAKERS_UNTOLD_LEN])
+{
+	out[0] = '\0';
+	if (n)
+		snprintf(out, BREAKERS_UNTOLD_LEN, "; it was open %u times more since the last that was told", n);
+}
+
 static void tell_open(struct breakers *b, const struct slot_info *info, struct backend *backend, const char *evidence,
 		      enum cure_mode mode)
 {
-	char id[SLOT_ID_STRLEN], untold[80] = "";
+	char id[SLOT_ID_STRLEN], untold[BREAKERS_UNTOLD_LEN];
 
-	if (backend->n_untold)
-		snprintf(untold, sizeof(untold), "; it was open %u times more since the last that was told",
-			 backend->n_untold);
+	breakers_say_untold(backend->n_untold, untold);
 	backend->n_untold = 0;
 	events_add(b->events, EVENT_WARNING, "breaker_open", cure_name[CURE_WALL], slots_id(info, id), "%s%s%s",
 		   evidence, mode == CURE_SHADOW ? " (shadow: it gets new flows all the same)" : "", untold);
+}
+
+static void tell_step(struct breakers *b, const struct slot_info *info, const struct backend *backend,
+		      const char *format, ...) __attribute__((format(printf, 4, 5)));
+
+static void tell_step(struct breakers *b, const struct slot_info *info, const struct backend *backend,
+		      const char *format, ...)
+{
+	static const char *const kinds[BREAKER_STATES] = {
+		[BREAKER_CLOSED] = "breaker_closed",
+		[BREAKER_OPEN] = "breaker_open",
+		[BREAKER_HALF_OPEN] = "breaker_half_open",
+		[BREAKER_RAMP] = "breaker_ramp",
+	};
+	char id[SLOT_ID_STRLEN], text[160];
+	va_list args;
+
+	if (!backend->told)
+		return;
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	events_add(b->events, EVENT_INFO, kinds[backend->breaker.state], cure_name[CURE_WALL], slots_id(info, id), "%s",
+		   text);
 }
 
 /* Clients of a silent one would wait for a quarter of an hour. An order about its removal goes before. */
@@ -240,6 +269,15 @@ void breakers_open(struct breakers *b, const struct slot_info *info, struct back
 		tell_open(b, info, backend, evidence, mode);
 }
 
+void breakers_take_back(struct breakers *b, const struct slot_info *info, struct backend *backend, const char *why,
+			uint64_t now_ns)
+{
+	dataplane_reap_cancel(b->dp, info->ref.slot, REAP_DEAD);
+	dataplane_backend_due(b->dp, info->ref.slot, 0);
+	breaker_annul(&backend->breaker, now_ns);
+	tell_step(b, info, backend, "taken back: %s", why);
+}
+
 static void confirm(struct breakers *b, const struct slot_info *info, struct backend *backend, const struct streak *s,
 		    enum cure_mode mode, uint64_t now_ns)
 {
@@ -253,30 +291,6 @@ static void confirm(struct breakers *b, const struct slot_info *info, struct bac
 		snprintf(evidence, sizeof(evidence), "a flow that tried it was reset before its first byte");
 	reap_dead(b, info->ref.slot, s);
 	breakers_open(b, info, backend, streak_length(s) ? BREAKER_CONNECT : BREAKER_RESPONSE, evidence, mode, now_ns);
-}
-
-static void tell_step(struct breakers *b, const struct slot_info *info, const struct backend *backend,
-		      const char *format, ...) __attribute__((format(printf, 4, 5)));
-
-static void tell_step(struct breakers *b, const struct slot_info *info, const struct backend *backend,
-		      const char *format, ...)
-{
-	static const char *const kinds[BREAKER_STATES] = {
-		[BREAKER_CLOSED] = "breaker_closed",
-		[BREAKER_OPEN] = "breaker_open",
-		[BREAKER_HALF_OPEN] = "breaker_half_open",
-		[BREAKER_RAMP] = "breaker_ramp",
-	};
-	char id[SLOT_ID_STRLEN], text[160];
-	va_list args;
-
-	if (!backend->told)
-		return;
-	va_start(args, format);
-	vsnprintf(text, sizeof(text), format, args);
-	va_end(args);
-	events_add(b->events, EVENT_INFO, kinds[backend->breaker.state], cure_name[CURE_WALL], slots_id(info, id), "%s",
-		   text);
 }
 
 /* In shadow nobody keeps flows from it, so that its next answer says all there is to say. */

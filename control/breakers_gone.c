@@ -41,6 +41,7 @@ static void remember(void *arg, const struct slot_info *info, uint64_t now_ns)
 		.breaker = backend->breaker,
 		.soft = backend->soft,
 		.told = backend->told,
+		.n_untold = backend->n_untold,
 	};
 
 	memcpy(past.evidence, backend->evidence, sizeof(past.evidence));
@@ -52,16 +53,18 @@ static void remember(void *arg, const struct slot_info *info, uint64_t now_ns)
 void breakers_forgotten(void *arg, const struct breaker_past *past)
 {
 	struct breakers *b = arg;
-	char id[SLOT_ID_STRLEN];
+	char id[SLOT_ID_STRLEN], untold[BREAKERS_UNTOLD_LEN];
 
 	slots_id(&past->who, id);
+	breakers_say_untold(past->n_untold, untold);
 	if (past->streak.forced)
 		events_add(b->events, EVENT_WARNING, "breaker_set", cure_name[CURE_WALL], id,
 			   "left to itself again: more than %d backends that are gone are held by a command",
 			   BREAKER_MEMORY_MAX);
-	else if (past->told && past->breaker.state != BREAKER_CLOSED)
+	else if (past->n_untold || (past->told && past->breaker.state != BREAKER_CLOSED))
 		events_add(b->events, EVENT_INFO, "breaker_closed", cure_name[CURE_WALL], id,
-			   "forgotten: it is gone, and was %s when it left", breaker_state_name[past->breaker.state]);
+			   "forgotten: it is gone, and was %s when it left%s", breaker_state_name[past->breaker.state],
+			   untold);
 }
 
 /* --- back again --- */
@@ -83,6 +86,7 @@ static void restore(struct breakers *b, const struct slot_info *info, struct bac
 	backend->breaker = past->breaker;
 	backend->soft = past->soft;
 	backend->told = past->told;
+	backend->n_untold = past->n_untold;
 	memcpy(backend->evidence, past->evidence, sizeof(backend->evidence));
 	put_word(b, slot, &past->streak);
 	if (past->streak.forced && past->streak.state == BREAKER_OPEN)

@@ -23,14 +23,42 @@ static bool is_soft(const struct backend *backend)
 	return backend->soft && (backend->breaker.state == BREAKER_OPEN || backend->breaker.state == BREAKER_HALF_OPEN);
 }
 
-/* At most half of a set, but one at least. */
+/* Half of a set, but one at least. */
+static uint32_t soft_max(const struct policy_set *set)
+{
+	return set->n_backends > 1 ? set->n_backends / 2 : 1;
+}
+
 static bool has_room(const struct breakers *b, const struct policy_set *set)
 {
-	uint32_t n = 0, max = set->n_backends / 2;
+	uint32_t n = 0;
 
 	for (uint32_t i = 0; i < set->n_backends; i++)
 		n += is_soft(&b->backends[set->backends[i].ref.slot]);
-	return n < (max ? max : 1);
+	return n < soft_max(set);
+}
+
+static struct streak to_spared(struct streak s)
+{
+	return (struct streak){.side_down = s.side_down};
+}
+
+void breakers_spare(void *arg, const struct services_side *side)
+{
+	const struct breakers_spare *spare = arg;
+	struct breakers *b = spare->b;
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < side->set->n_backends; i++) {
+		uint32_t slot = side->set->backends[i].ref.slot;
+		struct slot_info info;
+		struct backend *backend = breakers_backend_at(b, slot, &info);
+
+		if (!backend || !is_soft(backend) || n++ < soft_max(side->set))
+			continue;
+		breakers_change_word(b, slot, to_spared);
+		breakers_take_back(b, &info, backend, "half of its set is out already", spare->now_ns);
+	}
 }
 
 static void add_parameters(struct judged *j, const struct policy_service *svc)

@@ -65,6 +65,12 @@ struct backend *breakers_backend_at(struct breakers *b, uint32_t slot, struct sl
 void breakers_open(struct breakers *b, const struct slot_info *info, struct backend *backend, enum breaker_cause cause,
 		   const char *evidence, enum cure_mode mode, uint64_t now_ns);
 
+/* What the events do not have, for the next one to say; nothing if that is nothing. */
+#define BREAKERS_UNTOLD_LEN 80
+void breakers_say_untold(uint32_t n, char out[static BREAKERS_UNTOLD_LEN]);
+/* It is closed, as if it had never been open; the word says so already. */
+void breakers_take_back(struct breakers *b, const struct slot_info *info, struct backend *backend, const char *why,
+			uint64_t now_ns);
 /* It is not closed: looked at until it is. */
 void breakers_list(struct breakers *b, uint32_t slot);
 /* It gets a share of its flows that grows; it was closed, or half-open. */
@@ -79,6 +85,13 @@ int breakers_force_gone(struct breakers *b, const char *backend_id, enum breaker
 /* breakers_judge.c: one that is closed or in the ramp failed. True: look again at again_ns, or with the next news. */
 bool breakers_judge(struct breakers *b, const struct slot_info *info, struct backend *backend, enum cure_mode mode,
 		    uint64_t now_ns);
+
+/* Sets may shrink: what is out for its application's fault beyond its part of the side is taken back. */
+struct breakers_spare {
+	struct breakers *b;
+	uint64_t now_ns;
+};
+void breakers_spare(void *arg, const struct services_side *side);
 
 /* breakers_sides.c */
 void breakers_look_at_sides(struct breakers *b, uint64_t now_ns);

@@ -7,11 +7,27 @@
 #define SILENCE_WINDOW_NS 10000000000ull /* who fell silent within it did so together */
 #define WAYS_AGAIN_NS     250000000ull   /* while there is no way to a side, it is looked for this often */
 
-static struct streak to_side_down(struct streak s)
+/* What silence opened is as it was: in that state. */
+static struct streak side_down_in(struct streak s, enum breaker_state state)
 {
 	if (s.forced || (s.state == BREAKER_OPEN && !breakers_is_only_silent(&s)))
 		return s;
-	return (struct streak){.state = s.state == BREAKER_OPEN ? BREAKER_CLOSED : s.state, .side_down = true};
+	return (struct streak){.state = s.state == BREAKER_OPEN ? state : s.state, .side_down = true};
+}
+
+static struct streak to_side_down(struct streak s)
+{
+	return side_down_in(s, BREAKER_CLOSED);
+}
+
+static struct streak to_side_down_tried(struct streak s)
+{
+	return side_down_in(s, BREAKER_HALF_OPEN);
+}
+
+static struct streak to_side_down_ramp(struct streak s)
+{
+	return side_down_in(s, BREAKER_RAMP);
 }
 
 static struct streak to_side_up(struct streak s)
@@ -109,38 +125,28 @@ static void find_lonely(struct breakers *b, const struct services_side *side)
 	}
 }
 
-/* Workers had opened it from there. */
-static struct streak to_half_open_again(struct streak s)
-{
-	s.state = s.state == BREAKER_CLOSED && !s.forced ? BREAKER_HALF_OPEN : s.state;
-	return s;
-}
-
-static struct streak to_ramp_again(struct streak s)
-{
-	s.state = s.state == BREAKER_CLOSED && !s.forced ? BREAKER_RAMP : s.state;
-	return s;
-}
-
+/* Workers open at once; decide may know it as something else still, and then that is what it goes back to. */
 static void take_back(struct breakers *b, uint32_t slot, uint64_t now_ns)
 {
-	char id[SLOT_ID_STRLEN];
+	static struct streak (*const words[BREAKER_STATES])(struct streak s) = {
+		[BREAKER_CLOSED] = to_side_down,
+		[BREAKER_OPEN] = to_side_down,
+		[BREAKER_HALF_OPEN] = to_side_down_tried,
+		[BREAKER_RAMP] = to_side_down_ramp,
+	};
 	struct slot_info info;
 	struct backend *backend = breakers_backend_at(b, slot, &info);
+	struct streak was;
 
 	if (!backend)
 		return;
-	if (backend->breaker.state == BREAKER_HALF_OPEN || backend->breaker.state == BREAKER_RAMP)
-		breakers_change_word(b, slot,
-				     backend->breaker.state == BREAKER_RAMP ? to_ramp_again : to_half_open_again);
-	if (backend->breaker.state != BREAKER_OPEN)
+	was = breakers_change_word(b, slot, words[backend->breaker.state]);
+	if (was.forced || was.state != BREAKER_OPEN)
 		return;
-	dataplane_reap_cancel(b->dp, slot, REAP_DEAD);
-	dataplane_backend_due(b->dp, slot, 0);
-	breaker_annul(&backend->breaker, now_ns);
-	if (backend->told)
-		events_add(b->events, EVENT_INFO, "breaker_closed", cure_name[CURE_WALL], slots_id(&info, id),
-			   "taken back: it is not alone in its silence");
+	if (backend->breaker.state == BREAKER_HALF_OPEN)
+		dataplane_trial_begin(b->dp, slot, true);
+	if (backend->breaker.state == BREAKER_OPEN)
+		breakers_take_back(b, &info, backend, "it is not alone in its silence", now_ns);
 }
 
 /* What workers opened on silence alone is taken back, confirmed or not. */
@@ -150,10 +156,8 @@ static void mark_side_down(struct breakers *b, const struct services_side *side,
 		uint32_t slot = side->set->backends[i].ref.slot;
 		struct streak s = streak_read(dataplane_breaker(b->dp, slot));
 
-		if (s.state != BREAKER_CLOSED && !fell_silent(b, slot, &s, now_ns))
-			continue;
-		breakers_change_word(b, slot, to_side_down);
-		take_back(b, slot, now_ns);
+		if (s.state == BREAKER_CLOSED || fell_silent(b, slot, &s, now_ns))
+			take_back(b, slot, now_ns);
 	}
 }
 
@@ -318,6 +322,7 @@ void breakers_look_at_sides(struct breakers *b, uint64_t now_ns)
 	services_sides(b->services, greet, &look);
 	b->looks++;
 	services_sides(b->services, mark_present, b);
+	services_sides(b->services, breakers_spare, &(struct breakers_spare){b, now_ns});
 	services_sides(b->services, look_at_side, &look);
 	if (look.n_marked)
 		services_sides(b->services, unmark, b);

@@ -96,6 +96,8 @@ void decide(void)
 			if (notes[i].kind == NOTE_BACKEND)
 				breakers_note(f.breakers, notes[i].backend.slot);
 	breakers_run(f.breakers, f.mode, rig.now_ns);
+	if (f.decided)
+		f.decided();
 	turn();
 }
 

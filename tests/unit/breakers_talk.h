@@ -31,6 +31,7 @@ struct breakers_fixture {
 	struct breakers *breakers;
 	enum cure_mode mode;
 	uint64_t events_seen;
+	void (*decided)(void); /* called whenever decide has done what was due, before workers go on */
 };
 
 extern struct breakers_fixture f;
