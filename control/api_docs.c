@@ -338,6 +338,9 @@ unsigned api_doc_services(const struct api_source *src, const struct view *view,
 
 struct backend_row {
 	const char *id, *services, *life, *breaker;
+	double breaker_since;         /* in that state; null: it never was in another */
+	const char *breaker_evidence; /* by which it is not closed; null: it is */
+	double breaker_next_s;        /* open: until it is probed again; ramp: until it is closed; null: neither */
 	uint32_t weight;
 	uint64_t flows, new_flows, connects, failures, resteered, unfinished, probes, pinned;
 	uint64_t packets_up, packets_down, bytes_up, bytes_down;
@@ -357,6 +360,9 @@ static const struct json_field backend_fields[] = {
 	JSON_FIELD_LIST(backend_row, services),
 	JSON_FIELD(backend_row, life),
 	JSON_FIELD(backend_row, breaker),
+	JSON_FIELD(backend_row, breaker_since),
+	JSON_FIELD(backend_row, breaker_evidence),
+	JSON_FIELD(backend_row, breaker_next_s),
 	JSON_FIELD(backend_row, weight),
 	JSON_FIELD(backend_row, flows),
 	JSON_FIELD(backend_row, new_flows),
@@ -423,6 +429,39 @@ static void fill_signals(const struct api_source *src, uint32_t slot, struct bac
 	row->first_byte_p99_ms = quantile_ms(&first_byte, 990);
 }
 
+static double wall_s(uint64_t at_ns, uint64_t now_ns)
+{
+	struct timespec wall;
+
+	clock_gettime(CLOCK_REALTIME, &wall);
+	return (double)wall.tv_sec + (double)(wall.tv_nsec / 1000000) / 1e3 - seconds_between(at_ns, now_ns);
+}
+
+static const char *evidence_of(const struct view_breaker *b)
+{
+	if (b->forced)
+		return "an operator says so";
+	if (b->state == BREAKER_CLOSED)
+		return NULL;
+	return b->is_new ? "new to its set" : b->evidence;
+}
+
+/* The state is of this moment, the rest as of the last view: shown where both are of one mind. */
+static void fill_breaker(const struct view_breaker *b, const struct backend_report *r, uint64_t now_ns,
+			 struct backend_row *row)
+{
+	row->breaker = breaker_state_name[r->breaker];
+	row->breaker_since = row->breaker_next_s = NAN;
+	if (!b || b->state != r->breaker)
+		return;
+	row->breaker_since = wall_s(b->since_ns, now_ns);
+	row->breaker_evidence = evidence_of(b);
+	if (b->probe_ns)
+		row->breaker_next_s = seconds_between(now_ns, b->probe_ns);
+	else if (b->closes_ns)
+		row->breaker_next_s = seconds_between(now_ns, b->closes_ns);
+}
+
 json_t *api_backend_json(const struct api_source *src, const struct view_backend *b)
 {
 	struct backend_report r;
@@ -435,7 +474,7 @@ json_t *api_backend_json(const struct api_source *src, const struct view_backend
 	row.new_flows = r.new_flows;
 	row.connects = r.connects;
 	row.failures = r.failures;
-	row.breaker = breaker_state_name[r.breaker];
+	fill_breaker(b->breaker, &r, now_ns, &row);
 	row.resteered = r.resteered;
 	row.unfinished = r.unfinished;
 	row.probes = r.probes;

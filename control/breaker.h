@@ -80,7 +80,6 @@ enum breaker_force {
 
 extern const char *const breaker_force_name[3]; /* "auto", "open", "close" */
 
-#define BREAKER_EVIDENCE_LEN    160
-#define BREAKER_FORCED_EVIDENCE "an operator says so"
+#define BREAKER_EVIDENCE_LEN 160
 /* "5 SYNs in a row refused", "5 SYNs in a row failed: 2 unanswered, 3 refused" */
 void breaker_evidence(const struct streak *s, char *out, size_t size);

@@ -21,6 +21,7 @@ struct breaker_past {
 	struct breaker breaker;
 	bool soft, told; /* as in struct backend */
 	uint32_t n_untold;
+	uint64_t opened_ns;
 	char evidence[BREAKER_EVIDENCE_LEN];
 };
 

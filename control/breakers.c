@@ -150,8 +150,9 @@ struct backend *breakers_backend_at(struct breakers *b, uint32_t slot, struct sl
 		backend->generation = info->ref.generation;
 		backend->breaker = (struct breaker){0};
 		backend->told_ns = backend->n_untold = 0;
-		backend->soft = backend->told = backend->alone = backend->recalled = false;
-		backend->again_ns = backend->doubted_ns = 0;
+		backend->soft = backend->told = backend->alone = false;
+		backend->recalled = backend->greeted = false;
+		backend->again_ns = backend->doubted_ns = backend->opened_ns = 0;
 		backend->evidence[0] = '\0';
 	}
 	return backend;
@@ -259,6 +260,8 @@ void breakers_open(struct breakers *b, const struct slot_info *info, struct back
 
 	breaker_open(&backend->breaker, cause, now_ns, chance(slot, now_ns));
 	snprintf(backend->evidence, sizeof(backend->evidence), "%s", evidence);
+	backend->opened_ns = now_ns;
+	backend->greeted = false;
 	dataplane_responses_forget(b->dp, slot);
 	dataplane_backend_due(b->dp, slot, backend->breaker.until_ns);
 	breakers_list(b, slot);
@@ -552,7 +555,6 @@ int breakers_force(struct breakers *b, const char *backend_id, enum breaker_forc
 	dataplane_responses_forget(b->dp, slot);
 	breaker_annul(&backend->breaker, now_ns);
 	backend->doubted_ns = backend->again_ns = 0;
-	snprintf(backend->evidence, sizeof(backend->evidence), "%s", BREAKER_FORCED_EVIDENCE);
 	/* Never the last resort, where others are open by themselves. */
 	dataplane_backend_due(b->dp, slot, force == FORCE_OPEN ? UINT64_MAX : 0);
 	breakers_change_word(b, slot, words[force]);

@@ -19,6 +19,7 @@ struct breakers;
 struct dataplane;
 struct events;
 struct services;
+struct view;
 
 struct breakers_config {
 	uint32_t n_backend_slots, n_service_slots;
@@ -45,6 +46,8 @@ int breakers_force(struct breakers *b, const char *backend_id, enum breaker_forc
 
 /* Settles all news, and does what is due. `mode`: of the wall, for flows that begin now. */
 void breakers_run(struct breakers *b, enum cure_mode mode, uint64_t now_ns);
+/* Fills what a view whose backends are there says of their breakers. Returns 0 or -ENOMEM. */
+int breakers_view(const struct breakers *b, struct view *view, uint64_t now_ns);
 /* When breakers_run() is due next without any news; UINT64_MAX: not. */
 uint64_t breakers_due_ns(const struct breakers *b);
 

@@ -42,6 +42,7 @@ static void remember(void *arg, const struct slot_info *info, uint64_t now_ns)
 		.soft = backend->soft,
 		.told = backend->told,
 		.n_untold = backend->n_untold,
+		.opened_ns = backend->opened_ns,
 	};
 
 	memcpy(past.evidence, backend->evidence, sizeof(past.evidence));
@@ -87,6 +88,7 @@ static void restore(struct breakers *b, const struct slot_info *info, struct bac
 	backend->soft = past->soft;
 	backend->told = past->told;
 	backend->n_untold = past->n_untold;
+	backend->opened_ns = past->opened_ns;
 	memcpy(backend->evidence, past->evidence, sizeof(backend->evidence));
 	put_word(b, slot, &past->streak);
 	if (past->streak.forced && past->streak.state == BREAKER_OPEN)
@@ -145,7 +147,6 @@ int breakers_force_gone(struct breakers *b, const char *backend_id, enum breaker
 		.forced = true,
 	};
 	breaker_annul(&past.breaker, now_ns);
-	snprintf(past.evidence, sizeof(past.evidence), "%s", BREAKER_FORCED_EVIDENCE);
 	breaker_memory_put(b->memory, &past);
 	return 0;
 }

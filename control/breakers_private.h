@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* What the parts of decide's breakers share: breakers.c, breakers_gone.c, breakers_judge.c, breakers_sides.c. */
+/* What the parts of decide's breakers share: breakers.c, breakers_gone.c, breakers_judge.c, breakers_sides.c,
+ * breakers_view.c. */
 #pragma once
 
 #include "breaker.h"
@@ -20,11 +21,13 @@ struct backend {
 	bool sided;          /* it is of a side that is down; while sides are looked at */
 	uint64_t doubted_ns; /* it opened on silence then, and it is not known yet whether alone; 0: no doubt */
 	bool told;           /* that it is open */
+	bool greeted;        /* it is in the ramp as it is new to its set */
 	bool recalled;       /* what was known of it before it had this slot */
 	uint32_t n_told, n_untold;
 	uint64_t told_ns; /* when the time began in which n_told openings were told */
 	struct breaker breaker;
-	char evidence[BREAKER_EVIDENCE_LEN]; /* why it is not closed, or why it was opened last */
+	char evidence[BREAKER_EVIDENCE_LEN]; /* of the last opening; "": there was none */
+	uint64_t opened_ns;                  /* when that was */
 };
 
 enum side_state {
@@ -36,6 +39,8 @@ enum side_state {
 struct side {
 	uint32_t generation; /* of its service's slot */
 	enum side_state state;
+	uint64_t since_ns;
+	char evidence[128]; /* "IPv4: 4 of 4 backends fell silent within 10 s" */
 };
 
 struct breakers {

@@ -4,6 +4,8 @@
 #include "dataplane.h"
 #include "events.h"
 
+#include <stdio.h>
+
 #define SILENCE_WINDOW_NS 10000000000ull /* who fell silent within it did so together */
 #define WAYS_AGAIN_NS     250000000ull   /* while there is no way to a side, it is looked for this often */
 
@@ -178,21 +180,29 @@ static struct side *side_at(struct breakers *b, const struct services_side *of)
 	return side;
 }
 
+static void say_side(const struct services_side *side, const struct side_count *c, bool blocked, char *out, size_t size)
+{
+	const char *family = side->family == SET_V4 ? "IPv4" : "IPv6";
+
+	if (blocked)
+		snprintf(out, size, "%s: no way to %zu of %zu backends (%s)", family, c->n_blocked + c->n_lost, c->n,
+			 way_words[c->way]);
+	else
+		snprintf(out, size, "%s: %zu of %zu backends fell silent within %llu s", family, c->n_silent, c->n,
+			 SILENCE_WINDOW_NS / 1000000000);
+}
+
 static void side_down(struct breakers *b, const struct services_side *side, const struct side_count *c, uint64_t now_ns)
 {
+	struct side *at = side_at(b, side);
 	bool blocked = is_side_blocked(c);
 
 	mark_side_down(b, side, now_ns);
-	side_at(b, side)->state = blocked ? SIDE_NO_WAY : SIDE_SILENT;
-	if (blocked)
-		events_add(b->events, EVENT_CRITICAL, "side_down", cure_name[CURE_WALL], side->service,
-			   "%s: no way to %zu of %zu backends (%s): silence opens no breaker until there is one",
-			   side->family == SET_V4 ? "IPv4" : "IPv6", c->n_blocked + c->n_lost, c->n, way_words[c->way]);
-	else
-		events_add(
-			b->events, EVENT_CRITICAL, "side_down", cure_name[CURE_WALL], side->service,
-			"%s: %zu of %zu backends fell silent within %llu s: silence opens no breaker until one answers",
-			side->family == SET_V4 ? "IPv4" : "IPv6", c->n_silent, c->n, SILENCE_WINDOW_NS / 1000000000);
+	at->state = blocked ? SIDE_NO_WAY : SIDE_SILENT;
+	at->since_ns = now_ns;
+	say_side(side, c, blocked, at->evidence, sizeof(at->evidence));
+	events_add(b->events, EVENT_CRITICAL, "side_down", cure_name[CURE_WALL], side->service,
+		   "%s: silence opens no breaker until %s", at->evidence, blocked ? "there is one" : "one answers");
 }
 
 static void side_up(struct breakers *b, const struct services_side *side)
@@ -297,6 +307,7 @@ static void greet(void *arg, const struct services_side *side)
 		    streak_read(dataplane_breaker(b->dp, slot)).forced)
 			continue;
 		backend->told = false;
+		backend->greeted = true;
 		breakers_begin_ramp(b, &info, backend, look->now_ns);
 	}
 }

@@ -195,12 +195,15 @@ void findings_sort(struct findings *f)
 	qsort(f->of, f->n, sizeof(*f->of), by_last);
 }
 
+#define OPEN_SHOWN 3 /* breakers of a service that are open */
+#define NOW_LEN    (OPEN_SHOWN * (EXPLAIN_BREAKER_LEN + API_OWNER_LEN + 16) + 64)
+
 struct finding_row {
 	const char *cure, *reason, *scope;
 	uint64_t count;
 	double first, last;
 	const char *service, *backend;
-	char sentence[640];
+	char sentence[NOW_LEN + 320];
 };
 
 static const struct json_field finding_fields[] = {
@@ -225,21 +228,59 @@ static const struct view_backend *backend_now(const struct view *view, const cha
 	return NULL;
 }
 
+static void say_backend(const struct api_source *src, const struct view_backend *backend, char *out, size_t size)
+{
+	char breaker[EXPLAIN_BREAKER_LEN];
+
+	explain_breaker(src, backend, breaker, sizeof(breaker));
+	snprintf(out, size, "; %s now: %s", backend->id, breaker);
+}
+
+/* `services` as in the view: names, comma separated. */
+static bool is_of(const struct view_backend *b, const char *service)
+{
+	size_t len = strlen(service);
+
+	for (const char *at = b->services; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL)
+		if (strncmp(at, service, len) == 0 && (at[len] == ',' || !at[len]))
+			return true;
+	return false;
+}
+
+/* It was refused because all are open: those that are so still. */
+static void say_open(const struct api_source *src, const struct view *view, const char *service, char *out, size_t size)
+{
+	size_t len = 0;
+	unsigned n = 0;
+
+	for (size_t i = 0; view && i < view->n_backends; i++) {
+		const struct view_backend *b = &view->backends[i];
+
+		if (!is_of(b, service) || !explain_is_open(src, b) || n++ >= OPEN_SHOWN)
+			continue;
+		say_backend(src, b, out + len, size - len);
+		len = strlen(out);
+	}
+	if (n > OPEN_SHOWN)
+		snprintf(out + len, size - len, "; and %u more are", n - OPEN_SHOWN);
+	else if (!n)
+		snprintf(out, size, "; no breaker of %s is open now", service);
+}
+
 /* "; shop now: no IPv4 backend", "; tcp:198.18.3.21:8080 now: breaker open: …", or nothing. */
 static void say_now(const struct api_source *src, const struct view *view, const struct outcome_info *info,
 		    const struct finding_row *row, char *out, size_t size)
 {
-	const struct view_service *svc = info->cause == CAUSE_NAMES ? service_now(view, row->service) : NULL;
-	const struct view_backend *backend = info->cause == CAUSE_WALL ? backend_now(view, row->backend) : NULL;
-	char breaker[200];
+	const struct view_service *svc = service_now(view, row->service);
+	const struct view_backend *backend = backend_now(view, row->backend);
 
 	*out = '\0';
-	if (svc)
+	if (info->cause == CAUSE_NAMES && svc)
 		snprintf(out, size, "; %s now: %s", svc->name, *svc->down_reason ? svc->down_reason : "serves");
-	if (!backend)
-		return;
-	explain_breaker(src, backend, breaker, sizeof(breaker));
-	snprintf(out, size, "; %s now: %s", backend->id, breaker);
+	else if (info->cause == CAUSE_WALL && backend)
+		say_backend(src, backend, out, size);
+	else if (info->cause == CAUSE_WALL && svc && !row->backend)
+		say_open(src, view, svc->name, out, size);
 }
 
 /* "3 times to its network within two minutes: SYN to a service …; shop now: no IPv4 backend" */
@@ -251,7 +292,7 @@ static void say(const struct api_source *src, const struct view *view, const str
 		[SCOPE_PREFIX] = " to its network within two minutes",
 		[SCOPE_SERVICE] = " to anyone within two minutes",
 	};
-	char times[32] = "once", now[300];
+	char times[32] = "once", now[NOW_LEN];
 
 	if (f->count != 1)
 		snprintf(times, sizeof(times), "%llu times", (unsigned long long)f->count);

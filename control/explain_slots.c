@@ -9,8 +9,9 @@
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
-#define SENTENCE_LEN 320
+#define SENTENCE_LEN (EXPLAIN_BREAKER_LEN + 120)
 
 /* Of what it is about: one of the two, the other one is NULL. */
 struct subject {
@@ -42,31 +43,88 @@ static double seconds(uint64_t ms)
 
 /* --- wall --- */
 
-static double streak_age_s(const struct api_source *src, const struct backend_report *r)
+static double ago_s(uint64_t now_ns, uint64_t at_ns)
 {
-	uint64_t now_ns = observe_now_ns(src->dp);
-
-	return now_ns > r->streak_since_ns ? (double)(now_ns - r->streak_since_ns) / 1e9 : 0;
+	return now_ns > at_ns ? (double)(now_ns - at_ns) / 1e9 : 0;
 }
 
-static void say_breaker(const struct api_source *src, const struct backend_report *r, char *out, size_t size)
+/* What opened it, or will, as far as its word says that: decide may not have confirmed it, or not shown it yet. */
+static void say_word(const struct api_source *src, const struct backend_report *r, const struct streak *s, char *out,
+		     size_t size)
 {
-	struct streak s = streak_read(r->streak);
+	double since_s = ago_s(observe_now_ns(src->dp), r->streak_since_ns);
 	char evidence[BREAKER_EVIDENCE_LEN];
 
-	breaker_evidence(&s, evidence, sizeof(evidence));
-	if (s.side_down)
-		snprintf(out, size, "breaker %s; its whole side is silent or out of reach, which opens none",
-			 breaker_state_name[s.state]);
-	else if (s.state != BREAKER_CLOSED && streak_length(&s))
-		snprintf(out, size, "breaker %s: %s, the first %.1f s ago", breaker_state_name[s.state], evidence,
-			 streak_age_s(src, r));
-	else if (s.state != BREAKER_CLOSED)
-		snprintf(out, size, "breaker %s", breaker_state_name[s.state]);
-	else if (streak_length(&s))
-		snprintf(out, size, "breaker still closed: %s, the first %.1f s ago", evidence, streak_age_s(src, r));
+	breaker_evidence(s, evidence, sizeof(evidence));
+	if (s->state != BREAKER_CLOSED && streak_length(s))
+		snprintf(out, size, "breaker %s: %s, the first %.1f s ago", breaker_state_name[s->state], evidence,
+			 since_s);
+	else if (s->state != BREAKER_CLOSED)
+		snprintf(out, size, "breaker %s", breaker_state_name[s->state]);
+	else if (streak_length(s))
+		snprintf(out, size, "breaker still closed: %s, the first %.1f s ago", evidence, since_s);
 	else
 		snprintf(out, size, "takes new flows");
+}
+
+/* What it takes to leave the state. */
+static void say_next(const struct view_breaker *b, uint64_t now_ns, char *out, size_t size)
+{
+	size_t len;
+
+	switch (b->state) {
+	case BREAKER_OPEN:
+		len = snprintf(out, size, "it is probed again in %.1f s", ago_s(b->probe_ns, now_ns));
+		if (b->cause == BREAKER_RESPONSE && len < size)
+			snprintf(out + len, size - len, ", and real flows try it in %.1f s if it answers",
+				 ago_s(b->until_ns, now_ns));
+		break;
+	case BREAKER_HALF_OPEN:
+		snprintf(out, size, "real flows try it, one at a time");
+		break;
+	default:
+		snprintf(out, size, "it gets %u%% of its flows, and all of them in %.1f s",
+			 (unsigned)(b->share / (UINT32_MAX / 100)), ago_s(b->closes_ns, now_ns));
+	}
+}
+
+/* As decide has it: "breaker open: 5 SYNs in a row refused; for 12.1 s, the 3rd time of late; it is probed …". */
+static void say_state(const struct view_breaker *b, uint64_t now_ns, char *out, size_t size)
+{
+	char next[120], again[48] = "";
+
+	if (b->openings > 1)
+		snprintf(again, sizeof(again), ", opened %u times of late", b->openings);
+	say_next(b, now_ns, next, sizeof(next));
+	snprintf(out, size, "breaker %s: %s; for %.1f s%s; %s", breaker_state_name[b->state],
+		 b->is_new ? "new to its set, which has others" : b->evidence, ago_s(now_ns, b->since_ns), again, next);
+}
+
+static void say_breaker(const struct api_source *src, const struct view_breaker *b, const struct backend_report *r,
+			char *out, size_t size)
+{
+	struct streak s = streak_read(r->streak);
+	uint64_t now_ns = clock_monotonic_ns();
+	size_t len;
+
+	if (s.forced)
+		snprintf(out, size, "breaker %s: an operator says so", breaker_state_name[s.state]);
+	else if (s.side_down)
+		snprintf(out, size, "breaker %s; its whole side is silent or out of reach, which opens none",
+			 breaker_state_name[s.state]);
+	else if (b && b->state == s.state && s.state != BREAKER_CLOSED)
+		say_state(b, now_ns, out, size);
+	else
+		say_word(src, r, &s, out, size);
+	len = strlen(out);
+	if (b && s.forced && b->forced)
+		snprintf(out + len, size - len, ", for %.1f s, until it is left to itself again",
+			 ago_s(now_ns, b->since_ns));
+	else if (b && s.side_down && b->side_ns)
+		snprintf(out + len, size - len, ", for %.1f s: %s", ago_s(now_ns, b->side_ns), b->side);
+	else if (b && s.state == BREAKER_CLOSED && b->opened_ns)
+		snprintf(out + len, size - len, "; it was opened last %.1f s ago: %s", ago_s(now_ns, b->opened_ns),
+			 b->evidence);
 }
 
 void explain_breaker(const struct api_source *src, const struct view_backend *b, char *out, size_t size)
@@ -74,16 +132,24 @@ void explain_breaker(const struct api_source *src, const struct view_backend *b,
 	struct backend_report r;
 
 	observe_backend(src->dp, b->slot, &r);
-	say_breaker(src, &r, out, size);
+	say_breaker(src, b->breaker, &r, out, size);
 }
 
-static void wall(const struct api_source *src, const struct subject *subject, const struct backend_report *r,
-		 json_t *rows)
+bool explain_is_open(const struct api_source *src, const struct view_backend *b)
 {
-	char breaker[SENTENCE_LEN / 2];
+	struct backend_report r;
 
-	say_breaker(src, r, breaker, sizeof(breaker));
-	if (r->streak)
+	observe_backend(src->dp, b->slot, &r);
+	return r.breaker == BREAKER_OPEN || r.breaker == BREAKER_HALF_OPEN;
+}
+
+static void wall(const struct api_source *src, const struct subject *subject, const struct view_backend *b,
+		 const struct backend_report *r, json_t *rows)
+{
+	char breaker[EXPLAIN_BREAKER_LEN];
+
+	say_breaker(src, b->breaker, r, breaker, sizeof(breaker));
+	if (r->streak || b->breaker)
 		add(rows, subject, "wall", "breaker", NULL, "%s; it was sent %" PRIu64 " SYNs of the gateway's own",
 		    breaker, r->probes);
 	if (r->failures)
@@ -152,7 +218,7 @@ void explain_backend(const struct api_source *src, const struct view_backend *b,
 	struct backend_report r;
 
 	observe_backend(src->dp, b->slot, &r);
-	wall(src, &subject, &r, rows);
+	wall(src, &subject, b, &r, rows);
 	names(&subject, b, &r, rows);
 	silence(&subject, &r, rows);
 }

@@ -64,7 +64,8 @@ void gateway_publish_view(struct gateway *gw)
 	view_trouble(gw, view);
 	if (gw->netlink)
 		netlink_report(gw->netlink, &view->kernel);
-	if (services_view(gw->services, view) || view_gates(gw, view)) {
+	if (services_view(gw->services, view) || breakers_view(gw->breakers, view, clock_monotonic_ns()) ||
+	    view_gates(gw, view)) {
 		view_free(view);
 		return;
 	}

@@ -50,6 +50,7 @@ void view_free(struct view *view)
 	for (size_t i = 0; i < view->n_services; i++)
 		free(view->services[i].listen);
 	free(view->backends);
+	free(view->breakers);
 	free(view->services);
 	free(view->names);
 	free(view->gates);

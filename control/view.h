@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include "breaker.h"
 #include "gate.h"
 #include "ipaddr.h"
 #include "netlink.h"
@@ -26,6 +27,23 @@ enum backend_life {
 	LIFE_GONE,
 };
 
+/* Of a backend whose breaker has something to say. All times are monotonic. */
+struct view_breaker {
+	enum breaker_state state;
+	bool forced; /* by an operator's word */
+	bool is_new; /* in the ramp because it is new to its set: it never opened there */
+	enum breaker_cause cause;
+	uint64_t since_ns;                   /* in that state */
+	uint64_t opened_ns;                  /* last; 0: never */
+	uint64_t probe_ns, until_ns;         /* open: the next probe; no real flow tries it before */
+	uint64_t closes_ns;                  /* in the ramp, unless something fails */
+	uint32_t openings;                   /* of late */
+	uint32_t share;                      /* of its flows that it gets, of 2^32 - 1 */
+	char evidence[BREAKER_EVIDENCE_LEN]; /* of the last opening */
+	uint64_t side_ns;                    /* since when its side is down; 0: it is not */
+	char side[BREAKER_EVIDENCE_LEN];     /* "shop, IPv4: 4 of 4 backends fell silent within 10 s" */
+};
+
 struct view_backend {
 	char id[80]; /* "tcp:198.18.3.21:8080" */
 	struct ipaddr addr;
@@ -34,10 +52,11 @@ struct view_backend {
 	uint32_t slot, generation;
 	unsigned weight;
 	enum backend_life life;
-	uint64_t expires_ns;  /* monotonic end of the DNS lifetime; 0: no end (static address) */
-	uint64_t removed_ns;  /* since when no service names it, monotonic; 0: one does */
-	uint64_t deadline_ns; /* when its flows are ended; 0: they are not */
-	char services[128];   /* names, comma separated; "..." at the end if there are more */
+	uint64_t expires_ns;                /* monotonic end of the DNS lifetime; 0: no end (static address) */
+	uint64_t removed_ns;                /* since when no service names it, monotonic; 0: one does */
+	uint64_t deadline_ns;               /* when its flows are ended; 0: they are not */
+	char services[128];                 /* names, comma separated; "..." at the end if there are more */
+	const struct view_breaker *breaker; /* NULL: closed, and never was anything else of late */
 };
 
 struct view_service {
@@ -79,6 +98,7 @@ struct view {
 	struct view_service *services;
 	struct view_name *names;
 	struct view_gate *gates;
+	struct view_breaker *breakers; /* what backends point to */
 };
 
 /* NULL is fine: not yet. */

@@ -301,15 +301,57 @@ static const struct column backend_columns[] = {
 	{"idle_lost_s", "IDLE LOST", COLUMN_SECONDS},
 };
 
+static const struct column breaker_columns[] = {
+	{"id", "BREAKER OF", COLUMN_TEXT},
+	{"breaker", "IS", COLUMN_TEXT},
+	{"breaker_since", "SINCE", COLUMN_TIME},
+	{"breaker_next_s", "NEXT", COLUMN_SECONDS},
+	{"breaker_evidence", "EVIDENCE", COLUMN_TEXT},
+};
+
+/* Those whose breakers have something to say. */
+static json_t *rows_with_evidence(const json_t *rows)
+{
+	json_t *found = json_array(), *row;
+	size_t i;
+
+	json_array_foreach(rows, i, row)
+	{
+		if (json_is_string(json_object_get(row, "breaker_evidence")))
+			json_array_append(found, row);
+	}
+	return found;
+}
+
+static void print_breakers(const json_t *rows)
+{
+	json_t *found = rows_with_evidence(rows);
+
+	if (json_array_size(found) > 0) {
+		putchar('\n');
+		table_print(stdout, breaker_columns, N_COLUMNS(breaker_columns), found);
+	}
+	json_decref(found);
+}
+
 /* All of them, unless a limit is set. */
 enum ctl_exit command_backends(const struct ctl *ctl)
 {
 	struct page_query q = {.path = "/v1/backends", .key = "backends", .limit = ULONG_MAX};
+	json_t *rows;
+	enum ctl_exit result;
 
 	for (int i = 0; i < ctl->n_args; i++)
 		if (!query_set_page(&q, ctl->args[i]))
 			return usage("expected backends [limit=N]");
-	return query_show(ctl, &q, backend_columns, N_COLUMNS(backend_columns));
+	rows = json_array();
+	result = query_pages(ctl, &q, rows);
+	if (result == EXIT_OK && !ctl->json) {
+		query_print(&q, backend_columns, N_COLUMNS(backend_columns), rows);
+		print_breakers(rows);
+	}
+	json_decref(rows);
+	return result;
 }
 
 /* --- paths --- */

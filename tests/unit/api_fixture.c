@@ -572,6 +572,23 @@ static void fill_backends(struct view_backend *b, uint64_t now_ns)
 	}
 }
 
+/* Of the second backend. */
+static struct view_breaker *make_breaker(uint64_t now_ns)
+{
+	struct view_breaker *b = calloc(1, sizeof(*b));
+
+	*b = (struct view_breaker){
+		.state = BREAKER_OPEN,
+		.since_ns = now_ns > 12000000000 ? now_ns - 12000000000 : 1,
+		.probe_ns = now_ns + 60000000000,
+		.until_ns = now_ns + 70000000000,
+		.openings = 2,
+		.evidence = "5 SYNs in a row failed: 2 unanswered, 3 refused",
+	};
+	b->opened_ns = b->since_ns;
+	return b;
+}
+
 struct view *api_fixture_view(enum gateway_state state)
 {
 	struct view *v = calloc(1, sizeof(*v));
@@ -590,6 +607,8 @@ struct view *api_fixture_view(enum gateway_state state)
 	v->n_backends = 3;
 	v->backends = calloc(3, sizeof(*v->backends));
 	fill_backends(v->backends, v->published_ns);
+	v->breakers = make_breaker(v->published_ns);
+	v->backends[1].breaker = v->breakers;
 	v->n_names = 2;
 	v->names = calloc(2, sizeof(*v->names));
 	v->names[0] = (struct view_name){"shop.lab.test", 4, "fresh", 2, 5000000000, UINT64_MAX / 2, 9, 0, 2, 1, 3, ""};

@@ -135,6 +135,12 @@ static void test_backends(void **state)
 	assert_int_equal(json_array_size(json_object_get(fixed, "services")), 2);
 	assert_string_equal(get_text(fixed, "breaker"), "closed");
 	assert_string_equal(get_text(dns, "breaker"), "open");
+	assert_string_equal(get_text(dns, "breaker_evidence"), "5 SYNs in a row failed: 2 unanswered, 3 refused");
+	assert_in_range((long)(time(NULL) - (long)json_number_value(json_object_get(dns, "breaker_since"))), 11, 15);
+	assert_in_range((long)json_number_value(json_object_get(dns, "breaker_next_s")), 56, 60);
+	assert_null_value(fixed, "breaker_evidence");
+	assert_null_value(fixed, "breaker_since");
+	assert_null_value(fixed, "breaker_next_s");
 	assert_int_equal(get_int(dns, "resteered"), 31);
 	assert_int_equal(get_int(dns, "probes"), 41);
 	assert_int_equal(get_int(dns, "wip"), 13);

@@ -2,6 +2,8 @@
 /* Decide's breakers over a whole worker: what SYNs meet, what is told of it, and what is sent. */
 #include "breakers_talk.h"
 
+#include "view.h"
+
 /* --- one backend --- */
 
 static void refusing(bool v6, unsigned workers)
@@ -476,6 +478,87 @@ static void test_off(void **state)
 	end_all();
 }
 
+/* --- what is shown --- */
+
+static struct view *view;
+
+/* What decide publishes of the backend; NULL: nothing. */
+static const struct view_breaker *show(unsigned backend)
+{
+	view_free(view);
+	view = calloc(1, sizeof(*view));
+	assert_int_equal(services_view(f.services, view), 0);
+	assert_int_equal(breakers_view(f.breakers, view, rig.now_ns), 0);
+	for (size_t i = 0; i < view->n_backends; i++)
+		if (view->backends[i].slot == slot_of_backend(false, backend))
+			return view->backends[i].breaker;
+	fail();
+	return NULL;
+}
+
+static void test_view(void **state)
+{
+	const struct view_breaker *b;
+	unsigned client = 0;
+
+	memset(says, 0, sizeof(says));
+	asks_nothing = false;
+	begin_all(1, 3, CURE_ENFORCE);
+	run(false, &client, 1000, 10);
+	assert_null(show(2));
+	says[2] = REFUSES;
+	run(false, &client, 1000, 10);
+	assert_null(show(1));
+	b = show(2);
+	assert_int_equal(b->state, BREAKER_OPEN);
+	assert_string_equal(b->evidence, "5 SYNs in a row refused");
+	assert_in_range(rig.now_ns - b->since_ns, 1, 1000000000);
+	assert_int_equal(b->opened_ns, b->since_ns);
+	assert_in_range(b->probe_ns, rig.now_ns, rig.now_ns + 1100000000);
+	assert_in_range(b->until_ns - b->since_ns, 3750000000, 6250000000);
+	assert_int_equal(b->openings, 1);
+	says[2] = ANSWERS;
+	run(false, &client, 3500, 0);
+	b = show(2);
+	assert_int_equal(b->state, BREAKER_HALF_OPEN);
+	assert_string_equal(b->evidence, "5 SYNs in a row refused");
+	assert_int_equal(b->probe_ns, 0);
+	run(false, &client, 1000, 10);
+	b = show(2);
+	assert_int_equal(b->state, BREAKER_RAMP);
+	assert_false(b->is_new);
+	assert_in_range(b->closes_ns, rig.now_ns + 28000000000, rig.now_ns + 30000000000);
+	/* What is new to its set is so for no fault. */
+	configure(4, 5);
+	run(false, &client, 10, 0);
+	b = show(4);
+	assert_int_equal(b->state, BREAKER_RAMP);
+	assert_true(b->is_new);
+	run(false, &client, 31000, 50);
+	/* Closed again, it is known why it was open. */
+	b = show(2);
+	assert_int_equal(b->state, BREAKER_CLOSED);
+	assert_string_equal(b->evidence, "5 SYNs in a row refused");
+	assert_null(show(1));
+	assert_int_equal(breakers_force(f.breakers, id_of(false, 1), FORCE_OPEN, f.mode, rig.now_ns), 0);
+	b = show(1);
+	assert_true(b->forced);
+	assert_int_equal(b->state, BREAKER_OPEN);
+	assert_int_equal(b->since_ns, rig.now_ns);
+	assert_int_equal(breakers_force(f.breakers, id_of(false, 1), FORCE_AUTO, f.mode, rig.now_ns), 0);
+	assert_null(show(1));
+	for (unsigned i = 1; i <= 4; i++)
+		says[i] = SILENT;
+	run(false, &client, 1500, 10);
+	b = show(1);
+	assert_int_equal(b->state, BREAKER_CLOSED);
+	assert_string_equal(b->side, "shop, IPv4: 4 of 4 backends fell silent within 10 s");
+	assert_in_range(rig.now_ns - b->side_ns, 1, 1500000000);
+	view_free(view);
+	view = NULL;
+	end_all();
+}
+
 /* A note that was lost is made up for. */
 static void test_lost_note(void **state)
 {
@@ -521,6 +604,7 @@ int main(void)
 		cmocka_unit_test(test_shadow),
 		cmocka_unit_test(test_off),
 		cmocka_unit_test(test_lost_note),
+		cmocka_unit_test(test_view),
 		cmocka_unit_test(test_a11_10_flapping),
 		cmocka_unit_test(test_mark_outlives_no_side),
 		cmocka_unit_test(test_router_not_yet_found),

@@ -93,6 +93,10 @@ static void test_lists(void **state)
 		"      12    14        5   0.223   20.479  20.479       8          13  1"); /* of 19 seconds less than
 											       ten have passed */
 	assert_says("      -    1m48s      3m03s\n");
+	/* Of those that have something to say alone. */
+	assert_says("\n\nBREAKER OF            IS  ");
+	assert_says("\ntcp:198.18.3.22:8080  open  ");
+	assert_says("s  5 SYNs in a row failed: 2 unanswered, 3 refused\n");
 	assert_int_equal(ctl(*state, "names"), 0);
 	assert_says("shop.lab.test    4  fresh          2  5.0s  ");
 }

@@ -3,6 +3,7 @@
 #include "talk.h"
 
 #include "api_docs.h"
+#include "clock.h"
 #include "events.h"
 #include "observe.h"
 #include "owners.h"
@@ -219,6 +220,97 @@ static void test_breaker(void **state)
 	}
 }
 
+static const char *now_says(struct talk *t, json_t **doc)
+{
+	json_decref(*doc);
+	*doc = explain(t->backend, htons(8080));
+	return sentence(*doc, "backend", "breaker");
+}
+
+static void set_breaker_word(struct streak s)
+{
+	rig.dp->cells.backends[gw.backends[0].slot].breaker = streak_word(&s);
+}
+
+static void expect_now(struct talk *t, json_t **doc, const char *words)
+{
+	const char *says = now_says(t, doc);
+
+	if (!strstr(says, words))
+		fail_msg("expected '%s' in '%s'", words, says);
+}
+
+/* Each state names its evidence, since when, and what comes next; what is over is still known. */
+static void test_breaker_evidence(void **state)
+{
+	uint64_t now_ns = clock_monotonic_ns();
+	struct view_breaker b = {
+		.state = BREAKER_OPEN,
+		.cause = BREAKER_RESPONSE,
+		.since_ns = now_ns - 2500000000,
+		.opened_ns = now_ns - 2500000000,
+		.probe_ns = now_ns + 50500000000,
+		.until_ns = now_ns + 60500000000,
+		.openings = 3,
+		.share = UINT32_MAX,
+		.evidence = "5 flows in a row reset before their first byte, of at least 3 networks",
+	};
+	json_t *doc = NULL;
+	struct talk t;
+
+	start_gateway((struct rig_config){.n_backends = 1});
+	snprintf(gw.backends[0].services, sizeof(gw.backends[0].services), "blog,shop");
+	t = begin(PROTO_TCP, false, 3);
+	gw.backends[0].breaker = &b;
+	set_breaker_word((struct streak){.state = BREAKER_OPEN});
+	expect_now(&t, &doc,
+		   "breaker open: 5 flows in a row reset before their first byte, of at least 3 networks; for 2.");
+	expect_now(&t, &doc, " s, opened 3 times of late; it is probed again in 50.");
+	expect_now(&t, &doc, " s, and real flows try it in 60.");
+	/* Whom it was refused for hears of it, too. */
+	rig.dp->cells.services[0].last_resort_ns = rig.now_ns;
+	knock(false, 3 + (9 << 16), 1);
+	json_decref(doc);
+	doc = explain(rig_client(3, false), 0);
+	assert_non_null(strstr(sentence(doc, "client", "answer_wall_open"),
+			       "; tcp:198.18.3.1:8080 now: breaker open: 5 flows in a row reset"));
+	/* What the view has not seen yet is not said of what is now. */
+	set_breaker_word((struct streak){.state = BREAKER_OPEN, .failures = {[CONNECT_REFUSED] = 5}});
+	b.state = BREAKER_CLOSED;
+	expect_now(&t, &doc, "breaker open: 5 SYNs in a row refused, the first ");
+	b.state = BREAKER_HALF_OPEN;
+	set_breaker_word((struct streak){.state = BREAKER_HALF_OPEN});
+	expect_now(&t, &doc, "breaker half_open: 5 flows in a row reset");
+	expect_now(&t, &doc, "; real flows try it, one at a time");
+	b.state = BREAKER_RAMP;
+	b.share = UINT32_MAX / 4;
+	b.closes_ns = now_ns + 20500000000;
+	set_breaker_word((struct streak){.state = BREAKER_RAMP});
+	expect_now(&t, &doc, "it gets 25% of its flows, and all of them in 20.");
+	b.is_new = true;
+	expect_now(&t, &doc, "breaker ramp: new to its set, which has others; for ");
+	b.state = BREAKER_CLOSED;
+	set_breaker_word((struct streak){.state = BREAKER_CLOSED});
+	expect_now(&t, &doc, "takes new flows; it was opened last ");
+	expect_now(&t, &doc, " s ago: 5 flows in a row reset before their first byte");
+	json_decref(doc);
+	doc = explain(rig_client(3, false), 0);
+	assert_non_null(strstr(sentence(doc, "client", "answer_wall_open"), "; no breaker of shop is open now"));
+	b.forced = true;
+	b.state = BREAKER_OPEN;
+	set_breaker_word((struct streak){.state = BREAKER_OPEN, .forced = true});
+	expect_now(&t, &doc, "breaker open: an operator says so, for ");
+	b.forced = false;
+	b.state = BREAKER_CLOSED;
+	b.side_ns = now_ns - 1500000000;
+	snprintf(b.side, sizeof(b.side), "shop, IPv4: 4 of 4 backends fell silent within 10 s");
+	set_breaker_word((struct streak){.side_down = true});
+	expect_now(&t, &doc, "breaker closed; its whole side is silent or out of reach, which opens none, for ");
+	expect_now(&t, &doc, " s: shop, IPv4: 4 of 4 backends fell silent within 10 s");
+	json_decref(doc);
+	stop_gateway();
+}
+
 /* Which bucket held and refused, as often as the workers counted; in shadow it says that nothing was done. */
 static void storm(enum cure_mode mode, unsigned workers)
 {
@@ -307,8 +399,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_refused), cmocka_unit_test(test_backend_refuses),
-		cmocka_unit_test(test_breaker), cmocka_unit_test(test_storm),
-		cmocka_unit_test(test_snat),
+		cmocka_unit_test(test_breaker), cmocka_unit_test(test_breaker_evidence),
+		cmocka_unit_test(test_storm),   cmocka_unit_test(test_snat),
 	};
 
 	if (rig_eal(320, false, 0))
