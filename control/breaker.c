@@ -118,11 +118,17 @@ void breaker_failed(struct breaker *b, uint64_t now_ns)
 	b->failed_ns = now_ns;
 }
 
+/* A check says nothing of what SYNs opened: it goes by the kernel, on a way of its own. */
+static bool is_barred(const struct breaker *b)
+{
+	return b->barred && b->cause == BREAKER_RESPONSE;
+}
+
 /* A kernel that answers three times in a row has come back; an application has its time first. */
 static bool may_be_tried(const struct breaker *b, uint64_t now_ns)
 {
 	return (b->cause == BREAKER_CONNECT && b->answers >= BREAKER_ANSWERS) ||
-	       (now_ns >= b->until_ns && b->answers > 0 && !b->owed);
+	       (now_ns >= b->until_ns && b->answers > 0 && !b->owed && !is_barred(b));
 }
 
 bool breaker_step(struct breaker *b, uint64_t now_ns)
@@ -153,7 +159,7 @@ uint64_t breaker_due_ns(const struct breaker *b)
 {
 	switch (b->state) {
 	case BREAKER_OPEN:
-		return b->answers && !b->owed && b->until_ns < b->probe_ns ? b->until_ns : b->probe_ns;
+		return b->answers && !b->owed && !is_barred(b) && b->until_ns < b->probe_ns ? b->until_ns : b->probe_ns;
 	case BREAKER_RAMP:
 		return b->failed_ns + BREAKER_RAMP_NS;
 	default:
@@ -170,19 +176,31 @@ static const char *const failure_words[CONNECT_FAILURES] = {
 	[CONNECT_STALLED] = "stalled",
 };
 
-void breaker_evidence(const struct streak *s, char *out, size_t size)
+static size_t say_failures(const struct streak *s, char *out, size_t size)
 {
 	uint32_t n = streak_length(s);
 	size_t len = 0;
 
 	for (int kind = 0; kind < CONNECT_FAILURES; kind++)
-		if (s->failures[kind] == n) {
-			snprintf(out, size, "%u SYNs in a row %s", n, failure_words[kind]);
-			return;
-		}
+		if (s->failures[kind] == n)
+			return snprintf(out, size, "%u SYNs in a row %s", n, failure_words[kind]);
 	len += snprintf(out, size, "%u SYNs in a row failed", n);
 	for (int kind = 0; kind < CONNECT_FAILURES && len < size; kind++)
 		if (s->failures[kind])
 			len += snprintf(out + len, size - len, "%s %u %s", strchr(out, ':') ? "," : ":",
 					s->failures[kind], failure_words[kind]);
+	return len;
+}
+
+void breaker_evidence(const struct streak *s, uint64_t checks, char *out, size_t size)
+{
+	uint32_t n = streak_length(s);
+	size_t len = say_failures(s, out, size);
+
+	if (!checks || len >= size)
+		return;
+	if (checks >= n)
+		snprintf(out + len, size - len, ", all of them checks");
+	else
+		snprintf(out + len, size - len, ", %u of them checks", (unsigned)checks);
 }

@@ -43,6 +43,7 @@ struct breaker {
 	uint32_t probes;    /* ordered since it opened */
 	uint32_t answers;   /* of them in a row, the last ones */
 	bool owed;          /* the last one was not answered yet */
+	bool barred;        /* its last check failed: what its application's fault opened is not tried */
 };
 
 /* True if it may go from the one to the other in one step. */
@@ -81,5 +82,8 @@ enum breaker_force {
 extern const char *const breaker_force_name[3]; /* "auto", "open", "close" */
 
 #define BREAKER_EVIDENCE_LEN 160
-/* "5 SYNs in a row refused", "5 SYNs in a row failed: 2 unanswered, 3 refused" */
-void breaker_evidence(const struct streak *s, char *out, size_t size);
+/*
+ * "5 SYNs in a row refused", "5 SYNs in a row failed: 2 unanswered, 3 refused", "…, 4 of them checks"; `checks`: so
+ * many or more of them were the gateway's own.
+ */
+void breaker_evidence(const struct streak *s, uint64_t checks, char *out, size_t size);

@@ -153,6 +153,7 @@ struct backend *breakers_backend_at(struct breakers *b, uint32_t slot, struct sl
 		backend->soft = backend->told = backend->alone = false;
 		backend->recalled = backend->greeted = false;
 		backend->again_ns = backend->doubted_ns = backend->opened_ns = 0;
+		backend->n_checks_failed = 0;
 		backend->evidence[0] = '\0';
 	}
 	return backend;
@@ -281,6 +282,14 @@ void breakers_take_back(struct breakers *b, const struct slot_info *info, struct
 	tell_step(b, info, backend, "taken back: %s", why);
 }
 
+static uint64_t checks_failed(const struct breakers *b, uint32_t slot)
+{
+	struct backend_report r;
+
+	observe_backend(b->dp, slot, &r);
+	return r.checks_failed;
+}
+
 static void confirm(struct breakers *b, const struct slot_info *info, struct backend *backend, const struct streak *s,
 		    enum cure_mode mode, uint64_t now_ns)
 {
@@ -289,7 +298,7 @@ static void confirm(struct breakers *b, const struct slot_info *info, struct bac
 	/* From half-open it goes on as it was. */
 	backend->soft &= backend->breaker.state == BREAKER_HALF_OPEN;
 	if (streak_length(s))
-		breaker_evidence(s, evidence, sizeof(evidence));
+		breaker_evidence(s, checks_failed(b, info->ref.slot), evidence, sizeof(evidence));
 	else
 		snprintf(evidence, sizeof(evidence), "a flow that tried it was reset before its first byte");
 	reap_dead(b, info->ref.slot, s);

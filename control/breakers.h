@@ -10,6 +10,7 @@
 
 #include "breaker.h"
 #include "cure.h"
+#include "policy.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -43,6 +44,19 @@ void breakers_look_again(struct breakers *b);
  */
 int breakers_force(struct breakers *b, const char *backend_id, enum breaker_force force, enum cure_mode mode,
 		   uint64_t now_ns);
+
+/* What an HTTP check of a backend came to. */
+enum check_result {
+	CHECK_PASSED,
+	CHECK_FAILED, /* it answered, and not well */
+	CHECK_SILENT, /* nothing of it: while its side is down that says nothing */
+};
+
+/* `why`: "503", "Connection refused". Not of that owner of the slot any more: nothing. */
+void breakers_checked(struct breakers *b, struct slot_ref ref, enum check_result result, const char *why,
+		      enum cure_mode mode, uint64_t now_ns);
+/* It is not checked any more: no failed check stands against it. */
+void breakers_unchecked(struct breakers *b, struct slot_ref ref);
 
 /* Settles all news, and does what is due. `mode`: of the wall, for flows that begin now. */
 void breakers_run(struct breakers *b, enum cure_mode mode, uint64_t now_ns);

@@ -8,6 +8,7 @@
 
 #define RATIO_VOLUME_MIN   20
 #define RATIO_NETWORKS_MIN 3
+#define CHECKS_LIMIT       3 /* HTTP checks in a row */
 
 /* The service that names it, for its parameters: the strictest. */
 struct judged {
@@ -150,6 +151,67 @@ static bool judge_responses(struct breakers *b, const struct slot_info *info, st
 	breakers_change_word(b, info->ref.slot, breakers_to_open);
 	breakers_open(b, info, backend, BREAKER_RESPONSE, evidence, mode, now_ns);
 	return true;
+}
+
+/* --- HTTP checks --- */
+
+/* Packets open, checks may open too; a check alone never closes what packets opened. */
+static void judge_checks(struct breakers *b, const struct slot_info *info, struct backend *backend, const char *why,
+			 enum cure_mode mode, uint64_t now_ns)
+{
+	struct judged j = {.slot = info->ref.slot, .may_eject = true, .b = b};
+	unsigned limit = backend->breaker.state == BREAKER_RAMP ? STREAK_RAMP_LIMIT : CHECKS_LIMIT;
+	enum breaker_state word = streak_state(dataplane_breaker(b->dp, info->ref.slot));
+	char evidence[BREAKER_EVIDENCE_LEN];
+
+	if (backend->n_checks_failed < limit || word != backend->breaker.state ||
+	    (word != BREAKER_CLOSED && word != BREAKER_RAMP))
+		return;
+	services_sides(b->services, look_for_judged, &j);
+	if (!j.found || !j.may_eject)
+		return;
+	snprintf(evidence, sizeof(evidence), "%u checks in a row failed: %s", backend->n_checks_failed, why);
+	backend->soft = true;
+	breakers_change_word(b, info->ref.slot, breakers_to_open);
+	breakers_open(b, info, backend, BREAKER_RESPONSE, evidence, mode, now_ns);
+}
+
+static struct backend *find_checked(struct breakers *b, struct slot_ref ref, struct slot_info *info)
+{
+	struct backend *backend = breakers_backend_at(b, ref.slot, info);
+
+	return backend && info->ref.generation == ref.generation ? backend : NULL;
+}
+
+void breakers_checked(struct breakers *b, struct slot_ref ref, enum check_result result, const char *why,
+		      enum cure_mode mode, uint64_t now_ns)
+{
+	struct slot_info info;
+	struct backend *backend = find_checked(b, ref, &info);
+	struct streak s = streak_read(dataplane_breaker(b->dp, ref.slot));
+
+	if (!backend || (result == CHECK_SILENT && s.side_down))
+		return;
+	backend->breaker.barred = result != CHECK_PASSED;
+	if (result == CHECK_PASSED) {
+		backend->n_checks_failed = 0;
+		return;
+	}
+	backend->n_checks_failed++;
+	snprintf(backend->check_why, sizeof(backend->check_why), "%s", why);
+	if (mode == CURE_ENFORCE && !s.forced)
+		judge_checks(b, &info, backend, why, mode, now_ns);
+}
+
+void breakers_unchecked(struct breakers *b, struct slot_ref ref)
+{
+	struct slot_info info;
+	struct backend *backend = find_checked(b, ref, &info);
+
+	if (!backend)
+		return;
+	backend->breaker.barred = false;
+	backend->n_checks_failed = 0;
 }
 
 /* It is closed, or in the ramp, and something failed. */

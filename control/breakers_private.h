@@ -11,23 +11,25 @@
 #define BREAKERS_TRY_NS 100000000ull /* what is half-open, in the ramp, or failed lately is looked at so often */
 
 struct backend {
-	uint32_t generation; /* of its slot */
-	bool noted, fresh;   /* there is news; and it was not looked at yet */
-	bool listed;         /* in `open`: its breaker is not closed */
-	bool soft;           /* it was the application's fault when it opened last: that is capped */
-	uint64_t again_ns;   /* what failed meanwhile is judged then; 0: it was */
-	bool alone;          /* others of its side were heard since it was last: its silence is its own */
-	uint32_t present;    /* the number of the last look at sides at which it was of one */
-	bool sided;          /* it is of a side that is down; while sides are looked at */
-	uint64_t doubted_ns; /* it opened on silence then, and it is not known yet whether alone; 0: no doubt */
-	bool told;           /* that it is open */
-	bool greeted;        /* it is in the ramp as it is new to its set */
-	bool recalled;       /* what was known of it before it had this slot */
+	uint32_t generation;      /* of its slot */
+	bool noted, fresh;        /* there is news; and it was not looked at yet */
+	bool listed;              /* in `open`: its breaker is not closed */
+	bool soft;                /* it was the application's fault when it opened last: that is capped */
+	uint64_t again_ns;        /* what failed meanwhile is judged then; 0: it was */
+	bool alone;               /* others of its side were heard since it was last: its silence is its own */
+	uint32_t present;         /* the number of the last look at sides at which it was of one */
+	bool sided;               /* it is of a side that is down; while sides are looked at */
+	unsigned n_checks_failed; /* HTTP checks in a row */
+	uint64_t doubted_ns;      /* it opened on silence then, and it is not known yet whether alone; 0: no doubt */
+	bool told;                /* that it is open */
+	bool greeted;             /* it is in the ramp as it is new to its set */
+	bool recalled;            /* what was known of it before it had this slot */
 	uint32_t n_told, n_untold;
 	uint64_t told_ns; /* when the time began in which n_told openings were told */
 	struct breaker breaker;
 	char evidence[BREAKER_EVIDENCE_LEN]; /* of the last opening; "": there was none */
 	uint64_t opened_ns;                  /* when that was */
+	char check_why[80];                  /* the last HTTP check that failed */
 };
 
 enum side_state {

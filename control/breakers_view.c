@@ -38,6 +38,8 @@ static void show(struct view_breaker *out, const struct backend *backend, const 
 	if (out->state == BREAKER_OPEN && !s->forced) {
 		out->probe_ns = breaker->probe_ns;
 		out->until_ns = breaker->until_ns;
+		if (breaker->barred && breaker->cause == BREAKER_RESPONSE)
+			snprintf(out->check, sizeof(out->check), "%s", backend->check_why);
 	}
 	if (out->state == BREAKER_RAMP)
 		out->closes_ns = breaker->failed_ns + BREAKER_RAMP_NS;

@@ -93,9 +93,12 @@ struct config_service {
 	struct policy_reuse reuse;
 	uint32_t breaker_consecutive;
 	uint64_t breaker_window_ns;
-	uint32_t breaker_ratio_ppm;       /* parts per million, as every share */
-	uint64_t storm_client_timeout_ns; /* no hold is longer */
-	uint64_t storm_hold_ns;           /* 0: off */
+	uint32_t breaker_ratio_ppm; /* parts per million, as every share */
+	bool check_tcp;
+	char check_http[128]; /* a path; "": off */
+	uint64_t check_every_ns, check_timeout_ns;
+	uint64_t storm_client_timeout_ns;                                            /* no hold is longer */
+	uint64_t storm_hold_ns;                                                      /* 0: off */
 	uint64_t storm_rate_per_s, storm_client_rate_per_s, storm_prefix_rate_per_s; /* new flows; 0: no cap */
 	uint64_t storm_burst, storm_client_burst, storm_prefix_burst;                /* 0: 100 ms of the rate, >= 10 */
 	/* Checked and stored, without effect yet: a file that sets one of these gets a warning. */

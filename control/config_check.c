@@ -433,6 +433,24 @@ static void check_storm(struct config_reader *r, const struct config_service *s,
 	check_burst(r, service, "prefix_burst", s->storm_prefix_burst, s->storm_prefix_rate_per_s);
 }
 
+/* A path as it stands in a request. */
+static bool is_request_path(const char *path)
+{
+	for (; *path; path++)
+		if (*path <= ' ' || *path >= 0x7f || *path == '#')
+			return false;
+	return true;
+}
+
+static void check_checks(struct config_reader *r, const struct config_service *s, unsigned service)
+{
+	if (!is_request_path(s->check_http))
+		complain(r, path_of("services[%u].check.http", service),
+			 "expected a path of printable ASCII without spaces and '#'");
+	if (s->check_timeout_ns > s->check_every_ns)
+		complain(r, path_of("services[%u].check.timeout", service), "expected at most `every`");
+}
+
 static void check_service(struct config_reader *r, const struct config *config, unsigned service,
 			  const struct listeners *listeners, struct families snat)
 {
@@ -444,6 +462,7 @@ static void check_service(struct config_reader *r, const struct config *config, 
 		complain(r, path_of("services[%u].idle.probe", service),
 			 "expected less than idle.tcp: the connection would end before its probe");
 	check_storm(r, s, service);
+	check_checks(r, s, service);
 	check_families(r, config, service, snat);
 	check_loops(r, config, service, listeners);
 	if (check_duplicate_backends(r, s, service) < 0)

@@ -213,6 +213,20 @@ static const struct config_key breaker_keys[] = {
 	 .help = "share of failures that opens it, of 20 SYNs and requests at least, from three networks"},
 };
 
+static const struct config_key check_keys[] = {
+	{"tcp", TYPE_SWITCH, 0, FIELD(config_service, check_tcp), .fallback = "off",
+	 .help = "send each backend a SYN, and reset its answer; one that fails counts like a client's, for `consecutive`. At "
+		 "most 32 a second per worker: of many backends each is checked less often"},
+	{"http", TYPE_PATH, 0, FIELD(config_service, check_http), .zero_word = "off", .fallback = "off",
+	 .help = "GET this of each backend, from an address of the host; three failures in a row (no connection, no whole "
+		 "answer, 500 and above) open its breaker, for its application's fault, and while they go on it is not tried "
+		 "again. At most 64 at a time"},
+	{"every", TYPE_DURATION, 0, FIELD(config_service, check_every_ns), .min = NS_PER_S, .max = 60 * MINUTE_NS,
+	 .fallback = "5s", .help = "between two checks of a backend, +-10%"},
+	{"timeout", TYPE_DURATION, 0, FIELD(config_service, check_timeout_ns), .min = 100 * NS_PER_MS, .max = MINUTE_NS,
+	 .fallback = "1s", .help = "of `http`; a SYN has the time that clients' have"},
+};
+
 #define STORM_RATE(key, field, words)                                                                                  \
 	{                                                                                                              \
 		key, TYPE_RATE, 0, FIELD(config_service, field), .min = 1, .max = 100000000, .zero_word = "off",       \
@@ -263,6 +277,9 @@ static const struct config_key service_keys[] = {
 	 .help = "clients share SNAT ports, and a backend in TIME_WAIT takes only a SYN whose numbers lie ahead: without "
 		 "these, connects take a second longer now and then"},
 	{"breaker", TYPE_MAP, 0, .map = MAP(breaker_keys), .help = "circuit breaker of each backend"},
+	{"check", TYPE_MAP, 0, .map = MAP(check_keys),
+	 .help = "checks of the gateway's own, for backends without traffic: packets open, checks may open too; a check alone "
+		 "never closes what packets opened. In mode enforce of cure wall alone"},
 	{"storm", TYPE_MAP, 0, .map = MAP(storm_keys), .help = "retries and overload"},
 };
 

@@ -55,7 +55,7 @@ static void say_word(const struct api_source *src, const struct backend_report *
 	double since_s = ago_s(observe_now_ns(src->dp), r->streak_since_ns);
 	char evidence[BREAKER_EVIDENCE_LEN];
 
-	breaker_evidence(s, evidence, sizeof(evidence));
+	breaker_evidence(s, r->checks_failed, evidence, sizeof(evidence));
 	if (s->state != BREAKER_CLOSED && streak_length(s))
 		snprintf(out, size, "breaker %s: %s, the first %.1f s ago", breaker_state_name[s->state], evidence,
 			 since_s);
@@ -75,7 +75,9 @@ static void say_next(const struct view_breaker *b, uint64_t now_ns, char *out, s
 	switch (b->state) {
 	case BREAKER_OPEN:
 		len = snprintf(out, size, "it is probed again in %.1f s", ago_s(b->probe_ns, now_ns));
-		if (b->cause == BREAKER_RESPONSE && len < size)
+		if (*b->check && len < size)
+			snprintf(out + len, size - len, ", and tried by no flow while its checks fail: %s", b->check);
+		else if (b->cause == BREAKER_RESPONSE && len < size)
 			snprintf(out + len, size - len, ", and real flows try it in %.1f s if it answers",
 				 ago_s(b->until_ns, now_ns));
 		break;
@@ -91,7 +93,7 @@ static void say_next(const struct view_breaker *b, uint64_t now_ns, char *out, s
 /* As decide has it: "breaker open: 5 SYNs in a row refused; for 12.1 s, the 3rd time of late; it is probed …". */
 static void say_state(const struct view_breaker *b, uint64_t now_ns, char *out, size_t size)
 {
-	char next[120], again[48] = "";
+	char next[180], again[48] = "";
 
 	if (b->openings > 1)
 		snprintf(again, sizeof(again), ", opened %u times of late", b->openings);

@@ -19,7 +19,7 @@ void explain_service(const struct api_source *src, const struct view_service *s,
  * "breaker open: 5 SYNs in a row refused; for 12.1 s; it is probed again in 0.4 s"; "takes new flows" where nothing
  * stands against it.
  */
-#define EXPLAIN_BREAKER_LEN 400
+#define EXPLAIN_BREAKER_LEN 480
 void explain_breaker(const struct api_source *src, const struct view_backend *b, char *out, size_t size);
 /* It takes no new flows, but one at a time perhaps. */
 bool explain_is_open(const struct api_source *src, const struct view_backend *b);

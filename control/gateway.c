@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "api.h"
 #include "breakers.h"
+#include "checks.h"
 #include "clock.h"
 #include "dataplane.h"
 #include "events.h"
@@ -157,7 +158,11 @@ static int start_dataplane(struct gateway *gw)
 		return -ENOMEM;
 	gw->breakers = breakers_create(gw->dp, gw->services, gw->events,
 				       &(struct breakers_config){config.n_backend_slots, config.n_service_slots});
-	return gw->breakers ? 0 : -errno;
+	if (!gw->breakers)
+		return -errno;
+	gw->checks = checks_create(gw->dp, gw->services, gw->breakers, gw->base, config.n_backend_slots,
+				   gateway_on_check, gw);
+	return gw->checks ? 0 : -errno;
 }
 
 static int start_gate(struct gateway *gw, const struct config_port *port, struct gateway_port *gp)
@@ -536,6 +541,7 @@ void gateway_stop(struct gateway *gw)
 	free_event(gw->notes);
 	free_event(gw->commands);
 	free_event(gw->breakers_due);
+	free_event(gw->checks_due);
 	/* Only now: workers beat in the gates' memory. */
 	for (unsigned i = 0; i < gw->config->n_ports; i++)
 		gate_close(gw->ports[i].gate);
@@ -544,6 +550,7 @@ void gateway_stop(struct gateway *gw)
 	saved_destroy(gw->saved);
 	names_destroy(gw->names);
 	netlink_destroy(gw->netlink);
+	checks_destroy(gw->checks);
 	breakers_destroy(gw->breakers);
 	services_destroy(gw->services);
 	paths_destroy(gw->paths);

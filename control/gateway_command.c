@@ -126,6 +126,7 @@ static void reload_by(struct gateway *gw, struct api_command *c, const char *who
 	gateway_set_config_text(gw);
 	gateway_publish_view(gw);
 	gateway_run_breakers(gw);
+	gateway_run_checks(gw);
 	if (done) {
 		c->status = 200;
 		c->answer = json_pack("{s:I}", "services", (json_int_t)config->n_services);

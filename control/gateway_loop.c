@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* What wakes the gateway between its start and its stop: timers, notes, names, links and signals. */
 #include "breakers.h"
+#include "checks.h"
 #include "clock.h"
 #include "events.h"
 #include "gate.h"
@@ -124,8 +125,10 @@ int gateway_publish_now(struct gateway *gw)
 	if (gw->netlink)
 		keep_resolved(gw);
 	breakers_look_again(gw->breakers);
-	if (gw->breakers_due)
+	if (gw->breakers_due) {
 		gateway_run_breakers(gw);
+		gateway_run_checks(gw);
+	}
 	return 0;
 }
 
@@ -179,6 +182,34 @@ void gateway_run_breakers(struct gateway *gw)
 }
 
 static void on_breakers_due(evutil_socket_t fd, short what, void *arg)
+{
+	gateway_run_breakers(arg);
+}
+
+/* --- checks --- */
+
+void gateway_run_checks(struct gateway *gw)
+{
+	uint64_t now_ns = clock_monotonic_ns(), due_ns;
+	struct timeval tv;
+
+	checks_run(gw->checks, gw->config->cures.of[CURE_WALL], now_ns);
+	due_ns = checks_due_ns(gw->checks);
+	if (due_ns == UINT64_MAX) {
+		event_del(gw->checks_due);
+		return;
+	}
+	due_ns = due_ns > now_ns ? due_ns - now_ns : 0;
+	tv = (struct timeval){.tv_sec = due_ns / 1000000000, .tv_usec = due_ns % 1000000000 / 1000};
+	event_add(gw->checks_due, &tv);
+}
+
+static void on_checks_due(evutil_socket_t fd, short what, void *arg)
+{
+	gateway_run_checks(arg);
+}
+
+void gateway_on_check(void *arg)
 {
 	gateway_run_breakers(arg);
 }
@@ -376,7 +407,8 @@ int gateway_start_events(struct gateway *gw)
 	gw->notes = event_new(gw->base, dataplane_notes_fd(gw->dp), EV_READ | EV_PERSIST, on_notes, gw);
 	gw->commands = event_new(gw->base, gw->command_fd, EV_READ | EV_PERSIST, gateway_on_commands, gw);
 	gw->breakers_due = event_new(gw->base, -1, 0, on_breakers_due, gw);
-	if (!gw->tick || !gw->publish || !gw->notes || !gw->commands || !gw->breakers_due)
+	gw->checks_due = event_new(gw->base, -1, 0, on_checks_due, gw);
+	if (!gw->tick || !gw->publish || !gw->notes || !gw->commands || !gw->breakers_due || !gw->checks_due)
 		return -ENOMEM;
 	event_add(gw->tick, &tick);
 	event_add(gw->notes, NULL);

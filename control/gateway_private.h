@@ -16,6 +16,7 @@
 #include <stdbool.h>
 
 struct breakers;
+struct checks;
 struct events;
 struct ipaddr;
 struct name_view;
@@ -42,6 +43,7 @@ struct gateway {
 	struct services *services;
 	struct paths *paths;
 	struct breakers *breakers;
+	struct checks *checks;
 	struct saved *saved;
 	struct api *api;
 	struct events *events;
@@ -63,7 +65,7 @@ struct gateway {
 	uint64_t notes_lost;
 	uint64_t n_refused;       /* of the mirror: what was said of it */
 	uint64_t refused_said_ns; /* 0: never */
-	struct event *tick, *publish, *notes, *commands, *breakers_due, *sigterm, *sigint, *sighup;
+	struct event *tick, *publish, *notes, *commands, *breakers_due, *checks_due, *sigterm, *sigint, *sighup;
 };
 
 __attribute__((format(printf, 1, 2))) void gateway_say(const char *format, ...);
@@ -75,6 +77,10 @@ int gateway_guard(struct gateway *gw, const struct config *config);
 
 /* After anything that may concern breakers: settles it, and sets the timer for what is due next. */
 void gateway_run_breakers(struct gateway *gw);
+/* After anything that may concern what is checked, and how. */
+void gateway_run_checks(struct gateway *gw);
+/* A check came to something; `arg` is the gateway. */
+void gateway_on_check(void *arg);
 /* What a user's reload does; what becomes of it is said on the log. */
 void gateway_reload(struct gateway *gw);
 void gateway_publish_view(struct gateway *gw);

@@ -20,7 +20,7 @@
 /* Decide's and serve's, as measured: libraries, events and a small configuration; and what grows. */
 #define CONTROL_BYTES (16ULL << 20)
 #define ROUTE_BYTES   160
-#define BACKEND_BYTES 1536
+#define BACKEND_BYTES 3072
 #define SERVICE_BYTES 4096
 #define POLICIES      2 /* the one that is used and the next */
 

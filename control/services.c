@@ -611,7 +611,8 @@ void services_sides(const struct services *s, void (*fn)(void *arg, const struct
 			const struct policy_set *set = &svc->part->sets[family][SET_TCP];
 
 			if (set->n_backends)
-				fn(arg, &(struct services_side){svc->name, svc->ref, family, set, svc->part});
+				fn(arg,
+				   &(struct services_side){svc->name, svc->ref, family, set, svc->part, svc->config});
 		}
 	}
 }

@@ -90,6 +90,7 @@ struct services_side {
 	unsigned family; /* SET_V4 or SET_V6 */
 	const struct policy_set *set;
 	const struct policy_service *part;
+	const struct config_service *config; /* NULL: it is not configured any more */
 };
 
 /* All that have backends. */

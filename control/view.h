@@ -40,8 +40,9 @@ struct view_breaker {
 	uint32_t openings;                   /* of late */
 	uint32_t share;                      /* of its flows that it gets, of 2^32 - 1 */
 	char evidence[BREAKER_EVIDENCE_LEN]; /* of the last opening */
-	uint64_t side_ns;                    /* since when its side is down; 0: it is not */
-	char side[BREAKER_EVIDENCE_LEN];     /* "shop, IPv4: 4 of 4 backends fell silent within 10 s" */
+	char check[80];                  /* open, and not to be tried while its checks fail: the last one; "": else */
+	uint64_t side_ns;                /* since when its side is down; 0: it is not */
+	char side[BREAKER_EVIDENCE_LEN]; /* "shop, IPv4: 4 of 4 backends fell silent within 10 s" */
 };
 
 struct view_backend {

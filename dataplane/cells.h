@@ -14,14 +14,15 @@
 
 /* Times are of the dataplane's clock, on which workers agree, unlike on their running clocks. */
 struct backend_shared {
-	uint64_t breaker;   /* streak.h; workers and decide, by compare-and-swap */
-	uint64_t silent_ns; /* workers, relaxed: when a silence was counted last, */
-	uint64_t since_ns;  /* and when the first SYN of the streak was sent */
-	uint64_t due_ns;    /* decide, relaxed: when it tries an open one next, or tried it last; 0: never */
-	uint64_t trial;     /* trial.h: the flow that a half-open one is tried by; workers and decide, likewise */
-	uint64_t responses; /* streak.h: failed responses in a row; likewise */
-	uint32_t share;     /* decide, relaxed: in the ramp, of its flows, of 2^32 - 1 */
-	uint32_t told_ms;   /* workers, by compare-and-swap: CLOCK_MS when decide was told of failures last */
+	uint64_t breaker;       /* streak.h; workers and decide, by compare-and-swap */
+	uint64_t silent_ns;     /* workers, relaxed: when a silence was counted last, */
+	uint64_t since_ns;      /* and when the first SYN of the streak was sent */
+	uint64_t due_ns;        /* decide, relaxed: when it tries an open one next, or tried it last; 0: never */
+	uint64_t trial;         /* trial.h: the flow that a half-open one is tried by; workers and decide, likewise */
+	uint64_t responses;     /* streak.h: failed responses in a row; likewise */
+	uint32_t share;         /* decide, relaxed: in the ramp, of its flows, of 2^32 - 1 */
+	uint32_t told_ms;       /* workers, by compare-and-swap: CLOCK_MS when decide was told of failures last */
+	uint32_t checks_failed; /* workers, by addition: of the failures in a row, the gateway's own SYNs; or more */
 } __attribute__((aligned(64)));
 
 struct service_shared {

@@ -140,12 +140,26 @@ struct path_memory {
 /* Of the wall, at one worker. */
 #define WALL_OPENED_MAX 16
 
+/* The gateway's own SYNs whose silence is to be judged: probe.c. */
+#define CHECKS_MAX      64
+
+struct checks {
+	struct check {
+		uint32_t position; /* of its tuple */
+		uint32_t due_ms;   /* of the running clock */
+		uint8_t doubts;    /* how often its answer may have been lost */
+	} of[CHECKS_MAX];
+	unsigned n;
+	uint32_t due_ms; /* of the first of them */
+};
+
 struct wall {
 	uint32_t opened[WALL_OPENED_MAX]; /* slots of backends that opened, whose waiting flows go elsewhere */
 	unsigned n_opened;
 	/* The flow that is being placed tries this half-open backend, in that generation; SLOT_NONE: it tries none. */
 	uint32_t trial_slot;
 	uint8_t trial_generation;
+	struct checks checks;
 };
 
 /* What the worker may ask of its own accord: its share. silence.c's. */

@@ -305,6 +305,7 @@ void dataplane_paths_age(struct dataplane *dp);
 enum order_kind {
 	ORDER_OPENED, /* `slot`: the backend's breaker opened: its SYNs that wait for an answer go elsewhere */
 	ORDER_PROBE,  /* `slot`, `addr`, `port_be`: send the backend a SYN of the gateway's own */
+	ORDER_CHECK,  /* the same while its breaker is not open, and what becomes of it counts: `limit` */
 };
 
 struct order {
@@ -312,6 +313,7 @@ struct order {
 	uint32_t slot;
 	struct ipaddr addr;
 	uint16_t port_be;
+	uint16_t limit; /* failures in a row that open a closed one */
 };
 
 /* False: the worker's ring is full, nothing was ordered. */

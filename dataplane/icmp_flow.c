@@ -158,26 +158,28 @@ static enum verdict send_on(struct worker *w, const struct burst *b, struct item
 	return VERDICT_forwarded;
 }
 
-static enum verdict about_no_flow(struct worker *w, const struct icmp_quote *q)
-{
-	enum verdict verdict = stray_quoted(w, q);
-
-	return verdict == VERDICT_NONE ? VERDICT_drop_icmp_no_flow : verdict;
-}
-
 static bool is_ptb(const struct item *it)
 {
 	return icmp_is_ptb(it->p.family, icmp_of(it)[0], icmp_of(it)[1]);
 }
 
-/* Destination unreachable, and what is quoted is the SYN that its flow still waits for: sequence_plausible(). */
+static bool is_unreachable(const struct item *it)
+{
+	return !is_ptb(it) && icmp_of(it)[0] == (it->p.family == 4 ? ICMP4_UNREACHABLE : ICMP6_UNREACHABLE);
+}
+
+/* What is quoted is the SYN that its flow still waits for: sequence_plausible(). */
 static bool is_refusal(const struct worker *w, const struct item *it, flow_ref replies)
 {
-	uint8_t type = icmp_of(it)[0];
+	return is_unreachable(it) && flow_half(&w->flows, replies)->state == FLOW_SYN_SENT;
+}
 
-	if (is_ptb(it) || flow_half(&w->flows, replies)->state != FLOW_SYN_SENT)
-		return false;
-	return type == (it->p.family == 4 ? ICMP4_UNREACHABLE : ICMP6_UNREACHABLE);
+static enum verdict about_no_flow(struct worker *w, const struct item *it, const struct icmp_quote *q)
+{
+	bool passes = icmp_error_passes(it->p.family, icmp_of(it)[0], icmp_of(it)[1]);
+	enum verdict verdict = stray_quoted(w, q, passes && is_unreachable(it));
+
+	return verdict == VERDICT_NONE ? VERDICT_drop_icmp_no_flow : verdict;
 }
 
 /* An error that passed all tests. */
@@ -200,7 +202,7 @@ static enum verdict judge(struct worker *w, const struct item *it, struct heard 
 		return VERDICT_drop_icmp_quote;
 	h->replies = find_replies(w, &h->quote);
 	if (h->replies == FLOW_REF_NONE)
-		return about_no_flow(w, &h->quote);
+		return about_no_flow(w, it, &h->quote);
 	unshift_sequence(w, h->replies, &h->quote);
 	if (!sequence_plausible(w, h->replies, &h->quote))
 		return VERDICT_drop_icmp_sequence;

@@ -153,6 +153,7 @@ void observe_backend(const struct dataplane *dp, uint32_t slot, struct backend_r
 	*out = (struct backend_report){
 		.breaker = streak_state(word),
 		.streak = word,
+		.checks_failed = __atomic_load_n(&dp->cells.backends[slot].checks_failed, __ATOMIC_RELAXED),
 		.streak_since_ns = load(&dp->cells.backends[slot].since_ns),
 	};
 	for (unsigned i = 0; i < dp->config.n_workers; i++) {

@@ -31,7 +31,7 @@ struct dataplane;
 	M(syn_resteer, "a client's SYN, for another backend than the one that it went to first")                       \
 	M(rst_time_wait, "RST to a backend that still was in TIME_WAIT of an earlier connection of these ports")       \
 	M(syn_time_wait, "a client's SYN once more, after that RST")                                                   \
-	M(syn_probe, "SYN of the gateway's own to a backend whose breaker is open")                                    \
+	M(syn_probe, "SYN of the gateway's own to a backend whose breaker is open, or that is checked")                \
 	M(fragment, "fragment of a packet that was forwarded, beside the first")
 
 enum made {
@@ -53,6 +53,7 @@ extern const char *const made_name[MADE_COUNT];
 	A(last_resort, WALL, "let a new flow through to a backend whose breaker is open, as are all of the service")   \
 	A(refuse_open, WALL, "refused a new flow: the breakers of all backends are open")                              \
 	A(probe, WALL, "sent a SYN of the gateway's own to a backend whose breaker is open")                           \
+	A(check, WALL, "sent a SYN of the gateway's own to a backend that is checked (check.tcp)")                     \
 	A(rst_dead, WALL,                                                                                              \
 	  "ended a connection whose data a silent backend did not acknowledge, with RST to both sides")                \
 	A(rst_idle, SILENCE, "ended a connection that idled too long, with RST to both sides")                         \
@@ -213,6 +214,7 @@ struct backend_report {
 	uint64_t unfinished;      /* handshakes that it answered and the client never completed: no failures of its */
 	uint64_t breaker;         /* enum breaker_state, now */
 	uint64_t streak;          /* the word that it is of: streak.h */
+	uint64_t checks_failed;   /* of that streak, SYNs of the gateway's own; if not more than its length */
 	uint64_t streak_since_ns; /* when the first SYN of that streak was sent */
 	uint64_t packets_up, packets_down, bytes_up, bytes_down;
 	uint64_t silent_clients;   /* flows ended because their client was silent */

@@ -69,6 +69,7 @@ static enum outcome_class class_of_action(enum action a)
 	case ACTION_divert:
 	case ACTION_last_resort:
 	case ACTION_probe:
+	case ACTION_check:
 	case ACTION_keepalive:
 	case ACTION_put_off:
 	case ACTION_rst_untold:

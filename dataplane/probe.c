@@ -8,13 +8,15 @@
 #include "stray.h"
 #include "syn.h"
 #include "tx.h"
+#include "wall.h"
 
 #include <rte_mbuf.h>
 #include <rte_tcp.h>
 
-#define PROBE_TTL    64
-#define PROBE_WINDOW 65535
-#define OPTION_MSS   2
+#define PROBE_TTL      64
+#define PROBE_WINDOW   65535
+#define OPTION_MSS     2
+#define CHECK_AGAIN_MS 1000 /* where its answer may have been lost */
 
 /* Ahead of what left from the tuple before, as a client's would be. */
 static uint32_t probe_isn(const struct worker *w, const struct order *o, const struct tuple *t)
@@ -71,6 +73,74 @@ static bool send_syn(struct worker *w, const struct tuple *t)
 	return true;
 }
 
+/* --- checks --- */
+
+static void watch(struct worker *w, uint32_t position, uint32_t timeout_ms, uint8_t doubts)
+{
+	struct checks *c = &w->wall.checks;
+	uint32_t due_ms = (uint32_t)w->run_ms + timeout_ms;
+
+	if (!c->n || (int32_t)(due_ms - c->due_ms) < 0)
+		c->due_ms = due_ms;
+	c->of[c->n++] = (struct check){.position = position, .due_ms = due_ms, .doubts = doubts};
+}
+
+/* One that was answered, or counted, is settled; one that gave way is nothing. */
+static struct tuple *unsettled(const struct worker *w, const struct check *check)
+{
+	struct tuple *t = tuples_at(&w->tuples, check->position);
+
+	return t && t->limit && !t->answered ? t : NULL;
+}
+
+/* True: it is to be judged again. */
+static bool judge_check(struct worker *w, struct check *check)
+{
+	struct tuple *t = unsettled(w, check);
+
+	if (!t)
+		return false;
+	switch (wall_judge_probe(w, t, &check->doubts)) {
+	case SILENCE_UNKNOWN:
+		return true;
+	case SILENCE_OVERLOAD:
+		count_add(&w->backends[t->backend_slot].overloads, 1);
+		break;
+	case SILENCE_OF_BACKEND:
+		probe_check_failed(w, t, CONNECT_SILENT);
+		break;
+	case SILENCE_OF_SIDE:
+		break;
+	}
+	return false;
+}
+
+void probe_judge_checks(struct worker *w)
+{
+	struct checks all = w->wall.checks;
+
+	w->wall.checks.n = 0;
+	for (unsigned i = 0; i < all.n; i++) {
+		struct check *check = &all.of[i];
+		bool due = (int32_t)((uint32_t)w->run_ms - check->due_ms) >= 0;
+
+		if (!due)
+			watch(w, check->position, check->due_ms - (uint32_t)w->run_ms, check->doubts);
+		else if (judge_check(w, check))
+			watch(w, check->position, CHECK_AGAIN_MS, check->doubts);
+	}
+}
+
+void probe_check_failed(struct worker *w, struct tuple *t, enum connect_failure kind)
+{
+	if (!t->limit || t->answered)
+		return;
+	wall_check_failed(w, t, kind);
+	t->limit = 0;
+}
+
+/* --- orders --- */
+
 /* False: there was no port, no way or no buffer; the next order comes soon. */
 static bool probe(struct worker *w, const struct order *o)
 {
@@ -80,6 +150,7 @@ static bool probe(struct worker *w, const struct order *o)
 		.backend = o->addr,
 		.backend_port_be = o->port_be,
 		.backend_slot = o->slot,
+		.limit = o->kind == ORDER_CHECK ? o->limit : 0,
 		.syn_ms = CLOCK_MS(w->now_ns),
 		.born_ms = w->run_ms,
 	};
@@ -94,6 +165,8 @@ static bool probe(struct worker *w, const struct order *o)
 		return false;
 	}
 	stray_keep(w, &t);
+	if (t.limit)
+		watch(w, tuples_last(&w->tuples), wall_syn_timeout_ms(&w->backends[o->slot]), 0);
 	count_add(&w->backends[o->slot].probes, 1);
 	return true;
 }
@@ -101,7 +174,10 @@ static bool probe(struct worker *w, const struct order *o)
 void probe_run(struct worker *w, const struct order *order)
 {
 	enum cure_mode mode = w->burst.policy->modes.of[CURE_WALL];
+	bool check = order->kind == ORDER_CHECK;
 
+	if (mode == CURE_ENFORCE && check && w->wall.checks.n == CHECKS_MAX)
+		return;
 	if (mode != CURE_ENFORCE || probe(w, order))
-		(void)action_due(w, mode, ACTION_probe);
+		(void)action_due(w, mode, check ? ACTION_check : ACTION_probe);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "stray.h"
+#include "probe.h"
 #include "signals.h"
 #include "wall.h"
 
@@ -60,10 +61,15 @@ static void hear_answer(struct worker *w, struct tuple *t, const struct rte_tcp_
 /* The RST's number is that which the packet acknowledges: whatever connection it is of, the backend lets go of it. */
 static enum verdict to_probe(struct worker *w, struct tuple *t, const struct item *it)
 {
+	const struct rte_tcp_hdr *tcp = (const void *)(it->frame + it->p.l4_off);
+	bool to_syn = it->p.tcp_flags & TCP_ACK && ntohl(tcp->recv_ack) == t->isn + 1;
+
+	if (it->p.tcp_flags & TCP_RST && to_syn)
+		probe_check_failed(w, t, CONNECT_REFUSED);
 	if (it->p.tcp_flags & TCP_RST || !(it->p.tcp_flags & TCP_ACK))
 		return VERDICT_absorb_probe;
 	if (it->p.tcp_flags & TCP_SYN)
-		hear_answer(w, t, (const void *)(it->frame + it->p.l4_off));
+		hear_answer(w, t, tcp);
 	return VERDICT_answer_probe;
 }
 
@@ -106,15 +112,17 @@ void stray_settle(struct worker *w, flow_ref down)
 	}
 }
 
-enum verdict stray_quoted(struct worker *w, const struct icmp_quote *q)
+enum verdict stray_quoted(struct worker *w, const struct icmp_quote *q, bool refusal)
 {
 	int snat = snat_index(&w->dp->snat, &q->src);
-	const struct tuple *t;
+	struct tuple *t;
 
 	if (snat < 0 || q->proto != PROTO_TCP || !tuples_count(&w->tuples))
 		return VERDICT_NONE;
 	t = tuples_find(&w->tuples, &q->dst, q->dport_be, snat, q->sport_be);
 	if (!t)
 		return VERDICT_NONE;
+	if (refusal && q->has_seq && ntohl(q->seq_be) == t->isn)
+		probe_check_failed(w, t, CONNECT_UNREACHABLE);
 	return t->kind == TUPLE_PROBE ? VERDICT_absorb_probe : VERDICT_drop_ghost;
 }

@@ -12,8 +12,8 @@ unsigned stray_expire(struct worker *w);
 
 /* A TCP packet to SNAT address `snat` that belongs to no flow: its verdict, or VERDICT_NONE if to no tuple either. */
 enum verdict stray_packet(struct worker *w, const struct item *it, unsigned snat);
-/* The same for an ICMP error about a packet of no flow. */
-enum verdict stray_quoted(struct worker *w, const struct icmp_quote *q);
+/* The same for an ICMP error about a packet of no flow. `refusal`: it says that its destination cannot be reached. */
+enum verdict stray_quoted(struct worker *w, const struct icmp_quote *q, bool refusal);
 
 /*
  * In the middle of a burst a flow was given to another backend: what else came from the one before, and was found to be

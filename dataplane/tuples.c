@@ -67,6 +67,11 @@ static bool in_ring(const struct tuples *t, uint32_t position)
 	return position - t->oldest < t->newest - t->oldest;
 }
 
+struct tuple *tuples_at(const struct tuples *t, uint32_t position)
+{
+	return in_ring(t, position) ? &t->ring[position & MASK] : NULL;
+}
+
 struct tuple *tuples_find(const struct tuples *t, const struct ipaddr *backend, uint16_t backend_port_be,
 			  uint8_t snat_index, uint16_t snat_port_be)
 {

@@ -21,9 +21,10 @@ struct tuple {
 	uint16_t backend_port_be;
 	uint16_t snat_port_be;
 	uint8_t snat_index;
-	uint8_t kind;         /* enum tuple_kind */
-	bool answered;        /* its SYN was */
-	bool zombie;          /* the backend may still have work of it, */
+	uint8_t kind;   /* enum tuple_kind */
+	bool answered;  /* its SYN was */
+	uint16_t limit; /* of a probe that is a check: that of its order; 0: nothing is to be counted (any more) */
+	bool zombie;    /* the backend may still have work of it, */
 	uint32_t zombie_unit; /* until the end of that unit: signals.c */
 	uint32_t backend_slot;
 	uint32_t isn;     /* of the SYN, host order */
@@ -65,6 +66,14 @@ static inline bool tuples_due(const struct tuples *t, uint64_t now_ms)
 	return t->newest != t->oldest && (uint32_t)now_ms - tuples_oldest(t)->born_ms >= TUPLE_LIFE_MS;
 }
 
+/* The one that was added last, to be found again by its position. */
+static inline uint32_t tuples_last(const struct tuples *t)
+{
+	return t->newest - 1;
+}
+
+/* NULL: it is gone. */
+struct tuple *tuples_at(const struct tuples *t, uint32_t position);
 /* NULL if there is none. */
 struct tuple *tuples_find(const struct tuples *t, const struct ipaddr *backend, uint16_t backend_port_be,
 			  uint8_t snat_index, uint16_t snat_port_be);

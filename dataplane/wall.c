@@ -278,7 +278,12 @@ void wall_tell(struct worker *w, uint32_t slot)
 
 static void end_streak(struct worker *w, uint32_t slot)
 {
-	if (streak_answered(&w->cells->backends[slot].breaker))
+	struct backend_shared *shared = &w->cells->backends[slot];
+
+	if (!__atomic_load_n(&shared->breaker, __ATOMIC_RELAXED))
+		return;
+	__atomic_store_n(&shared->checks_failed, 0, __ATOMIC_RELAXED);
+	if (streak_answered(&shared->breaker))
 		wall_tell(w, slot);
 }
 
@@ -340,19 +345,12 @@ bool wall_heard_since(const struct worker *w, uint32_t slot, uint32_t age_ms)
 	return moves_lately(w, slot, age_ms);
 }
 
-enum syn_silence {
-	SILENCE_OF_BACKEND,
-	SILENCE_OVERLOAD, /* it speaks, only not to new flows */
-	SILENCE_OF_SIDE,  /* there is no way to it, or its whole side is silent */
-	SILENCE_UNKNOWN,  /* the gateway may have missed the answer, or never sent the SYN */
-};
-
 /* The answer would come by the port that its SYN left by. A port that loses frames all the time proves nothing. */
-static bool is_doubtful(struct worker *w, struct flow_track *track, unsigned port, uint32_t age_ms)
+static bool is_doubtful(struct worker *w, uint8_t *doubts, unsigned port, uint32_t age_ms)
 {
-	if (track->doubts == HEARING_DOUBTS || !hearing_lost_lately(w, port, age_ms))
+	if (*doubts == HEARING_DOUBTS || !hearing_lost_lately(w, port, age_ms))
 		return false;
-	track->doubts++;
+	++*doubts;
 	return true;
 }
 
@@ -362,10 +360,10 @@ bool wall_is_deaf(struct worker *w, flow_ref up, uint32_t age_ms)
 
 	return route_flow(w, &w->burst, up, flow_half(&w->flows, up), flow_cold(&w->flows, up)->hash[DIR_UP], &hop) !=
 		       VERDICT_NONE ||
-	       is_doubtful(w, flow_track(&w->flows, up), hop.port, age_ms);
+	       is_doubtful(w, &flow_track(&w->flows, up)->doubts, hop.port, age_ms);
 }
 
-static enum syn_silence judge_silence(struct worker *w, flow_ref up)
+static enum syn_silence_of judge_silence(struct worker *w, flow_ref up)
 {
 	struct flow_track *track = flow_track(&w->flows, up);
 	const struct flow_cold *cold = flow_cold(&w->flows, up);
@@ -384,9 +382,31 @@ static enum syn_silence judge_silence(struct worker *w, flow_ref up)
 	default:
 		return SILENCE_OF_SIDE;
 	}
-	if ((!half->packets && !cold->packets[DIR_UP]) || is_doubtful(w, track, hop.port, age_ms))
+	if ((!half->packets && !cold->packets[DIR_UP]) || is_doubtful(w, &track->doubts, hop.port, age_ms))
 		return SILENCE_UNKNOWN;
 	return wall_heard_since(w, track->backend_slot, age_ms) ? SILENCE_OVERLOAD : SILENCE_OF_BACKEND;
+}
+
+/* It was sent: a probe that was not is no tuple. */
+enum syn_silence_of wall_judge_probe(struct worker *w, const struct tuple *t, uint8_t *doubts)
+{
+	uint32_t age_ms = CLOCK_MS(w->now_ns) - t->syn_ms;
+	struct fib_hop hop;
+	uint16_t mtu;
+
+	if (streak_read(__atomic_load_n(&w->cells->backends[t->backend_slot].breaker, __ATOMIC_RELAXED)).side_down)
+		return SILENCE_OF_SIDE;
+	switch (route_address(w, &w->burst, &t->backend, t->isn, &hop, &mtu)) {
+	case VERDICT_NONE:
+		break;
+	case VERDICT_drop_neighbour:
+		return SILENCE_OF_BACKEND;
+	default:
+		return SILENCE_OF_SIDE;
+	}
+	if (is_doubtful(w, doubts, hop.port, age_ms))
+		return SILENCE_UNKNOWN;
+	return wall_heard_since(w, t->backend_slot, age_ms) ? SILENCE_OVERLOAD : SILENCE_OF_BACKEND;
 }
 
 /* --- failures --- */
@@ -429,27 +449,40 @@ static void tell_of_failure(struct worker *w, uint32_t slot)
 		wall_tell(w, slot);
 }
 
+/* Of a SYN that was sent then. */
+static void count_failure(struct worker *w, uint32_t slot, enum connect_failure kind, uint32_t limit, uint32_t syn_ms)
+{
+	struct backend_shared *shared = &w->cells->backends[slot];
+
+	if (!__atomic_load_n(&shared->breaker, __ATOMIC_RELAXED))
+		__atomic_store_n(&shared->since_ns, w->now_ns - (CLOCK_MS(w->now_ns) - syn_ms) * UINT64_C(1000000),
+				 __ATOMIC_RELAXED);
+	if (kind == CONNECT_SILENT)
+		__atomic_store_n(&shared->silent_ns, w->now_ns, __ATOMIC_RELAXED);
+	if (streak_fail(&shared->breaker, kind, limit) != STREAK_OPENED) {
+		tell_of_failure(w, slot);
+		return;
+	}
+	note_opened(w, slot);
+	wall_tell(w, slot);
+}
+
 static void blame(struct worker *w, flow_ref up, enum connect_failure kind)
 {
 	struct flow_track *track = flow_track(&w->flows, up);
-	struct backend_shared *shared = &w->cells->backends[track->backend_slot];
 
 	if (track->wall & WALL_BLAMED)
 		return;
 	track->wall |= WALL_BLAMED;
 	signals_fail(w, up, signal_of[kind]);
-	if (!__atomic_load_n(&shared->breaker, __ATOMIC_RELAXED))
-		__atomic_store_n(&shared->since_ns,
-				 w->now_ns - (CLOCK_MS(w->now_ns) - track->syn_ms) * UINT64_C(1000000),
-				 __ATOMIC_RELAXED);
-	if (kind == CONNECT_SILENT)
-		__atomic_store_n(&shared->silent_ns, w->now_ns, __ATOMIC_RELAXED);
-	if (streak_fail(&shared->breaker, kind, streak_limit(w, track)) != STREAK_OPENED) {
-		tell_of_failure(w, track->backend_slot);
-		return;
-	}
-	note_opened(w, track->backend_slot);
-	wall_tell(w, track->backend_slot);
+	count_failure(w, track->backend_slot, kind, streak_limit(w, track), track->syn_ms);
+}
+
+/* Counted before the streak is: who finds that open finds this, too. */
+void wall_check_failed(struct worker *w, const struct tuple *t, enum connect_failure kind)
+{
+	__atomic_fetch_add(&w->cells->backends[t->backend_slot].checks_failed, 1, __ATOMIC_RELEASE);
+	count_failure(w, t->backend_slot, kind, t->limit, t->syn_ms);
 }
 
 bool wall_predates(const struct worker *w, flow_ref ref)
@@ -641,10 +674,12 @@ unsigned wall_run(struct worker *w)
 {
 	bool ordered = order_pending(w);
 
-	if (ordered || w->wall.n_opened) {
+	if (ordered || w->wall.n_opened || probe_checks_due(w)) {
 		pipeline_stamp(w, &w->burst);
 		if (ordered)
 			obey(w);
+		if (probe_checks_due(w))
+			probe_judge_checks(w);
 		give_away_all(w);
 	}
 	return stray_expire(w) + w->wall.n_opened;

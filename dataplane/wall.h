@@ -91,6 +91,19 @@ static inline void wall_leave(struct worker *w, flow_ref ref)
 
 /* --- backends --- */
 
+/* What a SYN's silence is of. */
+enum syn_silence_of {
+	SILENCE_OF_BACKEND,
+	SILENCE_OVERLOAD, /* it speaks, only not to new flows */
+	SILENCE_OF_SIDE,  /* there is no way to it, or its whole side is silent */
+	SILENCE_UNKNOWN,  /* the gateway may have missed the answer, or never sent the SYN */
+};
+
+/* Of a SYN of the gateway's own; `doubts`: how often that was not known. */
+enum syn_silence_of wall_judge_probe(struct worker *w, const struct tuple *t, uint8_t *doubts);
+/* Such a SYN failed, and counts. */
+void wall_check_failed(struct worker *w, const struct tuple *t, enum connect_failure kind);
+
 /* How long a SYN to the backend may stay unanswered. */
 uint32_t wall_syn_timeout_ms(const struct backend_cell *cell);
 /* A packet of the backend came `ago_ms` ago. */

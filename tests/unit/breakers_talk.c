@@ -14,6 +14,7 @@ static const char head[] = "gateway:\n"
 struct breakers_fixture f;
 
 uint64_t begin_ns;
+const char *more_yaml = "";
 
 static void on_name(void *arg, const struct name_view *view)
 {
@@ -40,7 +41,7 @@ void configure(unsigned n, unsigned consecutive)
 				"      - {address: 198.18.3.%u, port: 8080}\n"
 				"      - {address: \"2001:db8:3::%x\", port: 8080}\n",
 				i, i);
-	len += snprintf(text + len, sizeof(text) - len, "    breaker: {consecutive: %u}\n", consecutive);
+	len += snprintf(text + len, sizeof(text) - len, "    breaker: {consecutive: %u}\n%s", consecutive, more_yaml);
 	f.before = f.config;
 	f.config = config_parse("test", text, len, tell, NULL);
 	assert_non_null(f.config);

@@ -392,6 +392,120 @@ static void test_slow_start(void **state)
 	end_all();
 }
 
+/* --- HTTP checks --- */
+
+static void check(unsigned backend, enum check_result result, const char *why)
+{
+	struct slot_info info;
+
+	assert_true(services_backend(f.services, slot_of_backend(false, backend), &info));
+	breakers_checked(f.breakers, info.ref, result, why, f.mode, rig.now_ns);
+}
+
+/* Three in a row open, for the application's fault; from then on they have to pass before real flows try it. */
+static void test_checks_open(void **state)
+{
+	unsigned client = 0;
+
+	fresh(1, 3);
+	run(false, &client, 1000, 10);
+	check(1, CHECK_FAILED, "500");
+	check(1, CHECK_FAILED, "503");
+	check(1, CHECK_PASSED, "");
+	check(1, CHECK_FAILED, "503");
+	check(1, CHECK_SILENT, "no connection within 1000 ms");
+	assert_int_equal(state_of(false, 1), BREAKER_CLOSED);
+	check(1, CHECK_FAILED, "503");
+	assert_int_equal(state_of(false, 1), BREAKER_OPEN);
+	expect("breaker_open", id_of(false, 1), "3 checks in a row failed: 503");
+	/* half of three is one. */
+	for (unsigned i = 0; i < 5; i++)
+		check(2, CHECK_FAILED, "503");
+	assert_int_equal(state_of(false, 2), BREAKER_CLOSED);
+	run(false, &client, 20000, 10);
+	assert_int_equal(state_of(false, 1), BREAKER_OPEN);
+	/* Its probes are answered all the time; nor does decide run in circles for it. */
+	assert_true(breakers_due_ns(f.breakers) > rig.now_ns);
+	check(1, CHECK_FAILED, "503");
+	run(false, &client, 1000, 0);
+	assert_int_equal(state_of(false, 1), BREAKER_OPEN);
+	check(1, CHECK_PASSED, "");
+	run(false, &client, 1200, 0);
+	assert_int_equal(state_of(false, 1), BREAKER_HALF_OPEN);
+	run(false, &client, 1000, 10);
+	assert_int_equal(state_of(false, 1), BREAKER_RAMP);
+	/* In the ramp two are enough, as of all else. */
+	check(1, CHECK_FAILED, "503");
+	assert_int_equal(state_of(false, 1), BREAKER_RAMP);
+	check(1, CHECK_FAILED, "502");
+	assert_int_equal(state_of(false, 1), BREAKER_OPEN);
+	end_all();
+}
+
+/* A check alone never closes what packets opened, nor does it keep shut what SYNs did. */
+static void test_checks_close_nothing(void **state)
+{
+	unsigned client = 0;
+
+	fresh(1, 2);
+	says[1] = REFUSES;
+	run(false, &client, 1000, 10);
+	assert_int_equal(state_of(false, 1), BREAKER_OPEN);
+	for (unsigned i = 0; i < 100; i++) {
+		check(1, CHECK_PASSED, "");
+		run(false, &client, 200, 10);
+		assert_int_equal(state_of(false, 1), BREAKER_OPEN);
+	}
+	says[1] = ANSWERS;
+	check(1, CHECK_FAILED, "503");
+	run(false, &client, 3500, 0);
+	assert_int_equal(state_of(false, 1), BREAKER_HALF_OPEN);
+	end_all();
+}
+
+/* What stands against nobody: silence while the side is silent, an operator's word, another owner, shadow, no checks.
+ */
+static void test_checks_say_nothing(void **state)
+{
+	struct slot_info info;
+	unsigned client = 0;
+
+	fresh(1, 4);
+	run(false, &client, 1000, 10);
+	for (unsigned i = 1; i <= 4; i++)
+		says[i] = SILENT;
+	run(false, &client, 1500, 10);
+	assert_true(is_marked(false, 1));
+	for (unsigned i = 0; i < 5; i++)
+		check(1, CHECK_SILENT, "no connection within 1000 ms");
+	assert_int_equal(state_of(false, 1), BREAKER_CLOSED);
+	for (unsigned i = 1; i <= 4; i++)
+		says[i] = ANSWERS;
+	run(false, &client, 1000, 10);
+	assert_int_equal(breakers_force(f.breakers, id_of(false, 2), FORCE_CLOSE, f.mode, rig.now_ns), 0);
+	for (unsigned i = 0; i < 5; i++)
+		check(2, CHECK_FAILED, "503");
+	assert_int_equal(state_of(false, 2), BREAKER_CLOSED);
+	assert_true(services_backend(f.services, slot_of_backend(false, 3), &info));
+	info.ref.generation++;
+	for (unsigned i = 0; i < 5; i++)
+		breakers_checked(f.breakers, info.ref, CHECK_FAILED, "503", f.mode, rig.now_ns);
+	assert_int_equal(state_of(false, 3), BREAKER_CLOSED);
+	info.ref.generation--;
+	/* It is open, and its checks are taken from the file: then packets alone decide. */
+	for (unsigned i = 0; i < 3; i++)
+		check(3, CHECK_FAILED, "503");
+	assert_int_equal(state_of(false, 3), BREAKER_OPEN);
+	breakers_unchecked(f.breakers, info.ref);
+	run(false, &client, 8000, 0);
+	assert_int_equal(state_of(false, 3), BREAKER_HALF_OPEN);
+	f.mode = CURE_SHADOW;
+	for (unsigned i = 0; i < 5; i++)
+		check(4, CHECK_FAILED, "503");
+	assert_int_equal(state_of(false, 4), BREAKER_CLOSED);
+	end_all();
+}
+
 /* --- DNS drops it, and it comes back --- */
 
 /* It leaves, for so long that its slot is another's by right, and comes back. */
@@ -545,6 +659,9 @@ int main(void)
 		cmocka_unit_test(test_reap_dead),
 		cmocka_unit_test(test_forced),
 		cmocka_unit_test(test_slow_start),
+		cmocka_unit_test(test_checks_open),
+		cmocka_unit_test(test_checks_close_nothing),
+		cmocka_unit_test(test_checks_say_nothing),
 		cmocka_unit_test(test_state_survives_dns),
 		cmocka_unit_test(test_openings_survive_dns),
 		cmocka_unit_test(test_forgotten),
