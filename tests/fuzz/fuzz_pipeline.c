@@ -483,6 +483,11 @@ static void run(int r)
 
 /* --- what changes in between --- */
 
+static enum order_kind order_kind(unsigned bits)
+{
+	return bits & 1 ? ORDER_OPENED : bits & 2 ? ORDER_CHECK : ORDER_PROBE;
+}
+
 /* What decide might do at any time: open, close, order, and listen. */
 static void decide(struct rig *rig, unsigned n_workers, const struct policy_backend *b, uint64_t c)
 {
@@ -494,9 +499,8 @@ static void decide(struct rig *rig, unsigned n_workers, const struct policy_back
 	else if (c >> 9 & 1)
 		dataplane_trial_begin(rig->dp, b->ref.slot, c >> 10 & 1);
 	else
-		dataplane_order(
-			rig->dp, (c >> 16) % n_workers,
-			&(struct order){c >> 24 & 1 ? ORDER_OPENED : ORDER_PROBE, b->ref.slot, b->addr, b->port_be});
+		dataplane_order(rig->dp, (c >> 16) % n_workers,
+				&(struct order){order_kind(c >> 24), b->ref.slot, b->addr, b->port_be, .limit = 5});
 	while (dataplane_notes(rig->dp, notes, 64))
 		;
 }
