@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Upstreams that die and come back, what reaches them meanwhile, and what the gateway says of it."""
+
+import contextlib
+import json
+import signal
+import time
+
+import faults
+from attempts import Clients, gather_clients, sources, spread_clients
+from gateways import Service
+from servers import SlowUpstream
+from topology import BACKEND_PORT, UPSTREAMS, VIP, bracketed
+
+DEAD = "up2"
+NETWORKS = range(32, 53)  # of clients
+TRIO = Service("trio", 8090, 8090)  # three upstreams that answer in a millisecond
+
+WATCH = """
+table inet watch {
+    counter syns {}
+    chain in {
+        type filter hook prerouting priority raw;
+        tcp dport { %d, %d } tcp flags & (syn | ack) == syn counter name syns
+    }
+}
+""" % (BACKEND_PORT, TRIO.backend_port)
+
+
+@contextlib.contextmanager
+def watched(ns):
+    """Gives a function that says how many SYNs came to this host since, whatever became of them there."""
+
+    def syns():
+        rows = json.loads(ns.run("nft", "-j", "list counter inet watch syns").stdout)["nftables"]
+        return next(row["counter"]["packets"] for row in rows if "counter" in row)
+
+    ns.run("nft", "-f", "-", input=WATCH)
+    try:
+        yield syns
+    finally:
+        ns.run("nft", "delete table inet watch")
+
+
+def backend_id(role, family, port=BACKEND_PORT):
+    return f"tcp:{bracketed(UPSTREAMS[role][family])}:{port}"
+
+
+def row_of(gateway, backend):
+    """What the gateway says of it."""
+    return next(row for row in gateway.ctl("backends")["backends"] if row["id"] == backend)
+
+
+def events_of(gateway, kind):
+    return [e for e in gateway.events() if e["kind"] == kind]
+
+
+class Trio:
+    """The upstreams of TRIO and clients of many networks. A context manager: none is dead in the end."""
+
+    def __init__(self, lab, family):
+        self._lab, self.family = lab, family
+        self._stack = contextlib.ExitStack()
+        self._faults = {}
+
+    def __enter__(self):
+        with contextlib.ExitStack() as stack:
+            self._children = {up: self._start(up) for up in UPSTREAMS}
+            stack.callback(lambda: [child.close() for child in self._children.values()])
+            self.syns = {up: stack.enter_context(watched(self._lab.ns[up])) for up in UPSTREAMS}
+            spread_clients(self._lab, NETWORKS)
+            stack.callback(gather_clients, self._lab, NETWORKS)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exc):
+        for fault in self._faults.values():
+            fault.__exit__(*exc)
+        self._stack.close()
+
+    def _start(self, up):
+        return SlowUpstream(self._lab, up, TRIO.backend_port, workers=50, work_ms=1)
+
+    def clients(self, rate, seconds, timeout_ms=3000):
+        options = {"rate": rate, "seconds": seconds, "timeout_ms": timeout_ms}
+        log = self._lab.path("attempts.csv")
+        return Clients(
+            self._lab, VIP[self.family], TRIO.port, log, origins=sources(self.family, NETWORKS), **options
+        )
+
+    def kill(self, up):
+        """Its host refuses; when that is, on the monotonic clock and the wall's."""
+        when = time.monotonic_ns(), time.time()
+        self._lab.children.end(self._children[up].child, signal.SIGKILL)
+        return when
+
+    def restart(self, up):
+        self._children[up] = self._start(up)
+
+    def unplug(self, up):
+        """Its host hears TCP no more. ARP and neighbour discovery go on: what tells is silence alone."""
+        fault = faults.silent(self._lab.ns[up])
+        fault.__enter__()
+        self._faults[up] = fault
+        return time.monotonic_ns(), time.time()
+
+    def plug(self, up):
+        self._faults.pop(up).__exit__(None, None, None)
+        return time.monotonic_ns(), time.time()
+
+    def backend(self, up):
+        return backend_id(up, self.family, TRIO.backend_port)
+
+    def row(self, gateway, up):
+        return row_of(gateway, self.backend(up))
+
+    def breakers(self, gateway):
+        rows = {row["id"]: row["breaker"] for row in gateway.ctl("backends")["backends"]}
+        return [rows[self.backend(up)] for up in UPSTREAMS]
