@@ -96,7 +96,7 @@ class Clients:
         return (ns - self.begin_ns) / 1e9
 
     def wait(self):
-        """(the load's account of itself, its attempts)"""
+        """Until the last one has ended: (the load's account of itself, its attempts)."""
         account = json.loads(self._child.stdout.readline())
         self._child.wait(10)
         self._lab.children.end(self._child)

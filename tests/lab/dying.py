@@ -55,19 +55,19 @@ def events_of(gateway, kind):
     return [e for e in gateway.events() if e["kind"] == kind]
 
 
-class Trio:
-    """The upstreams of TRIO and clients of many networks. A context manager: none is dead in the end."""
+class Mortals:
+    """A service's upstreams, and clients of many networks. A context manager: none is dead in the end."""
 
-    def __init__(self, lab, family):
-        self._lab, self.family = lab, family
+    def __init__(self, lab, service, family):
+        self._lab, self.service, self.family = lab, service, family
         self._stack = contextlib.ExitStack()
         self._faults = {}
 
     def __enter__(self):
         with contextlib.ExitStack() as stack:
-            self._children = {up: self._start(up) for up in UPSTREAMS}
+            self._children = {up: self._start(up) for up in self.service.upstreams}
             stack.callback(lambda: [child.close() for child in self._children.values()])
-            self.syns = {up: stack.enter_context(watched(self._lab.ns[up])) for up in UPSTREAMS}
+            self.syns = {up: stack.enter_context(watched(self._lab.ns[up])) for up in self._children}
             spread_clients(self._lab, NETWORKS)
             stack.callback(gather_clients, self._lab, NETWORKS)
             self._stack = stack.pop_all()
@@ -79,14 +79,16 @@ class Trio:
         self._stack.close()
 
     def _start(self, up):
-        return SlowUpstream(self._lab, up, TRIO.backend_port, workers=50, work_ms=1)
+        return SlowUpstream(self._lab, up, self.service.backend_port, workers=50, work_ms=1)
 
-    def clients(self, rate, seconds, timeout_ms=3000):
-        options = {"rate": rate, "seconds": seconds, "timeout_ms": timeout_ms}
-        log = self._lab.path("attempts.csv")
-        return Clients(
-            self._lab, VIP[self.family], TRIO.port, log, origins=sources(self.family, NETWORKS), **options
-        )
+    def clients(self, rate, seconds, timeout_ms=3000, log=None):
+        options = {"origins": sources(self.family, NETWORKS), "rate": rate, "seconds": seconds}
+        log = log or self._lab.path("attempts.csv")
+        return Clients(self._lab, VIP[self.family], self.service.port, log, timeout_ms=timeout_ms, **options)
+
+    def answered(self):
+        """By each, since it began."""
+        return {up: child.tell("report")["answered"] for up, child in self._children.items()}
 
     def kill(self, up):
         """Its host refuses; when that is, on the monotonic clock and the wall's."""
@@ -96,6 +98,7 @@ class Trio:
 
     def restart(self, up):
         self._children[up] = self._start(up)
+        return time.monotonic_ns(), time.time()
 
     def unplug(self, up):
         """Its host hears TCP no more. ARP and neighbour discovery go on: what tells is silence alone."""
@@ -109,11 +112,11 @@ class Trio:
         return time.monotonic_ns(), time.time()
 
     def backend(self, up):
-        return backend_id(up, self.family, TRIO.backend_port)
+        return backend_id(up, self.family, self.service.backend_port)
 
     def row(self, gateway, up):
         return row_of(gateway, self.backend(up))
 
     def breakers(self, gateway):
         rows = {row["id"]: row["breaker"] for row in gateway.ctl("backends")["backends"]}
-        return [rows[self.backend(up)] for up in UPSTREAMS]
+        return [rows[self.backend(up)] for up in self.service.upstreams]

@@ -14,7 +14,7 @@ import faults
 import pytest
 from attempts import gather_clients, percentile, sources, spread_clients
 from conftest import assert_nothing_left, one_worker, started
-from dying import DEAD, NETWORKS, TRIO, Trio, backend_id, events_of, row_of
+from dying import DEAD, NETWORKS, TRIO, Mortals, backend_id, events_of, row_of
 from gateways import Spillway
 from netns import eventually
 from servers import Echo
@@ -29,7 +29,7 @@ RSS_SLACK_KIB = 1024
 
 @pytest.fixture
 def trio(lab, family):
-    with Trio(lab, family) as it:
+    with Mortals(lab, TRIO, family) as it:
         yield it
 
 
