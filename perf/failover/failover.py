@@ -75,12 +75,12 @@ def wait_until(ns):
 class Run:
     """One subject and one fault; before_s, dead_s, after_s: how long each part lasts."""
 
-    def __init__(self, lab, subject, family, fault, seconds):
-        self.subject, self.fault = subject, fault
+    def __init__(self, subject, mortals, fault, seconds):
+        self.subject, self.mortals, self.fault = subject, mortals, fault
+        family = mortals.family
         self.before_s, self.dead_s, self.after_s = seconds
         if subject.name != "spillway":
             self.after_s = min(self.after_s, UNCHANGED_AFTER_S)
-        self.mortals = Mortals(lab, FOUR, family)
         self.dir = OUT / f"{subject.name}-{family}-{fault}"
         self.record = {
             "subject": subject.name, "title": subject.title, "settings": subject.settings(), "family": family,
@@ -130,16 +130,15 @@ class Run:
     def go(self):
         shutil.rmtree(self.dir, ignore_errors=True)
         self.dir.mkdir(parents=True)
-        with self.mortals:
-            losses = self.subject.losses()
-            seconds = self.before_s + self.dead_s + self.after_s + 0.5
-            clients = self.mortals.clients(RATE, seconds, PATIENCE_MS, self.dir / "attempts.csv")
-            wait_until(clients.begin_ns + int(self.before_s * 1e9))
-            self._be_dead(clients)
-            self._be_back(clients)
-            self.record["load"], _ = clients.wait()
-            after = self.subject.losses()
-            self.record["losses"] = {name: n - losses.get(name, 0) for name, n in after.items()}
+        losses = self.subject.losses()
+        seconds = self.before_s + self.dead_s + self.after_s + 0.5
+        clients = self.mortals.clients(RATE, seconds, PATIENCE_MS, self.dir / "attempts.csv")
+        wait_until(clients.begin_ns + int(self.before_s * 1e9))
+        self._be_dead(clients)
+        self._be_back(clients)
+        self.record["load"], _ = clients.wait()
+        after = self.subject.losses()
+        self.record["losses"] = {name: n - losses.get(name, 0) for name, n in after.items()}
         self.record["complaints"] = self.complaints()
         with open(self.dir / "run.json", "w", encoding="ascii") as f:
             json.dump(self.record, f, indent=1)
@@ -173,8 +172,8 @@ def run_all(lab, subjects, seconds):
     for name in subjects:
         for family in FAMILIES.get(name, (4,)):
             for fault in FAULTS:
-                with serving(lab, name) as subject:
-                    run = Run(lab, subject, family, fault, seconds)
+                with Mortals(lab, FOUR, family) as mortals, serving(lab, name) as subject:
+                    run = Run(subject, mortals, fault, seconds)
                     run.go()
                 said = "; ".join(run.record["complaints"]) or "valid"
                 print(f"failover: {name}, IPv{family}, {fault}: {said}", flush=True)

@@ -77,8 +77,8 @@ def text_of(runs):
     return f"""## A dead upstream among four
 
 {r["rate"]} connections a second over {r["n_upstreams"]} upstreams that answer in a millisecond; one dies, is dead for
-{r["dead_s"]:g} s, and comes back. Killed: its process is, and its host refuses. Unplugged: its host drops all TCP that
-comes, so that neighbour resolution goes on and only silence tells. Clients wait {r["patience_ms"] / 1000:g} s and do not
+{r["dead_s"]:g} s, and comes back. Killed: its process is, and its host refuses. Unplugged: its host drops all TCP, what
+comes and what it would send; neighbour resolution goes on, so that silence alone tells. Clients wait {r["patience_ms"] / 1000:g} s and do not
 try again. Counted are the requests that were under way while it was dead: `never connected`, `unanswered` (these
 included: whoever was with it at that moment is lost with it, whoever forwards). HAProxy takes a connection before it has
 an upstream, so its `slowest connect` says nothing of the upstream; `slowest answer`, until the first byte, says it of

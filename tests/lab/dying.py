@@ -101,8 +101,8 @@ class Mortals:
         return time.monotonic_ns(), time.time()
 
     def unplug(self, up):
-        """Its host hears TCP no more. ARP and neighbour discovery go on: what tells is silence alone."""
-        fault = faults.silent(self._lab.ns[up])
+        """Silence is all that tells; when it begins, on the monotonic clock and the wall's."""
+        fault = faults.unplugged(self._lab.ns[up])
         fault.__enter__()
         self._faults[up] = fault
         return time.monotonic_ns(), time.time()
