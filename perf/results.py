@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""RESULTS.md has several authors: the benches of speed write what stands above the marks, each other one below its own."""
+"""RESULTS.md has several authors: the benches of speed write what stands above the marks, the others below theirs."""
 
 import pathlib
 

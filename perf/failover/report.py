@@ -74,18 +74,19 @@ def doubts(runs):
 def text_of(runs):
     r = runs[0].record
     back_s = sorted({run.record["after_s"] for run in runs})
+    watched_s = " or ".join(f"{s:g}" for s in back_s)
     return f"""## A dead upstream among four
 
 {r["rate"]} connections a second over {r["n_upstreams"]} upstreams that answer in a millisecond; one dies, is dead for
 {r["dead_s"]:g} s, and comes back. Killed: its process is, and its host refuses. Unplugged: its host drops all TCP, what
-comes and what it would send; neighbour resolution goes on, so that silence alone tells. Clients wait {r["patience_ms"] / 1000:g} s and do not
-try again. Counted are the requests that were under way while it was dead: `never connected`, `unanswered` (these
-included: whoever was with it at that moment is lost with it, whoever forwards). HAProxy takes a connection before it has
-an upstream, so its `slowest connect` says nothing of the upstream; `slowest answer`, until the first byte, says it of
-all. `SYNs/s to it`: what came to the dead host, from {r["opens_s"]:g} s after its death on, of clients and checks alike.
-Its share is of what it would answer if all were treated alike: in the {r["first_s"]:g} s from its first answer on, and
-in the last {r["last_s"]:g} of the {" or ".join(f"{s:g}" for s in back_s)} s for which it was watched.
-Linux {r["kernel"]}. Repeat it with `./dev failover`.
+comes and what it would send; neighbour resolution goes on, so that silence alone tells. Clients wait for
+{r["patience_ms"] / 1000:g} s and do not try again. Counted are the requests that were under way while it was dead:
+`never connected`, and `unanswered`, these included. Whoever was with it at that very moment is lost with it, whoever
+forwards. HAProxy takes a connection before it has an upstream, so that its `slowest connect` says nothing of one;
+`slowest answer`, until the first byte, says it of all. `SYNs/s to it`: what came to the dead host from
+{r["opens_s"]:g} s after its death on, of clients and checks alike. Its share is of what it would answer if all were
+treated alike: in the {r["first_s"]:g} s from its first answer on, and in the last {r["last_s"]:g} of the {watched_s} s
+for which it was watched. Linux {r["kernel"]}. Repeat it with `./dev failover`.
 
 {settings(runs)}
 {table(HEAD, [run.row() for run in runs])}{doubts(runs)}"""

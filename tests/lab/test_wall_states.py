@@ -113,7 +113,7 @@ def test_a11_3_without_resteer(gateway, trio, record_property):
 
 @pytest.mark.long
 def test_a11_4_returns(gateway, trio, record_property):
-    """Silent for 12 s: a real flow within 3.5 s of its return, a tenth of its share at first, all of it after the ramp."""
+    """Silent for 12 s: a real flow within 3.5 s of its return, a tenth of its share first, all of it after the ramp."""
     clients = trio.clients(RATE, WARM_S + 12 + 4 + 35)
     wait_until(clients.begin_ns + int(WARM_S * 1e9))
     trio.unplug(DEAD)
@@ -178,14 +178,15 @@ def test_a11_5_resets(lab, in_place_of_nginx, spillway, family, record_property)
     backend = backend_id(DEAD, family)
     result = Load(lab, family, rate=150, requests=150, concurrency=500).wait()
     alone = server.asked
-    assert result["failures"]["reset"] >= 0.9 * alone > 20
+    assert result["failures"]["reset"] >= 0.9 * alone > 30
     assert row_of(spillway, backend)["breaker"] == "closed"
     spread_clients(lab, NETWORKS)
     in_place_of_nginx.callback(gather_clients, lab, NETWORKS)
     Load(lab, family, rate=150, requests=150, concurrency=500, sources=sources(family, NETWORKS)).wait()
     assert row_of(spillway, backend)["breaker"] == "open"
     show(record_property, alone=alone, until_open=server.asked - alone)
-    assert server.asked - alone <= 5 + 5
+    # What was under way; without a breaker it would be as many as from one network.
+    assert 0 < server.asked - alone <= 20
     event = events_of(spillway, "breaker_open")[0]
     assert event["subject"] == backend and "of at least 3 networks" in event["text"]
 
@@ -335,6 +336,7 @@ def test_a11_10_flapping(lab, gateway, trio, record_property):
     show(record_property, failed=len(failed), connects=len(attempts), opened=len(opened), closed_s=closed_s)
     assert len(failed) < 0.02 * len(attempts)
     assert 5 <= len(opened) <= 30
+    assert max(closed_s) >= 0.75 * 60
 
 
 @contextlib.contextmanager
@@ -365,6 +367,11 @@ def test_stopped_gateway(gateway, trio, record_property):
     assert "did not run for" in stalled[0]["text"]
 
 
+def told_of_side(gateway, kind, family):
+    texts = [e["text"] for e in events_of(gateway, kind) if e["subject"] == TRIO.name]
+    return next(text for text in texts if text.startswith(f"IPv{family}: "))
+
+
 @pytest.mark.costly
 @pytest.mark.parametrize("end", ["own", pytest.param("peer", marks=pytest.mark.long)])
 def test_pulled_link(lab, gateway, trio, end, record_property):
@@ -387,9 +394,7 @@ def test_pulled_link(lab, gateway, trio, end, record_property):
     show(record_property, failed=len(failed), connects=len(attempts), last_failed_s=round(last_s, 2))
     assert breakers == trio.breakers(gateway) == ["closed"] * len(UPSTREAMS)
     assert events_of(gateway, "breaker_open") == []
-    down, up = events_of(gateway, "side_down"), events_of(gateway, "side_up")
-    family = f"IPv{trio.family}"
-    assert [e["text"] for e in down if e["subject"] == TRIO.name and "link is down" in e["text"] and family in e["text"]]
-    assert [e for e in up if e["subject"] == TRIO.name and family in e["text"]]
+    assert "its link is down" in told_of_side(gateway, "side_down", trio.family)
+    assert "there is a way again" in told_of_side(gateway, "side_up", trio.family)
     assert [a for a in failed if a.ended_s < pulled_s] == []
     assert last_s <= 2
