@@ -43,7 +43,7 @@ class Run:
             ms(max((a.connect_ms for a in dead if a.connected_s is not None), default=None)),
             ms(max((a.answer_ms for a in dead if a.first_s is not None), default=None)),
             f"{r['syns'] / r['syns_s']:.1f}",
-            "not" if used is None else f"{used:.2f} s",
+            f"not in {r['after_s'] - r['first_s'] - r['last_s']:g} s" if used is None else f"{used:.2f} s",
             f"{100 * r['share_first']:.0f} %", f"{100 * r['share_last']:.0f} %",
         ]
 
