@@ -24,6 +24,7 @@ from topology import BACKEND_PORT, CLIENTS, UPSTREAMS, VIP
 
 RATE = 400  # attempts a second
 WARM_S, DEAD_S = 1.5, 2
+CHANCE = 0.05  # of a third of 4000: two standard deviations
 LAB_MS = 20  # what a bound may be exceeded by here
 RSS_SLACK_KIB = 1024
 
@@ -115,7 +116,7 @@ def test_a11_3_without_resteer(gateway, trio, record_property):
 @pytest.mark.long
 def test_a11_4_returns(gateway, trio, record_property):
     """Silent for 12 s: a real flow within 3.5 s of its return, a tenth of its share first, all of it after the ramp."""
-    clients = trio.clients(RATE, WARM_S + 12 + 4 + 35)
+    clients = trio.clients(RATE, WARM_S + 12 + 4 + 42)
     wait_until(clients.begin_ns + int(WARM_S * 1e9))
     trio.unplug(DEAD)
     eventually(lambda: trio.row(gateway, DEAD)["breaker"] == "open", 3, "it opens")
@@ -127,12 +128,12 @@ def test_a11_4_returns(gateway, trio, record_property):
     eventually(lambda: trio.row(gateway, DEAD)["breaker"] == "ramp", 2, "the ramp")
     first = share(gateway, trio, 3)
     eventually(lambda: trio.row(gateway, DEAD)["breaker"] == "closed", 30, "the ramp's end")
-    last = share(gateway, trio, 4)
+    last = share(gateway, trio, 10)
     _, attempts = clients.wait()
     show(record_property, back_s=round(back_s, 2), first=round(first, 3), last=round(last, 3))
     assert back_s <= 3.5
     assert first <= 0.15
-    assert last >= 0.95
+    assert last >= 0.95 - CHANCE
     assert unconnected(attempts) == []
 
 
