@@ -317,7 +317,7 @@ static bool moves_lately(const struct worker *w, uint32_t slot, uint32_t age_ms)
 		const struct flow_half *down;
 
 		if (!ref)
-			return false;
+			continue;
 		/* The entry may be another flow's by now, which says as much if it is one of this backend. */
 		down = flow_half(&w->flows, ref);
 		if (!down->udp && down->state > FLOW_SYN_SENT && flow_track(&w->flows, ref)->backend_slot == slot &&

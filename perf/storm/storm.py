@@ -22,18 +22,18 @@ import time
 TOP = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(TOP / "tests" / "lab"), str(TOP / "perf" / "storm")]
 
+from attempts import sources, spread_clients, start_load  # noqa: E402
 from servers import SlowUpstream  # noqa: E402
 from subjects import CLIENT_TIMEOUT_MS, PORT, SUBJECTS  # noqa: E402
 from tools import BUILD  # noqa: E402
-from topology import CLIENTS, UPSTREAMS, VIP, WAN_GW, Lab, end_on_signals  # noqa: E402
+from topology import UPSTREAMS, VIP, Lab, end_on_signals  # noqa: E402
 
 OUT = pathlib.Path(BUILD) / "storm"
 CAPACITY = 500
 LAMBDA = 400
 RETRIES = 3
 WARM_S = 10
-PREFIXES = range(32, 53)  # 198.18.N.0/24, 2001:db8:N::/64: 21 networks of clients
-HOSTS = range(1, 5)
+PREFIXES = range(32, 53)  # of clients: 21 networks
 MEASURE_S = 4  # of the capacity
 CAPTURED_S = 5
 
@@ -88,25 +88,6 @@ KINDS = {
 }
 
 
-def sources(family):
-    return [{4: f"198.18.{n}.{h}", 6: f"2001:db8:{n}::{h}"}[family] for n in PREFIXES for h in HOSTS]
-
-
-def spread_clients(lab):
-    """Gives the client's host addresses of 21 networks, and the ways there."""
-    for f in (4, 6):
-        bits = {4: 32, 6: 128}[f]
-        lab.client.ip(*(f"addr add {a}/{bits} dev lo" + (" nodad" if f == 6 else "") for a in sources(f)))
-        net = {4: "198.18.{}.0/24", 6: "2001:db8:{}::/64"}[f].format
-        lab.wan.ip(*(f"route add {net(n)} via {CLIENTS[f][0]}" for n in PREFIXES))
-        lab.gw.ip(*(f"route add {net(n)} via {WAN_GW[f]}" for n in PREFIXES))
-
-
-def start_load(lab, ns, to, log, *options):
-    argv = [os.path.join(BUILD, "perf", "storm", "storm_load"), "--to", to, "--port", str(PORT), "--log", str(log)]
-    return lab.children.spawn(ns, *argv, *map(str, options), stdout=subprocess.PIPE, text=True)
-
-
 def wait_until(ns):
     left = ns - time.monotonic_ns()
     if left > 0:
@@ -139,7 +120,7 @@ class Run:
         """Answers a second while more is asked than it can do, from next to it; all is worked off before it returns."""
         options = ("--rate", 2 * CAPACITY, "--seconds", MEASURE_S, "--timeout-ms", 30000)
         to = UPSTREAMS["up1"][self.family]
-        load = start_load(self.lab, self.lab.lan, to, self.dir / "capacity.csv", *options)
+        load = start_load(self.lab, self.lab.lan, to, PORT, self.dir / "capacity.csv", *options)
         begin_ns = json.loads(load.stdout.readline())["begin_ns"]
         wait_until(begin_ns + 1_000_000_000)
         first, first_ns = upstream.tell("report")["answered"], time.monotonic_ns()
@@ -151,7 +132,7 @@ class Run:
 
     def _options(self):
         kind = self.kind
-        options = ["--from", ",".join(sources(self.family)), *kind.load, "--seed", self.seed]
+        options = ["--from", ",".join(sources(self.family, PREFIXES)), *kind.load, "--seed", self.seed]
         if kind.herd:
             return options + ["--herd", kind.herd, "--timeout-ms", 130000]
         options += ["--rate", LAMBDA, "--seconds", kind.seconds, "--retries", RETRIES]
@@ -210,7 +191,7 @@ class Run:
         first, listen = upstream.tell("report"), counters(self.lab.up1, *UPSTREAM_COUNTERS)
         losses = self.subject.losses()
         log = self.dir / "attempts.csv"
-        load = start_load(self.lab, self.lab.client, VIP[self.family], log, *self._options())
+        load = start_load(self.lab, self.lab.client, VIP[self.family], PORT, log, *self._options())
         begin_ns = json.loads(load.stdout.readline())["begin_ns"]
         if not self.kind.herd:
             self._trigger(upstream, begin_ns)
@@ -290,7 +271,7 @@ def main():
     kinds = [KINDS[name] for name in args.only or KINDS]
     shutil.rmtree(OUT, ignore_errors=True)
     with Lab() as lab:
-        spread_clients(lab)
+        spread_clients(lab, PREFIXES)
         lab.up1.sysctl(core__somaxconn=4096, ipv4__tcp_max_syn_backlog=8192)
         bad = run_all(lab, kinds, args.subjects, range(1, args.seeds + 1), args.family)
     # A part of the experiment is not the project's result.

@@ -17,13 +17,18 @@ class HAProxy:
     server_options = ""
     defaults = ()
 
-    def __init__(self, lab):
-        self.lab = lab
+    def __init__(self, lab, service=STORM):
+        self.lab, self.service = lab, service
         self.child = None
         self.config = lab.path("haproxy.cfg")
 
     def config_text(self):
-        binds = "\n".join(f"    bind {bracketed(VIP[f])}:{PORT}" for f in (4, 6))
+        service = self.service
+        binds = "\n".join(f"    bind {bracketed(VIP[f])}:{service.port}" for f in (4, 6))
+        servers = "\n".join(
+            f"    server {up} {UPSTREAMS[up][4]}:{service.backend_port} {self.server_options}"
+            for up in service.upstreams
+        )
         defaults = "\n".join(f"    {line}" for line in self.defaults)
         return f"""global
     maxconn 8000
@@ -35,9 +40,9 @@ defaults
     timeout server 60s
 {defaults}
 
-listen storm
+listen {service.name}
 {binds}
-    server up1 {UPSTREAMS["up1"][4]}:{PORT} {self.server_options}
+{servers}
 """
 
     def settings(self):
@@ -54,7 +59,7 @@ listen storm
     def _listens(self):
         if self.child.poll() is not None:
             raise LabError(f"haproxy ended with {self.child.returncode}")
-        return f":{PORT} " in self.lab.gw.run("ss", "-Hltn").stdout
+        return f":{self.service.port} " in self.lab.gw.run("ss", "-Hltn").stdout
 
     def wait_serving(self):
         """It serves when it listens."""
@@ -103,8 +108,8 @@ class FixedLimit(HAProxy):
 class Nat(Nftables):
     always = ()
 
-    def __init__(self, lab):
-        super().__init__(lab, services=(STORM,))
+    def __init__(self, lab, service=STORM):
+        super().__init__(lab, services=(service,))
 
     def settings(self):
         return []

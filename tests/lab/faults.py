@@ -31,6 +31,15 @@ def silent(ns):
     return nft(ns, "chain in { type filter hook input priority -300; meta l4proto tcp drop; }")
 
 
+def unplugged(ns):
+    """A host that nothing of TCP reaches, and that nothing leaves: not what it would send again either.
+
+    ARP and neighbour discovery go on, so that no router tells: there is silence, and nothing else.
+    """
+    chain = "chain {0} {{ type filter hook {0} priority -300; meta l4proto tcp drop; }}\n"
+    return nft(ns, chain.format("input") + chain.format("output"))
+
+
 @contextlib.contextmanager
 def forgetful_firewall(router, timeout_s):
     """On a router: a connection that idles longer is forgotten, and what comes then is dropped.

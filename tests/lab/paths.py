@@ -15,7 +15,7 @@ import threading
 
 from netns import LabError
 from tools import tool
-from topology import CLIENTS, UPSTREAMS, VIP, bracketed
+from topology import CLIENTS, GW_LAN, SNAT, UPSTREAMS, VIP, bracketed
 
 FILE_BYTES = 1_000_000
 FILE_NAME = "megabyte"
@@ -70,29 +70,39 @@ def small_egress(lab, mtu):
 
 
 @contextlib.contextmanager
-def long_way(lab, ms):
-    """Packets from the gateway reach the clients so much later; those of the clients take no longer than ever."""
+def _delayed(lab, router, ms, destinations, ways):
+    """What this router forwards to the destinations goes on so much later, by `ways`: routes without them."""
     device = "far"
     child = lab.children.spawn(
-        lab.wan, tool("delay"), "--device", device, "--us", str(1000 * ms), stdout=subprocess.PIPE, text=True
+        router, tool("delay"), "--device", device, "--us", str(1000 * ms), stdout=subprocess.PIPE, text=True
     )
-    clients = CLIENTS[4] + CLIENTS[6]
     # What came out of it goes on by a table of its own, or it would go round.
-    table = ("198.18.0.0/24 dev client table 100", "2001:db8:0::/64 dev client table 100")
     rule = ("iif", device, "lookup", "100")
     try:
         if child.stdout.readline() != "ready\n":
             raise LabError("the long way did not come up")
-        lab.wan.ip(f"link set {device} up", *(f"route replace {t}" for t in table))
+        router.ip(f"link set {device} up", *(f"route replace {way} table 100" for way in ways))
         for version in ("-4", "-6"):
-            lab.wan.run("ip", version, "rule", "add", *rule)
-        lab.wan.ip(*(f"route replace {a} dev {device}" for a in clients))
+            router.run("ip", version, "rule", "add", *rule)
+        router.ip(*(f"route replace {a} dev {device}" for a in destinations))
         yield
     finally:
         lab.children.end(child)  # and the device with it, and the routes to it
         for version in ("-4", "-6"):
-            lab.wan.run("ip", version, "rule", "del", *rule, check=False)
-            lab.wan.run("ip", version, "route", "flush", "table", "100", check=False)
+            router.run("ip", version, "rule", "del", *rule, check=False)
+            router.run("ip", version, "route", "flush", "table", "100", check=False)
+
+
+def long_way(lab, ms):
+    """Packets from the gateway reach the clients so much later; those of the clients take no longer than ever."""
+    ways = ("198.18.0.0/24 dev client", "2001:db8:0::/64 dev client")
+    return _delayed(lab, lab.wan, ms, CLIENTS[4] + CLIENTS[6], ways)
+
+
+def far_upstreams(lab, ms):
+    """Packets from the upstreams reach the gateway so much later; those to them take no longer than ever."""
+    ways = [f"{SNAT[f]} via {GW_LAN[f]}" for f in (4, 6)]
+    return _delayed(lab, lab.lan, ms, SNAT.values(), ways)
 
 
 @contextlib.contextmanager

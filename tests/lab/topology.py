@@ -31,7 +31,7 @@ DNS = {4: "198.18.3.53", 6: "2001:db8:3::53"}
 CLIENTS = {4: [f"198.18.0.{100 + i}" for i in range(1, 21)], 6: [f"2001:db8:0::{100 + i}" for i in range(1, 21)]}
 UPSTREAMS = {f"up{i}": {4: f"198.18.3.{20 + i}", 6: f"2001:db8:3::{20 + i}"} for i in (1, 2, 3)}
 BACKEND_PORT = 8080
-ROLES = ("client", "wan", "gw", "lan", "dns", *UPSTREAMS)
+ROLES = ("client", "wan", "gw", "lan", "dns")
 
 
 def bracketed(address):
@@ -82,7 +82,7 @@ class Lab:
         return os.path.join(self.dir, name)
 
     def _build(self):
-        for role in ROLES:
+        for role in (*ROLES, *UPSTREAMS):
             self.ns[role] = Namespace(role)
             # Before any link exists: an address must be usable as soon as it is there.
             self.ns[role].sysctl(

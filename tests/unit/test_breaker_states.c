@@ -79,6 +79,46 @@ static void test_a11_2_unplugged(void **state)
 	each_way(unplugged);
 }
 
+/*
+ * A.11.4: one of two falls silent and answers again after 12 s. Its time is over by then, so that one probe is enough;
+ * it gets a tenth of its share at first, and after the ramp all of it.
+ */
+static void returns(bool v6, unsigned workers)
+{
+	unsigned client = 0, waited_ms = 0, fair_per_s;
+	struct seen s;
+
+	fresh(workers, 2);
+	at_once = 10;
+	fair_per_s = run(v6, &client, 5000, 10).syns[1] / 5;
+	at_once = 1;
+	says[1] = SILENT;
+	run(v6, &client, 12000, 10);
+	assert_int_equal(state_of(v6, 1), BREAKER_OPEN);
+	says[1] = ANSWERS;
+	at_once = 10;
+	do {
+		s = run(v6, &client, 10, 10);
+		waited_ms += 10;
+	} while (s.syns[1] == s.probes && waited_ms < 5000);
+	assert_true(waited_ms <= 1200);
+	s = run(v6, &client, 3000, 10);
+	assert_in_range(s.syns[1] - s.probes, 3 * fair_per_s * 5 / 100, 3 * fair_per_s * 15 / 100);
+	at_once = 1;
+	run(v6, &client, 27500, 10);
+	assert_int_equal(state_of(v6, 1), BREAKER_CLOSED);
+	at_once = 10;
+	assert_true(run(v6, &client, 5000, 10).syns[1] >= 5 * fair_per_s * 95 / 100);
+	at_once = 1;
+	run(v6, &client, 11000, 0);
+	end_all();
+}
+
+static void test_a11_4_returns(void **state)
+{
+	each_way(returns);
+}
+
 /* A.11.5, A-5: an application that resets every request opens, but not by one client's word. */
 static void test_a11_5_resets(void **state)
 {
@@ -647,6 +687,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_a11_1_killed),
 		cmocka_unit_test(test_a11_2_unplugged),
+		cmocka_unit_test(test_a11_4_returns),
 		cmocka_unit_test(test_a11_5_resets),
 		cmocka_unit_test(test_a3_one_at_a_time),
 		cmocka_unit_test(test_idle_trials),

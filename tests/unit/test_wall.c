@@ -314,6 +314,28 @@ static void test_overload_by_count(void **state)
 		overload_by_count(uptimes_ns[i]);
 }
 
+/* The one that moves is the first that it ever answered. */
+static void test_overload_of_few(void **state)
+{
+	struct talk established;
+	struct ipaddr backend;
+	unsigned client = 0;
+
+	begin_rig(1, N_BACKENDS);
+	backend = rig.backends[0][SET_TCP][1].addr;
+	established = begin_to(&backend, false, &client);
+	finish(&established);
+	for (int i = 0; i < 8; i++)
+		begin_to(&backend, false, &client);
+	pass_ms(900);
+	exchange(RIG_LAN, with_payload(from_backend(&established, TCP_ACK, PEER + 1, ISN + 1), 1));
+	pass_ms(500);
+	take_all();
+	assert_int_equal(*word_of(false, &backend), 0);
+	assert_int_equal(report_of(false, &backend).overloads, 8);
+	stop();
+}
+
 /* Heard all the time, by a worker whose clock is a loop ahead. */
 static void test_overload_seen_ahead(void **state)
 {
@@ -816,6 +838,7 @@ int main(void)
 		cmocka_unit_test(test_unheard_for_long),
 		cmocka_unit_test(test_overload),
 		cmocka_unit_test(test_overload_by_count),
+		cmocka_unit_test(test_overload_of_few),
 		cmocka_unit_test(test_overload_seen_ahead),
 		cmocka_unit_test(test_overload_seen_by_another_worker),
 		cmocka_unit_test(test_lost_frames),
