@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The delay-budget limiter of one backend: how much work it may have at a time, so that what is admitted is answered
+ * before its client has given up.
+ *
+ * While first bytes come as they always did, nothing is limited. When they take longer than the backend can explain, or
+ * stop, it is congested, and by Little's law what it may have at a time is the rate at which it answered of late times
+ * the delay that is allowed to it. So a backend whose clients retry is never given work that is stale before it is
+ * begun (Bronson et al., "Metastable failures in distributed systems", HotOS'21). What a client gave up is work until
+ * the backend is through with it, and a first byte of at least the time that the client waited.
+ *
+ * Fed once per tick with sums that only grow, by a clock and a chance that are passed in. Nothing here has side
+ * effects.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define LIMITER_TICK_NS      100000000ull
+#define LIMITER_UNLIMITED    UINT32_MAX
+#define LIMITER_MIN          16           /* work at a time that it may always have */
+#define LIMITER_SLACK_NS     100000000ull /* what a first byte may take more than usual */
+#define LIMITER_SLACK_MIN_NS 10000000ull  /* even where the clients' patience does not allow for it */
+#define LIMITER_TOLERANCE    2            /* or so many times as long */
+#define LIMITER_GAIN         2
+#define LIMITER_FIRST_BASE   100000000ull    /* of one of which too little is known, for what stalls */
+#define LIMITER_STALL_NS     300000000ull    /* without an answer, but five times its base at least */
+#define LIMITER_AGAIN_NS     600000000000ull /* congested for so long, it may be that it will not become faster again */
+
+/* Of all workers, ever. */
+struct limiter_counts {
+	uint64_t answered;            /* responses that began */
+	uint64_t timed, timed_us;     /* of those, where the time is known: how many, and their sum */
+	uint64_t gave_up, gave_up_us; /* clients that left unanswered, and how long they had waited in all */
+	uint32_t wip; /* work now: unanswered SYNs, open exchanges, and what their clients left behind */
+};
+
+#define LIMITER_SECOND_TICKS 10 /* in which answers per second are counted, any ten in a row */
+#define LIMITER_RATE_SECONDS 10
+#define LIMITER_BASE_SLOTS   12 /* of 5 s each */
+
+enum limiter_state {
+	LIMITER_OPEN,
+	LIMITER_LIMITING,
+	LIMITER_STATES,
+};
+
+extern const char *const limiter_state_name[LIMITER_STATES]; /* "open", "limiting" */
+
+/* All zero: nothing is known. */
+struct limiter {
+	enum limiter_state state;
+	uint64_t since_ns; /* in that state; 0: ever */
+	uint32_t limit;    /* LIMITER_UNLIMITED while open; 0: before the first tick */
+	/* As of the last tick: */
+	uint64_t base_ns;       /* how long first bytes take when nothing is wrong; 0: not known yet */
+	uint64_t first_byte_ns; /* of late */
+	uint64_t rate;          /* the most that it answered in a second, of the last ten */
+	uint64_t slack_ns;
+	uint64_t hold_ns; /* an attempt may wait for so long: half of what its client's patience leaves beside the work
+			   */
+	uint32_t wip;
+	bool stalled;   /* it has work, and answers nothing */
+	bool impatient; /* its clients' timeout is too short for what it usually takes */
+
+	struct limiter_counts seen;
+	uint64_t tick_ns;     /* of the last one */
+	uint64_t answered_ns; /* the last tick with an answer, or without enough work to miss one */
+	uint64_t calm_ns;     /* since then first bytes are short enough to end the congestion; 0: they are not */
+	/* Answers, by tick, and the most that a second had of those that ended in each second: */
+	uint64_t tick_number;
+	uint32_t answers[LIMITER_SECOND_TICKS], rates[LIMITER_RATE_SECONDS];
+	/* Means of a hundred first bytes, the least of each 5 s; UINT64_MAX: none. */
+	struct {
+		uint64_t number, least_ns;
+	} bases[LIMITER_BASE_SLOTS];
+	uint64_t n_group, group_us;
+	uint64_t frozen_ns; /* by which times of bases are behind the clock: they do not age in congestion */
+	/* When it was congested for too long: */
+	uint64_t again_ns, probing_until_ns; /* 0: not planned; not under way */
+	uint64_t n_probed, probed_us;
+};
+
+struct limiter_parameters {
+	uint64_t client_timeout_ns; /* how long its clients wait */
+	uint32_t hard_max;          /* never more at a time than this; LIMITER_UNLIMITED: no such limit */
+};
+
+/* True: the state changed. `elapsed` since the last tick may be anything: rates go by the clock, not by ticks. */
+bool limiter_tick(struct limiter *l, const struct limiter_counts *counts, const struct limiter_parameters *p,
+		  uint64_t now_ns, uint32_t chance);
+/* From an earlier life of the gateway; believed until it is measured better. */
+void limiter_know_base(struct limiter *l, uint64_t base_ns, uint64_t now_ns);
+
+/* "first bytes take 480 ms (usually 20), 412 answers/s at the most, 97 under way: at most 59" */
+void limiter_describe(const struct limiter *l, char *out, size_t size);

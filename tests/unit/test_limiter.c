@@ -1,0 +1,590 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The limiter against an upstream of W workers with a queue, which does not notice that clients left, and clients with
+ * deadlines and naive retries: a model of both by the millisecond, on a clock and chances of its own.
+ */
+#include "limiter.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MS 1000000ull
+#define S  1000000000ull
+
+/* --- the model --- */
+
+struct trouble {
+	unsigned from_ms, until_ms; /* in that time: */
+	double capacity;            /* this part of the workers runs, */
+	double surge;               /* and so many times as much is asked */
+};
+
+struct kind {
+	const char *name;
+	double rate; /* requests a second */
+	unsigned n_workers;
+	double work_ms; /* mean; exponential */
+	unsigned timeout_ms, retries, backlog;
+	bool limits; /* the limiter is there */
+	struct trouble trouble;
+	unsigned seconds;
+};
+
+enum { FREE, HELD, QUEUED, RUNNING };
+
+struct attempt {
+	uint8_t where;
+	bool left;      /* its client has */
+	unsigned tries; /* left to it */
+	unsigned born_ms, asked_ms, gone_ms, done_ms;
+};
+
+#define ATTEMPTS_MAX 65536
+#define SECONDS_MAX  120
+
+struct world {
+	const struct kind *kind;
+	struct limiter limiter;
+	struct limiter_counts counts;
+	struct attempt attempts[ATTEMPTS_MAX];
+	uint32_t queue[ATTEMPTS_MAX], head, tail;
+	uint32_t held[ATTEMPTS_MAX], held_head, held_tail;
+	uint32_t free[ATTEMPTS_MAX], n_free;
+	uint32_t running[256], n_running;
+	uint32_t zombie_ends[SECONDS_MAX * 1000 + 20000];
+	uint32_t zombies, open;
+	uint64_t random;
+	unsigned now_ms;
+	unsigned good[SECONDS_MAX], refused[SECONDS_MAX], asked[SECONDS_MAX];
+	unsigned wasted, changes;
+	double mean_ms; /* of first bytes, as zombies go by it */
+};
+
+static struct world *world;
+
+static uint64_t draw(struct world *w)
+{
+	uint64_t z = (w->random += UINT64_C(0x9e3779b97f4a7c15));
+
+	z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+	z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
+	return z ^ z >> 31;
+}
+
+static double uniform(struct world *w)
+{
+	return (draw(w) >> 11) * 0x1p-53;
+}
+
+static double exponential(struct world *w, double mean)
+{
+	return -mean * log(1 - uniform(w));
+}
+
+static unsigned poisson(struct world *w, double mean)
+{
+	double limit = exp(-mean), product = uniform(w);
+	unsigned n = 0;
+
+	for (; product > limit; n++)
+		product *= uniform(w);
+	return n;
+}
+
+static bool in_trouble(const struct world *w)
+{
+	return w->now_ms >= w->kind->trouble.from_ms && w->now_ms < w->kind->trouble.until_ms;
+}
+
+static void begin_attempt(struct world *w, unsigned tries);
+
+static void give_to_upstream(struct world *w, uint32_t i)
+{
+	w->attempts[i].where = QUEUED;
+	w->attempts[i].asked_ms = w->now_ms;
+	w->queue[w->tail++ % ATTEMPTS_MAX] = i;
+	w->open++;
+}
+
+static uint32_t wip(const struct world *w)
+{
+	return w->open + w->zombies;
+}
+
+static bool is_admitted(const struct world *w)
+{
+	return !w->kind->limits || wip(w) < w->limiter.limit;
+}
+
+static void refuse(struct world *w, uint32_t i)
+{
+	unsigned tries = w->attempts[i].tries;
+
+	w->refused[w->now_ms / 1000]++;
+	w->attempts[i].where = FREE;
+	w->free[w->n_free++] = i;
+	if (tries)
+		begin_attempt(w, tries - 1);
+}
+
+static void begin_attempt(struct world *w, unsigned tries)
+{
+	uint32_t i;
+
+	assert_true(w->n_free);
+	i = w->free[--w->n_free];
+	w->attempts[i] = (struct attempt){.tries = tries, .born_ms = w->now_ms};
+	if (w->tail - w->head >= w->kind->backlog)
+		refuse(w, i); /* as good as: its SYN is dropped */
+	else if (is_admitted(w) && w->held_head == w->held_tail)
+		give_to_upstream(w, i);
+	else {
+		w->attempts[i].where = HELD;
+		w->held[w->held_tail++ % ATTEMPTS_MAX] = i;
+	}
+}
+
+static void run_holds(struct world *w)
+{
+	while (w->held_head != w->held_tail) {
+		uint32_t i = w->held[w->held_head % ATTEMPTS_MAX];
+
+		if (is_admitted(w)) {
+			w->held_head++;
+			give_to_upstream(w, i);
+		} else if ((w->now_ms - w->attempts[i].born_ms) * MS >= w->limiter.hold_ns) {
+			w->held_head++;
+			refuse(w, i);
+		} else {
+			return;
+		}
+	}
+}
+
+/* A client that gives up: its work goes on, for as long as the gateway believes. */
+static void leave(struct world *w, uint32_t i)
+{
+	struct attempt *a = &w->attempts[i];
+	unsigned waited_ms = w->now_ms - a->asked_ms, zombie_ms = 2 * w->mean_ms > 1000 ? 2 * w->mean_ms : 1000;
+
+	a->left = true;
+	a->gone_ms = w->now_ms + (zombie_ms < 10000 ? zombie_ms : 10000);
+	w->open--;
+	w->zombies++;
+	w->zombie_ends[a->gone_ms]++;
+	w->counts.gave_up++;
+	w->counts.gave_up_us += waited_ms * 1000;
+	if (a->tries)
+		begin_attempt(w, a->tries - 1);
+}
+
+static void run_clients(struct world *w)
+{
+	double rate = w->kind->rate * (in_trouble(w) && w->kind->trouble.surge ? w->kind->trouble.surge : 1);
+	unsigned n = poisson(w, rate / 1000);
+
+	while (n--) {
+		w->asked[w->now_ms / 1000]++;
+		begin_attempt(w, w->kind->retries);
+	}
+	/* In order of their beginning, for what is upstream waits in this order. */
+	for (uint32_t at = w->head; at != w->tail; at++) {
+		uint32_t i = w->queue[at % ATTEMPTS_MAX];
+
+		if (!w->attempts[i].left && w->now_ms - w->attempts[i].born_ms >= w->kind->timeout_ms)
+			leave(w, i);
+	}
+	for (uint32_t at = 0; at < w->n_running; at++)
+		if (!w->attempts[w->running[at]].left &&
+		    w->now_ms - w->attempts[w->running[at]].born_ms >= w->kind->timeout_ms)
+			leave(w, w->running[at]);
+}
+
+static void answer(struct world *w, uint32_t i)
+{
+	struct attempt *a = &w->attempts[i];
+	double took_ms = w->now_ms - a->asked_ms;
+
+	if (a->left) {
+		w->wasted++;
+		if (a->gone_ms > w->now_ms) {
+			w->zombies--;
+			w->zombie_ends[a->gone_ms]--;
+		}
+	} else {
+		w->open--;
+		w->good[w->now_ms / 1000]++;
+		w->counts.timed++;
+		w->counts.timed_us += took_ms * 1000;
+		w->mean_ms += (took_ms - w->mean_ms) / 16;
+	}
+	w->counts.answered++;
+	a->where = FREE;
+	w->free[w->n_free++] = i;
+}
+
+static void run_upstream(struct world *w)
+{
+	double part = in_trouble(w) && w->kind->trouble.capacity >= 0 ? w->kind->trouble.capacity : 1;
+	unsigned n_workers = round(w->kind->n_workers * part);
+
+	for (uint32_t at = w->n_running; at-- > 0;)
+		if (w->attempts[w->running[at]].done_ms <= w->now_ms && (part || !in_trouble(w))) {
+			answer(w, w->running[at]);
+			w->running[at] = w->running[--w->n_running];
+		}
+	while (w->n_running < n_workers && w->head != w->tail) {
+		uint32_t i = w->queue[w->head++ % ATTEMPTS_MAX];
+
+		w->attempts[i].where = RUNNING;
+		w->attempts[i].done_ms = w->now_ms + lround(exponential(w, w->kind->work_ms));
+		w->running[w->n_running++] = i;
+	}
+}
+
+static void run(const struct kind *kind, uint64_t seed)
+{
+	struct limiter_parameters p = {.client_timeout_ns = kind->timeout_ms * MS, .hard_max = LIMITER_UNLIMITED};
+	struct world *w = world;
+
+	memset(w, 0, sizeof(*w));
+	w->kind = kind;
+	w->random = seed;
+	for (uint32_t i = 0; i < ATTEMPTS_MAX; i++)
+		w->free[w->n_free++] = i;
+	for (w->now_ms = 0; w->now_ms < kind->seconds * 1000; w->now_ms++) {
+		w->zombies -= w->zombie_ends[w->now_ms];
+		if (w->now_ms % 100 == 0) {
+			w->counts.wip = wip(w);
+			w->changes += limiter_tick(&w->limiter, &w->counts, &p, 1000 * S + w->now_ms * MS, draw(w));
+		}
+		run_upstream(w);
+		run_holds(w);
+		run_clients(w);
+	}
+}
+
+/* A second, on the mean. */
+static double mean(const unsigned *per_second, unsigned from_s, unsigned until_s)
+{
+	unsigned n = 0;
+
+	for (unsigned s = from_s; s < until_s; s++)
+		n += per_second[s];
+	return (double)n / (until_s - from_s);
+}
+
+static void say(const char *what)
+{
+	const struct kind *k = world->kind;
+	unsigned from_s = k->trouble.from_ms / 1000, until_s = k->trouble.until_ms / 1000;
+
+	print_message("%-28s %-9s before %5.1f, during %5.1f, next 10 s %5.1f/s; wasted %u; refused before %.2f %%\n",
+		      k->name, what, mean(world->good, 10, from_s), mean(world->good, from_s, until_s),
+		      mean(world->good, until_s + 1, until_s + 11), world->wasted,
+		      100 * mean(world->refused, 0, from_s) / mean(world->asked, 0, from_s));
+}
+
+#define STALL_5S                                                                                                       \
+	{                                                                                                              \
+		.from_ms = 20000, .until_ms = 25000                                                                    \
+	}
+#define PLAIN                                                                                                          \
+	.rate = 400, .n_workers = 10, .work_ms = 20, .timeout_ms = 1000, .retries = 3, .backlog = 4096, .seconds = 60, \
+	.limits = true
+
+static void test_stall(void **state)
+{
+	struct kind k = {.name = "stall of 5 s at 0.8 C", PLAIN, .trouble = STALL_5S};
+
+	for (uint64_t seed = 1; seed <= 5; seed++) {
+		run(&k, seed);
+		say("limited");
+		assert_true(mean(world->good, 27, 37) >= 380);
+		assert_true(mean(world->good, 27, 60) >= 380);
+		assert_true(world->wasted <= 500);
+		assert_int_equal(mean(world->refused, 0, 20) * 20, 0);
+	}
+}
+
+/* The disease: without a limit the same trouble never ends. */
+static void test_stall_unlimited(void **state)
+{
+	struct kind k = {.name = "stall of 5 s at 0.8 C", PLAIN, .trouble = STALL_5S};
+
+	k.limits = false;
+	run(&k, 1);
+	say("unlimited");
+	assert_true(mean(world->good, 50, 60) < 40);
+}
+
+static void test_part_of_capacity(void **state)
+{
+	struct kind k = {.name = "0.3 of the capacity", PLAIN, .trouble = {20000, 30000, 0.3, 0}};
+
+	for (uint64_t seed = 1; seed <= 5; seed++) {
+		run(&k, seed);
+		say("limited");
+		assert_true(mean(world->good, 20, 30) >= 135);
+		assert_true(mean(world->good, 32, 42) >= 380);
+	}
+	k.limits = false;
+	run(&k, 1);
+	say("unlimited");
+	assert_true(mean(world->good, 50, 60) < 40);
+}
+
+static void test_surge(void **state)
+{
+	struct kind k = {.name = "2.5 times the load", PLAIN, .trouble = {20000, 30000, -1, 2.5}};
+
+	for (uint64_t seed = 1; seed <= 5; seed++) {
+		run(&k, seed);
+		say("limited");
+		assert_true(mean(world->good, 20, 30) >= 450);
+		assert_true(mean(world->good, 32, 42) >= 380);
+	}
+	k.limits = false;
+	run(&k, 1);
+	say("unlimited");
+	assert_true(mean(world->good, 50, 60) < 40);
+}
+
+static void test_long_stall(void **state)
+{
+	struct kind k = {.name = "stall of 30 s", PLAIN, .trouble = {20000, 50000, 0, 0}};
+
+	k.seconds = 80;
+	run(&k, 1);
+	say("limited");
+	assert_true(mean(world->good, 52, 62) >= 380);
+}
+
+static void test_impatient_clients(void **state)
+{
+	struct kind k = {.name = "stall, T = 0.3 s, N = 10", PLAIN, .trouble = STALL_5S};
+
+	k.timeout_ms = 300;
+	k.retries = 10;
+	run(&k, 1);
+	say("limited");
+	assert_true(mean(world->good, 27, 37) >= 380);
+}
+
+/* B-6: nothing is refused that could be served. */
+static void test_healthy(void **state)
+{
+	struct kind many = {.name = "W = 100 x 200 ms, 0.8 C", PLAIN, .trouble = STALL_5S};
+	struct kind full = {.name = "0.95 C", PLAIN, .trouble = {110000, 111000, -1, 0}};
+
+	many.n_workers = 100;
+	many.work_ms = 200;
+	run(&many, 1);
+	say("limited");
+	assert_int_equal(mean(world->refused, 0, 20) * 20, 0);
+	assert_true(mean(world->good, 27, 37) >= 360);
+	full.rate = 475;
+	full.seconds = 110;
+	run(&full, 1);
+	say("limited");
+	assert_true(mean(world->good, 10, 100) >= 0.97 * mean(world->asked, 10, 100));
+}
+
+static void test_few_and_slow(void **state)
+{
+	struct kind k = {.name = "8/s of 600 ms, T = 5 s", PLAIN, .trouble = {60000, 65000, 0, 0}};
+
+	k.rate = 8;
+	k.work_ms = 600;
+	k.timeout_ms = 5000;
+	k.seconds = 90;
+	run(&k, 1);
+	say("limited");
+	assert_int_equal(mean(world->refused, 0, 60) * 60, 0);
+	assert_true(mean(world->good, 66, 76) >= 7);
+}
+
+/* --- by hand --- */
+
+static struct limiter_counts counts;
+static struct limiter l;
+static uint64_t now_ns;
+static const struct limiter_parameters patient = {.client_timeout_ns = S, .hard_max = LIMITER_UNLIMITED};
+
+/* Ticks for so long, in each of which `n` responses come after `ms`. */
+static unsigned ticks(unsigned n_ticks, unsigned n, double ms, uint32_t wip_now)
+{
+	unsigned changes = 0;
+
+	for (unsigned i = 0; i < n_ticks; i++) {
+		now_ns += LIMITER_TICK_NS;
+		counts.answered += n;
+		counts.timed += n;
+		counts.timed_us += n * ms * 1000;
+		counts.wip = wip_now;
+		changes += limiter_tick(&l, &counts, &patient, now_ns, UINT32_MAX / 2);
+	}
+	return changes;
+}
+
+static void begin(void)
+{
+	memset(&l, 0, sizeof(l));
+	memset(&counts, 0, sizeof(counts));
+	now_ns = 100 * S;
+}
+
+static void test_states(void **state)
+{
+	begin();
+	assert_int_equal(ticks(50, 40, 20, 8), 0);
+	assert_int_equal(l.base_ns, 20 * MS);
+	assert_int_equal(l.rate, 400);
+	assert_int_equal(l.limit, LIMITER_UNLIMITED);
+	/* Slow, but within base + slack. */
+	assert_int_equal(ticks(10, 40, 115, 46), 0);
+	assert_int_equal(ticks(1, 40, 125, 50), 1);
+	assert_int_equal(l.state, LIMITER_LIMITING);
+	assert_int_equal(l.limit, 400 * 140 / 1000);
+	/* Not yet for a second below three quarters of that. */
+	assert_int_equal(ticks(10, 40, 89, 20), 0);
+	assert_int_equal(ticks(5, 40, 95, 20), 0);
+	assert_int_equal(ticks(10, 40, 89, 20), 0);
+	assert_int_equal(ticks(1, 40, 89, 20), 1);
+	assert_int_equal(l.state, LIMITER_OPEN);
+}
+
+static void test_stalled(void **state)
+{
+	begin();
+	ticks(50, 40, 20, 8);
+	/* Too little to speak of a stall. */
+	assert_int_equal(ticks(100, 0, 0, LIMITER_MIN - 1), 0);
+	assert_int_equal(ticks(2, 0, 0, LIMITER_MIN), 0);
+	assert_int_equal(ticks(1, 0, 0, LIMITER_MIN), 1);
+	assert_true(l.stalled);
+	/* All that it answered is longer ago than ten seconds. */
+	assert_int_equal(l.limit, LIMITER_MIN);
+}
+
+/* Nothing is known: only a stall is one, and it takes longer to be sure. */
+static void test_unknown(void **state)
+{
+	begin();
+	assert_int_equal(ticks(3, 30, 5000, 500), 0);
+	assert_int_equal(l.base_ns, 0);
+	assert_int_equal(ticks(4, 0, 0, 500), 0);
+	assert_int_equal(ticks(1, 0, 0, 500), 1);
+	assert_int_equal(l.limit, 60 * 300 / 1000);
+}
+
+/* The least of a minute; nothing that was slow in congestion. */
+static void test_base(void **state)
+{
+	begin();
+	ticks(50, 40, 20, 8);
+	ticks(500, 40, 30, 8);
+	assert_int_equal(l.base_ns, 20 * MS);
+	ticks(150, 40, 30, 8);
+	assert_int_equal(l.base_ns, 30 * MS);
+	ticks(1000, 40, 500, 200);
+	assert_int_equal(l.state, LIMITER_LIMITING);
+	assert_int_equal(l.base_ns, 30 * MS);
+	/* What is faster is believed at any time. */
+	ticks(10, 40, 25, 10);
+	assert_int_equal(l.base_ns, 25 * MS);
+}
+
+/* After ten minutes it is asked what it takes with half as much. */
+static void test_measured_again(void **state)
+{
+	begin();
+	ticks(50, 40, 20, 8);
+	ticks(6010, 40, 160, 60);
+	assert_int_equal(l.state, LIMITER_LIMITING);
+	assert_int_equal(l.limit, 400 * 140 / 1000 / 2);
+	ticks(15, 40, 80, 28);
+	assert_in_range(l.base_ns, 80 * MS, 100 * MS);
+	assert_int_equal(l.probing_until_ns, 0);
+}
+
+static void test_patience(void **state)
+{
+	struct limiter_parameters p = {.client_timeout_ns = 200 * MS, .hard_max = 30};
+
+	begin();
+	ticks(50, 40, 20, 8);
+	now_ns += LIMITER_TICK_NS;
+	limiter_tick(&l, &counts, &p, now_ns, 0);
+	assert_int_equal(l.slack_ns, 60 * MS);
+	assert_int_equal(l.limit, 30);
+	assert_false(l.impatient);
+	p.client_timeout_ns = 70 * MS;
+	now_ns += LIMITER_TICK_NS;
+	limiter_tick(&l, &counts, &p, now_ns, 0);
+	assert_int_equal(l.slack_ns, 10 * MS);
+	assert_true(l.impatient);
+}
+
+/* Another owner of the slot: nothing is negative. And a clock that jumps loses no answers. */
+static void test_odd_counts(void **state)
+{
+	begin();
+	ticks(50, 40, 20, 8);
+	counts = (struct limiter_counts){0};
+	assert_int_equal(ticks(1, 0, 0, 0), 0);
+	assert_int_equal(l.first_byte_ns, 20 * MS);
+	now_ns += 3600 * S;
+	assert_int_equal(ticks(1, 4, 20, 0), 0);
+	assert_int_equal(l.rate, 4);
+}
+
+static void test_words(void **state)
+{
+	char text[200];
+
+	begin();
+	ticks(50, 40, 20, 8);
+	ticks(20, 40, 480, 97);
+	limiter_describe(&l, text, sizeof(text));
+	assert_string_equal(text,
+			    "first bytes take 480.0 ms (usually 20.0), 400 answers a second at the most, 97 under "
+			    "way: at most 56");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_stall),
+		cmocka_unit_test(test_stall_unlimited),
+		cmocka_unit_test(test_part_of_capacity),
+		cmocka_unit_test(test_surge),
+		cmocka_unit_test(test_long_stall),
+		cmocka_unit_test(test_impatient_clients),
+		cmocka_unit_test(test_healthy),
+		cmocka_unit_test(test_few_and_slow),
+		cmocka_unit_test(test_states),
+		cmocka_unit_test(test_stalled),
+		cmocka_unit_test(test_unknown),
+		cmocka_unit_test(test_base),
+		cmocka_unit_test(test_measured_again),
+		cmocka_unit_test(test_patience),
+		cmocka_unit_test(test_odd_counts),
+		cmocka_unit_test(test_words),
+	};
+	int failed;
+
+	world = malloc(sizeof(*world));
+	failed = cmocka_run_group_tests(tests, NULL, NULL);
+	free(world);
+	return failed;
+}
