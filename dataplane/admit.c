@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "admit.h"
+#include "limit.h"
 #include "lookup.h"
 #include "outcome_worker.h"
 #include "place.h"
@@ -84,6 +85,28 @@ static void count_would_follow(struct worker *w, const struct policy_service *sv
 				      flow_track(&w->flows, it->ref)->backend_slot);
 }
 
+/*
+ * The one that the wall chose may have all the work that it bears, while another has not. One that is tried, or the
+ * last resort, is what it is.
+ */
+static const struct policy_backend *choose_with_room(struct worker *w, const struct policy *policy,
+						     const struct policy_service *svc, const struct policy_set *set,
+						     const struct item *it, const struct policy_backend *chosen)
+{
+	enum cure_mode mode = policy->modes.of[CURE_STORM];
+	const struct policy_backend *spare;
+	struct ipaddr client;
+
+	if (mode == CURE_OFF || it->p.proto != PROTO_TCP || limit_has_room(w, chosen->ref.slot) ||
+	    !select_takes_flows(w->cells, chosen->ref.slot))
+		return chosen;
+	spare = limit_find(w, set, it->hash);
+	if (!spare || spare == chosen)
+		return chosen;
+	client = packet_src(it->frame, &it->p);
+	return outcome_attempt_due(w, mode, &client, svc->ref.slot, chosen->ref.slot, ACTION_spare) ? spare : chosen;
+}
+
 enum verdict admit_serve(struct worker *w, const struct policy *policy, const struct policy_service *svc,
 			 struct item *it, const struct storm_caps *caps)
 {
@@ -97,6 +120,7 @@ enum verdict admit_serve(struct worker *w, const struct policy *policy, const st
 	backend = wall_choose(w, policy, svc, set, it);
 	if (!backend)
 		return admit_refuse(w, slot, it, VERDICT_answer_wall_open, VERDICT_answer_wall_unreachable);
+	backend = choose_with_room(w, policy, svc, set, it, backend);
 	placed = place(w, it, policy, svc, backend);
 	wall_placed(w, placed == PLACE_OK ? it->ref : FLOW_REF_NONE);
 	switch (placed) {

@@ -21,6 +21,7 @@ struct backend_shared {
 	uint64_t trial;         /* trial.h: the flow that a half-open one is tried by; workers and decide, likewise */
 	uint64_t responses;     /* streak.h: failed responses in a row; likewise */
 	uint32_t share;         /* decide, relaxed: in the ramp, of its flows, of 2^32 - 1 */
+	uint32_t limit;         /* decide, relaxed: work that it may have at a time; 0: no limit (limit.h) */
 	uint32_t told_ms;       /* workers, by compare-and-swap: CLOCK_MS when decide was told of failures last */
 	uint32_t checks_failed; /* workers, by addition: of the failures in a row, the gateway's own SYNs; or more */
 } __attribute__((aligned(64)));
@@ -30,6 +31,11 @@ struct service_shared {
 				  */
 	struct gcra rate;        /* new flows, of all clients; workers, by compare-and-swap */
 	struct gcra_line line;   /* of those who wait for it; likewise */
+	/* limit.h; decide, relaxed: */
+	uint64_t pace_interval; /* between two of those that waited, in 2^-16 ns; 0: as there is room */
+	uint32_t n_limited;     /* of its backends */
+	uint32_t hold_ms;       /* how long an attempt may wait for one of them */
+	struct gcra pace;       /* of those that waited; workers, by compare-and-swap */
 } __attribute__((aligned(64)));
 
 /* Which flows are to end: written by decide through dataplane_reap*(), read by workers; relaxed. See reap.c. */

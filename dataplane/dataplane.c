@@ -375,6 +375,21 @@ void dataplane_backend_share(struct dataplane *dp, uint32_t slot, uint32_t share
 	__atomic_store_n(&dp->cells.backends[slot].share, share, __ATOMIC_RELAXED);
 }
 
+void dataplane_backend_limit(struct dataplane *dp, uint32_t slot, uint32_t limit)
+{
+	__atomic_store_n(&dp->cells.backends[slot].limit, limit, __ATOMIC_RELAXED);
+}
+
+void dataplane_service_limit(struct dataplane *dp, uint32_t slot, const struct service_limit *limit)
+{
+	struct service_shared *shared = &dp->cells.services[slot];
+	uint64_t interval = limit->pace ? (UINT64_C(1000000000) << GCRA_FRACTION_BITS) / limit->pace : 0;
+
+	__atomic_store_n(&shared->pace_interval, interval, __ATOMIC_RELAXED);
+	__atomic_store_n(&shared->hold_ms, limit->hold_ms, __ATOMIC_RELAXED);
+	__atomic_store_n(&shared->n_limited, limit->n_limited, __ATOMIC_RELAXED);
+}
+
 uint64_t dataplane_trial(const struct dataplane *dp, uint32_t slot)
 {
 	return __atomic_load_n(&dp->cells.backends[slot].trial, __ATOMIC_RELAXED);

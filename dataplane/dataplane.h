@@ -336,6 +336,15 @@ void dataplane_backend_due(struct dataplane *dp, uint32_t slot, uint64_t at_ns);
 
 /* In the ramp: of the flows that choose it first, those that it gets, of 2^32 - 1. */
 void dataplane_backend_share(struct dataplane *dp, uint32_t slot, uint32_t share);
+/* The work that it may have at a time (limit.h); 0: as much as comes. */
+void dataplane_backend_limit(struct dataplane *dp, uint32_t slot, uint32_t limit);
+
+struct service_limit {
+	uint32_t n_limited; /* of its backends */
+	uint32_t hold_ms;   /* how long an attempt may wait for one of them */
+	uint32_t pace;      /* of those that waited, so many a second are let through; 0: as there is room */
+};
+void dataplane_service_limit(struct dataplane *dp, uint32_t slot, const struct service_limit *limit);
 /* Half-open: see trial.h. */
 uint64_t dataplane_trial(const struct dataplane *dp, uint32_t slot);
 void dataplane_trial_win(struct dataplane *dp, uint32_t slot, uint64_t seen);

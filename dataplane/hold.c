@@ -21,7 +21,8 @@ static uint32_t n_chains(uint32_t capacity)
 uint64_t holds_bytes(uint32_t capacity, uint32_t n_services)
 {
 	return (uint64_t)capacity * sizeof(struct hold) +
-	       ((uint64_t)n_chains(capacity) + n_services) * sizeof(uint32_t);
+	       ((uint64_t)n_chains(capacity) + 2 * n_services) * sizeof(uint32_t) +
+	       n_services * sizeof(struct hold_queue);
 }
 
 static uint32_t index_of(const struct holds *hs, const struct hold *h)
@@ -35,13 +36,17 @@ int holds_init(struct holds *hs, uint32_t capacity, uint32_t n_services, uint64_
 		.holds = memory_alloc(capacity * sizeof(*hs->holds)),
 		.chains = memory_alloc(n_chains(capacity) * sizeof(*hs->chains)),
 		.of_service = memory_alloc(n_services * sizeof(*hs->of_service)),
+		.queues = memory_alloc(n_services * sizeof(*hs->queues)),
+		.waiting = memory_alloc(n_services * sizeof(*hs->waiting)),
 		.capacity = capacity,
 		.chain_mask = n_chains(capacity) - 1,
 		.free = HOLD_NONE,
 		.tick = now_ns / HOLD_TICK_NS,
 	};
-	if (!hs->holds || !hs->chains || !hs->of_service)
+	if (!hs->holds || !hs->chains || !hs->of_service || !hs->queues || !hs->waiting)
 		return -ENOMEM;
+	for (uint32_t i = 0; i < n_services; i++)
+		hs->queues[i].first = hs->queues[i].last = HOLD_NONE;
 	for (uint32_t i = 0; i <= hs->chain_mask; i++)
 		hs->chains[i] = HOLD_NONE;
 	for (uint32_t i = 0; i < HOLD_SLOTS; i++)
@@ -56,6 +61,57 @@ void holds_fini(struct holds *hs)
 	memory_free(hs->holds);
 	memory_free(hs->chains);
 	memory_free(hs->of_service);
+	memory_free(hs->queues);
+	memory_free(hs->waiting);
+}
+
+/* --- queues --- */
+
+void hold_queue(struct holds *hs, struct hold *h)
+{
+	struct hold_queue *q = &hs->queues[h->service.slot];
+
+	h->queued = true;
+	h->prev_in_queue = q->last;
+	h->next_in_queue = HOLD_NONE;
+	if (q->last != HOLD_NONE)
+		hs->holds[q->last].next_in_queue = index_of(hs, h);
+	else {
+		q->first = index_of(hs, h);
+		hs->waiting[hs->n_waiting++] = h->service.slot;
+	}
+	q->last = index_of(hs, h);
+}
+
+struct hold *hold_queued(const struct holds *hs, uint32_t service_slot)
+{
+	return &hs->holds[hs->queues[service_slot].first];
+}
+
+static void forget_waiting(struct holds *hs, uint32_t service_slot)
+{
+	uint32_t i = 0;
+
+	while (hs->waiting[i] != service_slot)
+		i++;
+	hs->waiting[i] = hs->waiting[--hs->n_waiting];
+}
+
+static void leave_queue(struct holds *hs, struct hold *h)
+{
+	struct hold_queue *q = &hs->queues[h->service.slot];
+
+	h->queued = false;
+	if (h->prev_in_queue != HOLD_NONE)
+		hs->holds[h->prev_in_queue].next_in_queue = h->next_in_queue;
+	else
+		q->first = h->next_in_queue;
+	if (h->next_in_queue != HOLD_NONE)
+		hs->holds[h->next_in_queue].prev_in_queue = h->prev_in_queue;
+	else
+		q->last = h->prev_in_queue;
+	if (q->first == HOLD_NONE)
+		forget_waiting(hs, h->service.slot);
 }
 
 /* --- pool and index --- */
@@ -96,6 +152,8 @@ static void leave_chain(struct holds *hs, const struct hold *h)
 
 void hold_del(struct holds *hs, struct hold *h)
 {
+	if (h->queued)
+		leave_queue(hs, h);
 	if (!h->shadow)
 		leave_chain(hs, h);
 	hs->n--;
@@ -157,6 +215,24 @@ static struct hold *pop(struct holds *hs, uint32_t slot)
 	return h;
 }
 
+static void leave_slot(struct holds *hs, const struct hold *h)
+{
+	if (h->prev != HOLD_NONE)
+		hs->holds[h->prev].next = h->next;
+	else
+		hs->slots[h->slot].first = h->next;
+	if (h->next != HOLD_NONE)
+		hs->holds[h->next].prev = h->prev;
+	else
+		hs->slots[h->slot].last = h->prev;
+}
+
+void hold_unqueue(struct holds *hs, struct hold *h)
+{
+	leave_queue(hs, h);
+	leave_slot(hs, h);
+}
+
 uint32_t hold_due(struct holds *hs, uint64_t now_ns, uint32_t max, struct hold **due)
 {
 	uint64_t now = now_ns / HOLD_TICK_NS, last = now;
@@ -179,6 +255,8 @@ uint32_t hold_sleep_ms(const struct holds *hs, uint64_t now_ns, uint32_t max_ms)
 {
 	uint64_t now = now_ns / HOLD_TICK_NS;
 
+	if (hs->n_waiting)
+		return max_ms ? 1 : 0;
 	for (uint64_t tick = hs->tick; hs->n && tick < now + max_ms; tick++)
 		if (hs->slots[tick % HOLD_SLOTS].first != HOLD_NONE)
 			return tick > now ? tick - now : 0;

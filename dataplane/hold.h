@@ -31,9 +31,11 @@ struct hold {
 	uint64_t hash;   /* of its flow */
 	uint64_t end_ns; /* then it is over, one way or the other */
 	bool shadow;     /* nothing is held: it only stands for what would be, and is not found */
+	bool queued;     /* it waits for room at its service's backends; on the wheel it stands at its end */
 	/* hold.c's: */
 	uint16_t slot;
-	uint32_t next, prev;    /* in the slot */
+	uint32_t next, prev; /* in the slot */
+	uint32_t next_in_queue, prev_in_queue;
 	uint32_t next_in_chain; /* of the index, or of the free ones */
 };
 
@@ -46,6 +48,12 @@ struct holds {
 	uint32_t *chains; /* by hash */
 	uint32_t chain_mask;
 	uint32_t *of_service; /* how many, by slot */
+	struct hold_queue {
+		uint32_t first, last;
+	} * queues;        /* of those that wait for room, by service slot, in the order in which they came */
+	uint32_t *waiting; /* slots of services whose queue is not empty, in no order */
+	uint32_t n_waiting;
+	uint64_t queue_tick; /* in which queues were looked at last */
 	struct {
 		uint32_t first, last;
 	} slots[HOLD_SLOTS];
@@ -67,6 +75,13 @@ void hold_schedule(struct holds *hs, struct hold *h, uint64_t due_ns);
 /* Takes up to `max` of those whose slot has come off the wheel. Each is then scheduled again or deleted. */
 uint32_t hold_due(struct holds *hs, uint64_t now_ns, uint32_t max, struct hold **due);
 void hold_del(struct holds *hs, struct hold *h);
+
+/* It stands in a slot, and waits for room as well, behind the others of its service. */
+void hold_queue(struct holds *hs, struct hold *h);
+/* The first one in that queue, which is not empty. */
+struct hold *hold_queued(const struct holds *hs, uint32_t service_slot);
+/* Takes it off its queue, and out of the slot in which it stands. */
+void hold_unqueue(struct holds *hs, struct hold *h);
 
 /* NULL if there is none. */
 struct hold *hold_lookup(const struct holds *hs, uint64_t hash, const struct ipaddr *src, const struct ipaddr *dst,

@@ -54,10 +54,12 @@ static enum outcome_class class_of_action(enum action a)
 	case ACTION_refuse_client:
 	case ACTION_refuse_prefix:
 	case ACTION_refuse_service:
+	case ACTION_refuse_limit:
 		return OUTCOME_REFUSED;
 	case ACTION_silence_client:
 	case ACTION_silence_prefix:
 	case ACTION_silence_service:
+	case ACTION_silence_limit:
 		return OUTCOME_SILENT;
 	case ACTION_rst_dead:
 	case ACTION_rst_idle:
@@ -81,6 +83,8 @@ static enum outcome_class class_of_action(enum action a)
 	case ACTION_hold_client:
 	case ACTION_hold_prefix:
 	case ACTION_hold_service:
+	case ACTION_hold_limit:
+	case ACTION_spare:
 	case ACTION_COUNT:
 		break;
 	}

@@ -72,6 +72,7 @@ enum storm_cap {
 	STORM_PREFIX,  /* of one prefix: an IPv4 /24, an IPv6 /48 */
 	STORM_SERVICE, /* of all */
 	STORM_CAPS,
+	STORM_LIMIT = STORM_CAPS, /* no cap: what its backends bear now (limit.h) */
 };
 
 struct policy_storm {

@@ -11,9 +11,9 @@ const struct policy_backend *select_backend(const struct policy_set *set, uint64
 }
 
 /* Another number of the flow: flows of one place of the table spread over all others. */
-static uint64_t second_hash(uint64_t hash)
+uint64_t select_second_hash(uint64_t hash)
 {
-	return (hash >> 32 | hash << 32) * UINT64_C(0x9e3779b97f4a7c15);
+	return (hash >> 32 | hash << 32) * UINT64_C(0x9e3779b97f4a7c15) >> 32;
 }
 
 static bool may_go(const struct cells *cells, const struct policy_backend *b, uint32_t avoid_slot,
@@ -26,7 +26,7 @@ static const struct policy_backend *next_in(const struct cells *cells, const str
 					    uint32_t avoid_slot, enum breaker_state state)
 {
 	const struct policy_backend *b = select_backend(set, hash);
-	uint64_t second = second_hash(hash) >> 32;
+	uint64_t second = select_second_hash(hash);
 
 	if (!b || may_go(cells, b, avoid_slot, state))
 		return b;

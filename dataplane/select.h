@@ -10,6 +10,8 @@
 
 /* The first choice for a new flow of that hash, or NULL if the set is empty. */
 const struct policy_backend *select_backend(const struct policy_set *set, uint64_t hash);
+/* Another number of the flow, of 32 bits: where its next choices begin. */
+uint64_t select_second_hash(uint64_t hash);
 /* The best choice whose breaker is closed, or where there is none, in the ramp; `avoid_slot` excepted (SLOT_NONE: none
  * is); NULL: there is none. */
 const struct policy_backend *select_next(const struct cells *cells, const struct policy_set *set, uint64_t hash,

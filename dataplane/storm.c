@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "storm.h"
 #include "admit.h"
+#include "limit.h"
 #include "outcome_worker.h"
 #include "pipeline.h"
 #include "syn.h"
@@ -12,11 +13,13 @@
 #define JITTER_MAX_NS 20000000ull        /* more would only delay */
 #define MISSES_MAX    4                  /* turns without a token, until a place in line is given up */
 #define NO_BUFFER_NS  HOLD_TICK_NS       /* until one is looked for again */
+#define END_SPREAD    4                  /* of a hold, one part is when it ends */
 #define FRACTION      GCRA_FRACTION_BITS /* waits are in 2^-16 ns */
 
 #define ONE_FOR_EACH_CAP(name)                                                                                         \
 	static_assert(name##_prefix == name##_client + STORM_PREFIX &&                                                 \
-			      name##_service == name##_client + STORM_SERVICE,                                         \
+			      name##_service == name##_client + STORM_SERVICE &&                                       \
+			      name##_limit == name##_client + STORM_LIMIT,                                             \
 		      "one for each cap, in their order")
 ONE_FOR_EACH_CAP(VERDICT_answer_storm);
 ONE_FOR_EACH_CAP(VERDICT_shed_storm);
@@ -81,10 +84,16 @@ void storm_take(struct worker *w, const struct storm_caps *caps)
 }
 
 struct test {
-	uint64_t wait;          /* until all let it through, as far as can be told now; 0: they do */
-	enum storm_cap first;   /* of those that do not, in their order */
+	uint64_t wait;          /* until all caps let it through, as far as can be told now; 0: they do */
+	enum storm_cap first;   /* of those that do not, in their order; or STORM_LIMIT */
 	enum storm_cap longest; /* the one that `wait` is for */
+	bool full;              /* caps would let it through, and its backends have no room */
 };
+
+static bool passes(const struct test *t)
+{
+	return !t->wait && !t->full;
+}
 
 /*
  * Nobody overtakes those who stand in line for a bucket. `in_line`: bits of the caps in whose line the attempt has a
@@ -111,6 +120,28 @@ static struct test test_caps(const struct worker *w, const struct storm_caps *ca
 			t.longest = cap;
 		}
 	}
+	return t;
+}
+
+/* A service without a backend for it is none that is full. */
+static bool has_room_upstream(const struct worker *w, const struct policy_service *svc, bool v6, uint64_t hash)
+{
+	const struct policy_set *set = &svc->sets[v6][SET_TCP];
+
+	return !set->n_backends || limit_find(w, set, hash);
+}
+
+static struct test test_all(const struct worker *w, const struct policy_service *svc, const struct item *it,
+			    const struct storm_caps *caps)
+{
+	struct test t = test_caps(w, caps, 0);
+
+	if (t.wait || it->p.proto != PROTO_TCP || it->ref != FLOW_REF_NONE || !limit_applies(w, svc->ref.slot))
+		return t;
+	t.full = w->holds.queues[svc->ref.slot].first != HOLD_NONE ||
+		 !has_room_upstream(w, svc, it->p.family == 6, it->hash);
+	if (t.full)
+		t.first = STORM_LIMIT;
 	return t;
 }
 
@@ -171,6 +202,14 @@ static bool has_place(struct worker *w, struct hold *h, const struct storm_caps 
 	return true;
 }
 
+/* Until there is room, or its end, which is random again. */
+static void wait_for_room(struct worker *w, struct hold *h)
+{
+	h->end_ns -= draw(w, (h->end_ns - w->now_ns) / END_SPREAD);
+	hold_schedule(&w->holds, h, h->end_ns);
+	hold_queue(&w->holds, h);
+}
+
 /*
  * When the hold is tried next, before its end. A place in line is an interval of the bucket's, in which the moment is
  * random: so a burst leaves spread over the time that the bucket needs for it, in the order in which it came. Who finds
@@ -179,8 +218,13 @@ static bool has_place(struct worker *w, struct hold *h, const struct storm_caps 
  */
 static void plan(struct worker *w, struct hold *h, const struct storm_caps *caps, const struct test *t)
 {
-	uint64_t left_ns = h->end_ns - w->now_ns, wait = t->wait, due_ns;
-	uint64_t jitter_ns = caps->at[t->longest].rate->interval >> FRACTION;
+	uint64_t left_ns = h->end_ns - w->now_ns, wait = t->wait, due_ns, jitter_ns;
+
+	if (t->full) {
+		wait_for_room(w, h);
+		return;
+	}
+	jitter_ns = caps->at[t->longest].rate->interval >> FRACTION;
 
 	if (has_place(w, h, caps, t->longest, left_ns << FRACTION, &wait)) {
 		due_ns = w->now_ns + (wait >> FRACTION) + 1 +
@@ -197,10 +241,11 @@ static bool hold(struct worker *w, const struct policy *policy, const struct pol
 {
 	enum cure_mode mode = policy->modes.of[CURE_STORM];
 	struct service_cell *cell = &w->services[svc->ref.slot];
-	bool hopeless = t->wait > svc->storm.hold_ns << FRACTION;
+	uint64_t hold_ns = t->full ? limit_hold_ns(w, svc) : svc->storm.hold_ns;
+	bool hopeless = t->full || t->wait > hold_ns << FRACTION;
 	struct hold new;
 
-	if (!may_hold(w, policy, svc, it, hopeless))
+	if (!hold_ns || !may_hold(w, policy, svc, it, hopeless))
 		return false;
 	new = (struct hold){
 		.src = packet_src(it->frame, &it->p),
@@ -210,7 +255,7 @@ static bool hold(struct worker *w, const struct policy *policy, const struct pol
 		.payload_len = it->p.payload_len,
 		.service = svc->ref,
 		.hash = it->hash,
-		.end_ns = w->now_ns + svc->storm.hold_ns,
+		.end_ns = w->now_ns + hold_ns,
 		.shadow = mode == CURE_SHADOW,
 	};
 	syn_keep(&new.syn, it);
@@ -238,8 +283,8 @@ enum verdict storm_admit(struct worker *w, const struct policy *policy, const st
 		return VERDICT_NONE;
 	client = packet_src(it->frame, &it->p);
 	*caps = find_caps(w, svc, &client);
-	t = test_caps(w, caps, 0);
-	if (!t.wait)
+	t = test_all(w, svc, it, caps);
+	if (passes(&t))
 		return VERDICT_NONE;
 	if (!hold(w, policy, svc, it, caps, &t))
 		verdict = refuse(w, mode, svc->ref.slot, &client, it->p.proto == PROTO_TCP, t.first);
@@ -313,7 +358,7 @@ static void settle(struct worker *w, struct burst *b, const struct hold *h, stru
 	}
 	if (!svc) {
 		it->verdict = admit_refuse(w, h->service.slot, it, VERDICT_answer_service_down, VERDICT_NONE);
-	} else if (t->wait) {
+	} else if (!passes(t)) {
 		it->verdict = refuse(w, CURE_ENFORCE, h->service.slot, &h->src, true, t->first);
 	} else {
 		it->verdict = admit_room(w, svc, it);
@@ -331,7 +376,7 @@ static void settle_shadow(struct worker *w, const struct hold *h, const struct p
 {
 	if (!svc)
 		return;
-	if (t->wait)
+	if (!passes(t))
 		refuse(w, CURE_SHADOW, h->service.slot, &h->src, true, t->first);
 	else
 		storm_take(w, caps);
@@ -343,9 +388,9 @@ static void settle_shadow(struct worker *w, const struct hold *h, const struct p
  */
 static bool waits_on(struct worker *w, struct hold *h, const struct storm_caps *caps, const struct test *t)
 {
-	if (!t->wait || w->now_ns >= h->end_ns)
+	if (passes(t) || w->now_ns >= h->end_ns)
 		return false;
-	if (h->in_line >> t->longest & 1 && ++h->n_missed == MISSES_MAX) {
+	if (!t->full && h->in_line >> t->longest & 1 && ++h->n_missed == MISSES_MAX) {
 		h->in_line &= ~(1 << t->longest);
 		h->n_missed = 0;
 	}
@@ -363,6 +408,11 @@ static void try_again(struct worker *w, struct burst *b, struct hold *h)
 	if (svc) {
 		caps = find_caps(w, svc, &h->src);
 		t = test_caps(w, &caps, h->in_line);
+		if (!t.wait && limit_applies(w, h->service.slot) &&
+		    !has_room_upstream(w, svc, !ipaddr_is_v4(&h->dst), h->hash)) {
+			t.full = true;
+			t.first = STORM_LIMIT;
+		}
 		if (waits_on(w, h, &caps, &t))
 			return;
 	}
@@ -379,12 +429,47 @@ static void try_again(struct worker *w, struct burst *b, struct hold *h)
 	end_hold(w, h);
 }
 
+/* Returns how many were tried, at most `max`. */
+static uint32_t try_queued(struct worker *w, struct burst *b, uint32_t service_slot, uint32_t max)
+{
+	uint32_t n = 0;
+
+	while (n < max && w->holds.queues[service_slot].first != HOLD_NONE && limit_may_go(w, service_slot)) {
+		struct hold *h = hold_queued(&w->holds, service_slot);
+		const struct policy_service *svc = service_of(b->policy, h);
+
+		if (svc && !has_room_upstream(w, svc, !ipaddr_is_v4(&h->dst), h->hash))
+			break;
+		hold_unqueue(&w->holds, h);
+		limit_went(w, service_slot);
+		try_again(w, b, h);
+		n++;
+	}
+	return n;
+}
+
+static void run_queues(struct worker *w)
+{
+	struct holds *hs = &w->holds;
+	struct burst *b = &w->burst;
+	uint32_t n = 0;
+
+	hs->queue_tick = w->now_ns / HOLD_TICK_NS;
+	pipeline_stamp(w, b);
+	b->n = 0;
+	for (uint32_t i = hs->n_waiting; i-- > 0;)
+		n += try_queued(w, b, hs->waiting[i], BURST_MAX - n);
+	pipeline_finish(w);
+}
+
 void storm_run_due(struct worker *w)
 {
 	struct hold *due[BURST_MAX];
 	struct burst *b = &w->burst;
 	uint32_t n = BURST_MAX;
 
+	if (w->holds.n_waiting && w->now_ns / HOLD_TICK_NS != w->holds.queue_tick)
+		run_queues(w);
 	for (unsigned i = 0; i < HOLD_BURSTS && n == BURST_MAX; i++) {
 		n = hold_due(&w->holds, w->now_ns, BURST_MAX, due);
 		if (!n)

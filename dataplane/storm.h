@@ -5,6 +5,8 @@
  * beyond those, silence, which makes the client's own kernel wait. A UDP flow goes unanswered at once: its client has
  * no handshake that could be kept waiting, and an ICMP error would say that nobody listens, which is wrong.
  *
+ * The same ladder is for what its backends do not bear now: limit.h.
+ *
  * All caps are tested before anything is taken from any of them, and nothing is taken before the flow has its place:
  * whoever is refused leaves every bucket as it was. Tests that need to know the backend come between the two, in
  * admit_serve().

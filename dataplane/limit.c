@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "limit.h"
+#include "select.h"
+
+#define CHOICES    16 /* that are looked at: where so many are full, most are */
+#define PACE_BURST 4  /* that may go at once */
+
+static bool is_fit(const struct worker *w, const struct policy *policy, uint32_t slot)
+{
+	return (policy->modes.of[CURE_WALL] != CURE_ENFORCE || select_takes_flows(w->cells, slot)) &&
+	       limit_has_room(w, slot);
+}
+
+const struct policy_backend *limit_find(const struct worker *w, const struct policy_set *set, uint64_t hash)
+{
+	const struct policy_backend *b = select_backend(set, hash);
+	uint64_t at = select_second_hash(hash);
+
+	for (unsigned i = 0; b && i < CHOICES; i++) {
+		if (is_fit(w, w->burst.policy, b->ref.slot))
+			return b;
+		b = &set->backends[set->table[(at + i) % set->table_size]];
+	}
+	return NULL;
+}
+
+static struct gcra_rate pace_of(const struct worker *w, uint32_t service_slot)
+{
+	uint64_t interval = __atomic_load_n(&w->cells->services[service_slot].pace_interval, __ATOMIC_RELAXED);
+
+	return (struct gcra_rate){interval, PACE_BURST * interval, GCRA_WINDOW_MAX};
+}
+
+bool limit_may_go(const struct worker *w, uint32_t service_slot)
+{
+	struct gcra_rate pace = pace_of(w, service_slot);
+
+	return !pace.interval || gcra_test(&w->cells->services[service_slot].pace, &pace, w->now_ns);
+}
+
+void limit_went(struct worker *w, uint32_t service_slot)
+{
+	struct gcra_rate pace = pace_of(w, service_slot);
+
+	if (pace.interval)
+		gcra_take(&w->cells->services[service_slot].pace, &pace, w->now_ns);
+}
+
+uint64_t limit_hold_ns(const struct worker *w, const struct policy_service *svc)
+{
+	uint64_t ns = __atomic_load_n(&w->cells->services[svc->ref.slot].hold_ms, __ATOMIC_RELAXED) * UINT64_C(1000000);
+
+	return ns < svc->storm.hold_ns ? ns : svc->storm.hold_ns;
+}
