@@ -10,6 +10,7 @@
 #include "guard.h"
 #include "host_check.h"
 #include "instance.h"
+#include "limiters.h"
 #include "memory_plan.h"
 #include "names.h"
 #include "netlink.h"
@@ -160,9 +161,11 @@ static int start_dataplane(struct gateway *gw)
 				       &(struct breakers_config){config.n_backend_slots, config.n_service_slots});
 	if (!gw->breakers)
 		return -errno;
+	gw->limiters = limiters_create(gw->dp, gw->services, gw->events,
+				       &(struct limiters_config){config.n_backend_slots, config.n_service_slots});
 	gw->checks = checks_create(gw->dp, gw->services, gw->breakers, gw->base, config.n_backend_slots,
 				   gateway_on_check, gw);
-	return gw->checks ? 0 : -errno;
+	return gw->checks && gw->limiters ? 0 : -ENOMEM;
 }
 
 static int start_gate(struct gateway *gw, const struct config_port *port, struct gateway_port *gp)
@@ -537,6 +540,7 @@ void gateway_stop(struct gateway *gw)
 		dataplane_stop(gw->dp);
 	/* Before the descriptors that they watch are closed. */
 	free_event(gw->tick);
+	free_event(gw->limiters_due);
 	free_event(gw->publish);
 	free_event(gw->notes);
 	free_event(gw->commands);
@@ -552,6 +556,7 @@ void gateway_stop(struct gateway *gw)
 	netlink_destroy(gw->netlink);
 	checks_destroy(gw->checks);
 	breakers_destroy(gw->breakers);
+	limiters_destroy(gw->limiters);
 	services_destroy(gw->services);
 	paths_destroy(gw->paths);
 	silence_events_destroy(gw->silence_events);

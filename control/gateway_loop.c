@@ -6,6 +6,7 @@
 #include "events.h"
 #include "gate.h"
 #include "gateway_private.h"
+#include "limiters.h"
 #include "names.h"
 #include "netlink.h"
 #include "observe.h"
@@ -281,6 +282,13 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 		publish_soon(gw);
 }
 
+static void on_limiters(evutil_socket_t fd, short what, void *arg)
+{
+	struct gateway *gw = arg;
+
+	limiters_tick(gw->limiters, gw->config->cures.of[CURE_STORM], observe_now_ns(gw->dp));
+}
+
 /* Each worker tells of its own share of the ports. */
 static void say_ports(struct gateway *gw, const struct note *note)
 {
@@ -400,17 +408,20 @@ int gateway_start_signals(struct gateway *gw)
 
 int gateway_start_events(struct gateway *gw)
 {
-	struct timeval tick = {.tv_usec = PULSE_TICK_MS * 1000};
+	struct timeval tick = {.tv_usec = PULSE_TICK_MS * 1000}, limiters_tick = {.tv_usec = LIMITER_TICK_NS / 1000};
 
 	gw->tick = event_new(gw->base, -1, EV_PERSIST, on_tick, gw);
+	gw->limiters_due = event_new(gw->base, -1, EV_PERSIST, on_limiters, gw);
 	gw->publish = event_new(gw->base, -1, 0, on_publish, gw);
 	gw->notes = event_new(gw->base, dataplane_notes_fd(gw->dp), EV_READ | EV_PERSIST, on_notes, gw);
 	gw->commands = event_new(gw->base, gw->command_fd, EV_READ | EV_PERSIST, gateway_on_commands, gw);
 	gw->breakers_due = event_new(gw->base, -1, 0, on_breakers_due, gw);
 	gw->checks_due = event_new(gw->base, -1, 0, on_checks_due, gw);
-	if (!gw->tick || !gw->publish || !gw->notes || !gw->commands || !gw->breakers_due || !gw->checks_due)
+	if (!gw->tick || !gw->publish || !gw->notes || !gw->commands || !gw->breakers_due || !gw->checks_due ||
+	    !gw->limiters_due)
 		return -ENOMEM;
 	event_add(gw->tick, &tick);
+	event_add(gw->limiters_due, &limiters_tick);
 	event_add(gw->notes, NULL);
 	event_add(gw->commands, NULL);
 	return 0;

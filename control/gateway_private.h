@@ -19,6 +19,7 @@ struct breakers;
 struct checks;
 struct events;
 struct ipaddr;
+struct limiters;
 struct name_view;
 struct netlink_link;
 struct silence_events;
@@ -44,6 +45,7 @@ struct gateway {
 	struct paths *paths;
 	struct breakers *breakers;
 	struct checks *checks;
+	struct limiters *limiters;
 	struct saved *saved;
 	struct api *api;
 	struct events *events;
@@ -65,7 +67,8 @@ struct gateway {
 	uint64_t notes_lost;
 	uint64_t n_refused;       /* of the mirror: what was said of it */
 	uint64_t refused_said_ns; /* 0: never */
-	struct event *tick, *publish, *notes, *commands, *breakers_due, *checks_due, *sigterm, *sigint, *sighup;
+	struct event *tick, *publish, *notes, *commands, *breakers_due, *checks_due, *limiters_due;
+	struct event *sigterm, *sigint, *sighup;
 };
 
 __attribute__((format(printf, 1, 2))) void gateway_say(const char *format, ...);

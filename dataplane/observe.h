@@ -257,6 +257,17 @@ uint32_t observe_first_byte_us(const struct dataplane *dp, uint32_t slot);
 /* Of that, `wip` alone. */
 uint32_t observe_wip(const struct dataplane *dp, uint32_t slot);
 
+/* What a limiter goes by; sums over the workers, ever, but for `wip`. */
+struct work_report {
+	uint64_t answered;            /* responses that began */
+	uint64_t timed, timed_us;     /* of those, where the time is known: how many, and their sum */
+	uint64_t gave_up, gave_up_us; /* clients that left unanswered, and how long they had waited in all */
+	uint64_t overloads;           /* SYNs that went unanswered though it was heard meanwhile */
+	uint32_t wip;
+};
+/* False: it never had a flow that was measured. */
+bool observe_work(const struct dataplane *dp, uint32_t slot, struct work_report *out);
+
 enum signal_duration {
 	DURATION_HANDSHAKE,  /* from the SYN to its answer, where it was sent once */
 	DURATION_FIRST_BYTE, /* from the client's last payload to the response, where nothing had to be sent again */

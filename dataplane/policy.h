@@ -77,6 +77,7 @@ enum storm_cap {
 
 struct policy_storm {
 	struct gcra_rate caps[STORM_CAPS]; /* all zero: no cap */
+	uint64_t client_timeout_ns;        /* how long its clients wait for an answer */
 	uint64_t hold_ns; /* how long a TCP flow over a cap may wait, at most GCRA_LINE_MAX_NS; 0: not at all */
 };
 

@@ -45,6 +45,7 @@ struct signal_counts {
 	uint32_t first_byte_us16; /* EWMA of first bytes, in sixteenths; 0: none yet */
 	uint64_t outcomes[SIGNAL_OUTCOMES];
 	uint64_t exchanges, answered; /* begun; whose response began */
+	uint64_t timed, timed_us;     /* of those, where it is known how long that took */
 	uint64_t failures[SIGNAL_FAILURES];
 	uint64_t resets_after; /* RSTs when a response had begun */
 	uint64_t gave_up,

@@ -469,6 +469,8 @@ static void learn_first_byte(struct worker *w, struct flow_track *track)
 	uint32_t us = RTE_MIN(w->run_us - track->asked_us, HISTOGRAM_MAX_US);
 
 	histogram_add(&record_of(w, track->backend_slot)->first_byte, us, w->now_ns);
+	count_add(&c->timed, 1);
+	count_add(&c->timed_us, us);
 	__atomic_store_n(&c->first_byte_us16,
 			 c->first_byte_us16 ? c->first_byte_us16 - (c->first_byte_us16 >> MEAN_SHIFT) + us
 					    : us << MEAN_SHIFT,
@@ -533,8 +535,7 @@ static void give_up(struct worker *w, struct flow_track *track, uint32_t waited_
 
 	track->signals |= SIGNAL_FLAG_GAVE_UP;
 	count_add(&c->gave_up, 1);
-	if (!(track->signals & SIGNAL_FLAG_AGAIN))
-		count_add(&c->gave_up_us, waited_us);
+	count_add(&c->gave_up_us, waited_us);
 }
 
 static void client_left(struct worker *w, struct flow_track *track)

@@ -58,7 +58,7 @@ class Kind:
     title: str
     trigger: Trigger = STALL
     after_s: int = 35
-    subjects: tuple = ("nftables", "haproxy", "haproxy-tuned", "spillway-off")
+    subjects: tuple = ("nftables", "haproxy", "haproxy-tuned", "spillway-off", "spillway")
     backlog: int = 4096
     load: tuple = ()  # options of the load
     keep_alive: bool = False

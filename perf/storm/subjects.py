@@ -139,4 +139,12 @@ class Off(Spillway):
         return {name: n for name, n in reasons.items() if name.startswith("drop_") and n}
 
 
-SUBJECTS = {kind.name: kind for kind in (Nat, Untuned, Tuned, FixedLimit, Off)}
+class On(Off):
+    """As it is delivered: nothing but the service and its backend is configured."""
+
+    name = "spillway"
+    title = "Spillway"
+    cures = "{}"
+
+
+SUBJECTS = {kind.name: kind for kind in (Nat, Untuned, Tuned, FixedLimit, Off, On)}

@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "limiters.h"
+#include "dataplane.h"
+#include "events.h"
+#include "hash.h"
+#include "observe.h"
+#include "services.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define OVERLOAD_US   200000         /* a SYN that is counted as overload went unanswered for as long at least */
+#define PACE_PERCENT  90             /* of the most that was answered lately, those that waited are let through */
+#define PACE_MIN      10             /* a second; below, as there is room */
+#define PACE_AFTER_NS 10000000000ull /* that goes on for so long after the last limit */
+#define TOLD_EVERY_NS 10000000000ull
+#define DESCRIPTION   200
+
+struct backend {
+	uint32_t generation; /* of its slot */
+	uint32_t limit;      /* as the workers know it */
+	uint64_t timeout_ns; /* the shortest patience of the clients of its services; 0: none names it */
+	uint64_t told_ns;    /* when an event of it was told last */
+	uint32_t n_untold;
+	bool told;      /* that it is limited now */
+	bool impatient; /* that is told */
+	struct limiter limiter;
+};
+
+/* Of all its backends, while sides are gone through. */
+struct service {
+	uint32_t n_limited;
+	uint64_t hold_ns, rate;
+	uint64_t limited_ns; /* when one of them was last; 0: never */
+	struct service_limit sent;
+};
+
+struct limiters {
+	struct dataplane *dp;
+	const struct services *services;
+	struct events *events;
+	struct limiters_config config;
+	struct backend *backends;    /* by slot */
+	struct service *services_at; /* by slot */
+	bool idle;                   /* nothing is measured, nothing limited */
+	uint64_t now_ns;
+};
+
+struct limiters *limiters_create(struct dataplane *dp, const struct services *services, struct events *events,
+				 const struct limiters_config *config)
+{
+	struct limiters *l = calloc(1, sizeof(*l));
+
+	if (!l)
+		return NULL;
+	*l = (struct limiters){.dp = dp, .services = services, .events = events, .config = *config, .idle = true};
+	l->backends = calloc(config->n_backend_slots, sizeof(*l->backends));
+	l->services_at = calloc(config->n_service_slots, sizeof(*l->services_at));
+	if (l->backends && l->services_at)
+		return l;
+	limiters_destroy(l);
+	return NULL;
+}
+
+void limiters_destroy(struct limiters *limiters)
+{
+	if (!limiters)
+		return;
+	free(limiters->backends);
+	free(limiters->services_at);
+	free(limiters);
+}
+
+const struct limiter *limiters_at(const struct limiters *limiters, uint32_t backend_slot)
+{
+	return &limiters->backends[backend_slot].limiter;
+}
+
+/* --- one backend --- */
+
+static void put_limit(struct limiters *l, uint32_t slot, uint32_t limit)
+{
+	if (l->backends[slot].limit == limit)
+		return;
+	l->backends[slot].limit = limit;
+	dataplane_backend_limit(l->dp, slot, limit);
+}
+
+/* Its state may change every second or two: of one that does, not each change is told. */
+static bool may_tell(struct backend *b, uint64_t now_ns)
+{
+	if (b->told_ns && now_ns - b->told_ns < TOLD_EVERY_NS) {
+		b->n_untold++;
+		return false;
+	}
+	b->told_ns = now_ns;
+	return true;
+}
+
+static void tell_state(struct limiters *l, const struct slot_info *info, struct backend *b, enum cure_mode mode)
+{
+	char id[SLOT_ID_STRLEN], text[DESCRIPTION], untold[80] = "";
+	bool limiting = b->limiter.state == LIMITER_LIMITING;
+
+	/* Who heard of its beginning hears of its end. */
+	if (limiting ? !may_tell(b, l->now_ns) : !b->told)
+		return;
+	b->told = limiting;
+	limiter_describe(&b->limiter, text, sizeof(text));
+	if (b->n_untold)
+		snprintf(untold, sizeof(untold), "; it was limited %u times more since the last that was told",
+			 b->n_untold);
+	b->n_untold = 0;
+	events_add(l->events, limiting ? EVENT_WARNING : EVENT_INFO, limiting ? "limiting" : "limit_over",
+		   cure_name[CURE_STORM], slots_id(info, id), "%s%s%s", text,
+		   limiting && mode == CURE_SHADOW ? " (shadow: it gets more all the same)" : "", untold);
+}
+
+static void tell_impatient(struct limiters *l, const struct slot_info *info, struct backend *b)
+{
+	char id[SLOT_ID_STRLEN];
+
+	if (b->impatient == b->limiter.impatient)
+		return;
+	b->impatient = b->limiter.impatient;
+	if (b->impatient)
+		events_add(
+			l->events, EVENT_WARNING, "client_timeout_short", cure_name[CURE_STORM], slots_id(info, id),
+			"a first byte usually takes %.0f ms: with clients that wait for %.0f ms, a limit cannot keep what "
+			"it admits from being given up; see storm.client_timeout",
+			b->limiter.base_ns / 1e6, b->timeout_ns / 1e6);
+}
+
+static void tick_backend(struct limiters *l, uint32_t slot, enum cure_mode mode)
+{
+	struct backend *b = &l->backends[slot];
+	struct limiter_parameters p = {.client_timeout_ns = b->timeout_ns, .hard_max = LIMITER_UNLIMITED};
+	struct limiter_counts counts;
+	struct work_report work;
+	struct slot_info info;
+	bool changed;
+
+	if (!services_backend(l->services, slot, &info) || !observe_work(l->dp, slot, &work)) {
+		put_limit(l, slot, 0);
+		return;
+	}
+	if (b->generation != info.ref.generation)
+		*b = (struct backend){
+			.generation = info.ref.generation, .limit = b->limit, .timeout_ns = b->timeout_ns};
+	/* One that nobody names any more has the flows that it has. */
+	if (!b->timeout_ns) {
+		put_limit(l, slot, 0);
+		return;
+	}
+	counts = (struct limiter_counts){
+		.answered = work.answered,
+		.timed = work.timed,
+		.timed_us = work.timed_us,
+		.gave_up = work.gave_up + work.overloads,
+		.gave_up_us = work.gave_up_us + work.overloads * OVERLOAD_US,
+		.wip = work.wip,
+	};
+	changed = limiter_tick(&b->limiter, &counts, &p, l->now_ns, hash_public(&l->now_ns, sizeof(l->now_ns), slot));
+	put_limit(l, slot, b->limiter.limit == LIMITER_UNLIMITED ? 0 : b->limiter.limit);
+	if (changed)
+		tell_state(l, &info, b, mode);
+	tell_impatient(l, &info, b);
+}
+
+/* --- services --- */
+
+static void forget_timeouts(void *arg, const struct services_side *side)
+{
+	struct limiters *l = arg;
+
+	for (uint32_t i = 0; i < side->set->n_backends; i++)
+		l->backends[side->set->backends[i].ref.slot].timeout_ns = 0;
+}
+
+static void learn_timeouts(void *arg, const struct services_side *side)
+{
+	struct limiters *l = arg;
+	uint64_t timeout_ns = side->part->storm.client_timeout_ns;
+
+	for (uint32_t i = 0; i < side->set->n_backends; i++) {
+		struct backend *b = &l->backends[side->set->backends[i].ref.slot];
+
+		if (!b->timeout_ns || timeout_ns < b->timeout_ns)
+			b->timeout_ns = timeout_ns;
+	}
+}
+
+static void add_side(void *arg, const struct services_side *side)
+{
+	struct limiters *l = arg;
+	struct service *svc = &l->services_at[side->service_ref.slot];
+
+	for (uint32_t i = 0; i < side->set->n_backends; i++) {
+		const struct backend *b = &l->backends[side->set->backends[i].ref.slot];
+
+		svc->rate += b->limiter.rate;
+		if (!b->limit)
+			continue;
+		svc->n_limited++;
+		if (!svc->hold_ns || b->limiter.hold_ns < svc->hold_ns)
+			svc->hold_ns = b->limiter.hold_ns;
+	}
+}
+
+/* Who still waits when the last limit is over goes at the same pace, lest they are the next storm. */
+static void put_service(struct limiters *l, uint32_t slot)
+{
+	struct service *svc = &l->services_at[slot];
+	struct service_limit limit = {.n_limited = svc->n_limited, .hold_ms = svc->hold_ns / 1000000};
+	uint64_t pace = svc->rate * PACE_PERCENT / 100;
+
+	if (svc->n_limited)
+		svc->limited_ns = l->now_ns;
+	if (svc->limited_ns && l->now_ns - svc->limited_ns < PACE_AFTER_NS && pace >= PACE_MIN)
+		limit.pace = pace;
+	if (limit.n_limited == svc->sent.n_limited && limit.hold_ms == svc->sent.hold_ms &&
+	    limit.pace == svc->sent.pace)
+		return;
+	svc->sent = limit;
+	dataplane_service_limit(l->dp, slot, &limit);
+}
+
+static void tick_services(struct limiters *l)
+{
+	for (uint32_t slot = 0; slot < l->config.n_service_slots; slot++) {
+		struct service *svc = &l->services_at[slot];
+
+		svc->n_limited = 0;
+		svc->hold_ns = svc->rate = 0;
+	}
+	services_sides(l->services, add_side, l);
+	for (uint32_t slot = 0; slot < l->config.n_service_slots; slot++)
+		put_service(l, slot);
+}
+
+/* Nothing is measured any more: what was known is of another time. */
+static void forget_all(struct limiters *l)
+{
+	for (uint32_t slot = 0; slot < l->config.n_backend_slots; slot++) {
+		put_limit(l, slot, 0);
+		l->backends[slot] = (struct backend){0};
+	}
+	for (uint32_t slot = 0; slot < l->config.n_service_slots; slot++) {
+		l->services_at[slot].limited_ns = 0;
+		l->services_at[slot].n_limited = 0;
+		l->services_at[slot].hold_ns = l->services_at[slot].rate = 0;
+		put_service(l, slot);
+	}
+	l->idle = true;
+}
+
+void limiters_tick(struct limiters *limiters, enum cure_mode mode, uint64_t now_ns)
+{
+	limiters->now_ns = now_ns;
+	if (mode == CURE_OFF) {
+		if (!limiters->idle)
+			forget_all(limiters);
+		return;
+	}
+	limiters->idle = false;
+	services_sides(limiters->services, forget_timeouts, limiters);
+	services_sides(limiters->services, learn_timeouts, limiters);
+	for (uint32_t slot = 0; slot < limiters->config.n_backend_slots; slot++)
+		tick_backend(limiters, slot, mode);
+	tick_services(limiters);
+}
