@@ -182,6 +182,34 @@ def breakers_open(case, family):
     assert (error.type, error.code) == ((3, 3) if family is V4 else (1, 4)), frame.summary()
 
 
+def limited(case, family):
+    """
+    The backend may have one thing under way: the next two attempts wait, in their order, and there is no place for
+    more. One goes when the first response has come. The other one waits for as long as its client has patience, and
+    hears nothing, for that client was told half a second before. Then the limit is over.
+    """
+    flows = [TcpFlow(case, family, 40000 + i) for i in range(8)]
+    case.event("limit", 1)
+    flows[0].open()
+    flows[0].client("PA", 1001, 5001, b"request")
+    for flow in flows[1:3]:
+        flow.client("S", 1000, expect=0)
+    (frame,) = flows[3].client("S", 1000, verdict="answer_storm_limit")
+    is_refused(frame, flows[3], 1000)
+    (_, frame) = flows[0].server("PA", 5001, 1008, b"response", expect=2)
+    flows[1].goes(frame)
+    case.wait(0.6, expect=0)
+    assert case.verdicts()["shed_storm_limit"] == 1
+    for flow in flows[4:6]:
+        flow.client("S", 1000, expect=0)
+    (frame,) = flows[6].client("S", 1000, verdict="answer_storm_limit")
+    case.event("limit", 0)
+    frames = case.wait(0.1, expect=2)
+    flows[4].goes(frames[0])
+    flows[5].goes(frames[1])
+    flows[7].client("S", 1000)
+
+
 def workers(case, family):
     """All frames come to the first of two workers, which gives what belongs to the second to that."""
     for i in range(4):

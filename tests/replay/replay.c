@@ -473,6 +473,17 @@ static void set_breakers(struct replay *r, uint32_t open)
 		r->rig.dp->cells.backends[slot].breaker = streak_word(&s);
 }
 
+/* What each backend may have under way at a time, as decide says while it is congested; 0: as much as comes. */
+static void set_limit(struct replay *r, uint32_t limit)
+{
+	const struct dataplane_config *config = &r->rig.dp->config;
+	const struct service_limit of_service = {.n_limited = limit ? config->n_backend_slots : 0, .hold_ms = 400};
+
+	for (uint32_t slot = 0; slot < config->n_backend_slots; slot++)
+		dataplane_backend_limit(r->rig.dp, slot, limit);
+	dataplane_service_limit(r->rig.dp, 0, &of_service);
+}
+
 /* What comes to a host that has run out of buffers; 0: none is left. */
 static void set_buffers(struct replay *r, uint32_t any)
 {
@@ -515,10 +526,15 @@ static const struct {
 	const char *name;
 	void (*happen)(struct replay *r, uint32_t value);
 } events[] = {
-	{"lan", set_lan},         {"neighbours", set_neighbours},
-	{"route", set_route},     {"breakers", set_breakers},
-	{"buffers", set_buffers}, {"repeat", repeat},
-	{"stop", stop},           {"no_more_rsts", use_up_rsts},
+	{"lan", set_lan},
+	{"neighbours", set_neighbours},
+	{"route", set_route},
+	{"breakers", set_breakers},
+	{"limit", set_limit},
+	{"buffers", set_buffers},
+	{"repeat", repeat},
+	{"stop", stop},
+	{"no_more_rsts", use_up_rsts},
 };
 
 static void add_event(struct replay *r, const char *path, double at_s, const char *name, uint32_t value)
