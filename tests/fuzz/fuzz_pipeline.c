@@ -505,6 +505,14 @@ static void decide(struct rig *rig, unsigned n_workers, const struct policy_back
 		;
 }
 
+static void limit(struct rig *rig, const struct policy_backend *b, uint64_t c)
+{
+	const struct service_limit of_service = {c & 3, (c >> 8) % 1000, c >> 24 & 1 ? 0 : 1 + (c >> 32) % 1000};
+
+	dataplane_backend_limit(rig->dp, b->ref.slot, c >> 48 & 1 ? 0 : 1 + (c >> 52) % 8);
+	dataplane_service_limit(rig->dp, 0, &of_service);
+}
+
 static void change(int r)
 {
 	const uint8_t mac[6] = {2, 0, 0, 0, 3, 1};
@@ -512,7 +520,7 @@ static void change(int r)
 	uint64_t c = frame_random(&chance);
 	const struct policy_backend *backend = &rig->backends[c >> 8 & 1][SET_TCP][(c >> 16) % 3];
 
-	switch (c % 7) {
+	switch (c % 8) {
 	case 0:
 		dataplane_neighbour_update(rig->dp, RIG_LAN, &backend->addr,
 					   c >> 32 & 3 ? NEIGHBOUR_USABLE : NEIGHBOUR_GONE, mac);
@@ -531,6 +539,9 @@ static void change(int r)
 		break;
 	case 4:
 		rig->now_ns += 10000000000ull; /* it did not run for ten seconds */
+		break;
+	case 5:
+		limit(rig, backend, frame_random(&chance));
 		break;
 	default:
 		decide(rig, rigs[r].n_workers, backend, frame_random(&chance));

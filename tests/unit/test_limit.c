@@ -1,0 +1,327 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* What backends may have under way at a time: who finds room, who waits, in which order, and for how long. */
+#include "talk.h"
+
+#include "limit.h"
+
+#include <netinet/in.h>
+#include <string.h>
+
+#define MS      1000000ull
+#define HOLD_MS 400
+#define CLIENTS 64
+
+static void begin_with(bool v6, unsigned workers, unsigned n_backends)
+{
+	start((struct rig_config){.flows_v4 = 1024, .flows_v6 = 1024, .n_backends = n_backends, .n_workers = workers});
+	rig.service.storm.hold_ns = 900 * MS;
+}
+
+static void limit_all(uint32_t limit, uint32_t pace)
+{
+	const struct service_limit of_service = {limit ? rig.dp->config.n_backend_slots : 0, HOLD_MS, pace};
+
+	for (uint32_t slot = 0; slot < rig.dp->config.n_backend_slots; slot++)
+		dataplane_backend_limit(rig.dp, slot, limit);
+	dataplane_service_limit(rig.dp, 0, &of_service);
+}
+
+static void ask(bool v6, unsigned client)
+{
+	struct talk t = {.v6 = v6, .proto = PROTO_TCP, .client = client};
+
+	feed(RIG_WAN, from_client(&t, TCP_SYN, ISN, 0));
+	turn();
+}
+
+/* That client's SYN left; what it has from then on. */
+static struct talk went(bool v6, unsigned client)
+{
+	struct talk t = {.v6 = v6, .proto = PROTO_TCP, .client = client};
+	struct ipaddr asked = rig_client(client, v6), hears;
+	struct sent s;
+
+	take_right(&s);
+	learn(&t, &s);
+	assert_int_equal(s.p.tcp_flags, TCP_SYN);
+	/* It is that client's: it alone hears the answer. */
+	s = exchange(RIG_LAN, from_backend(&t, TCP_SYN | TCP_ACK, PEER, ISN + 1));
+	hears = packet_dst(s.frame, &s.p);
+	assert_true(ipaddr_equal(&hears, &asked));
+	exchange(RIG_WAN, from_client(&t, TCP_ACK, ISN + 1, PEER + 1));
+	return t;
+}
+
+static void request(const struct talk *t)
+{
+	exchange(RIG_WAN, with_payload(from_client(t, TCP_ACK, ISN + 1, PEER + 1), 100));
+}
+
+static void response(const struct talk *t)
+{
+	feed(RIG_LAN, with_payload(from_backend(t, TCP_ACK, PEER + 1, ISN + 101), 100));
+	turn();
+}
+
+static uint32_t wip(void)
+{
+	uint32_t n = 0;
+
+	for (uint32_t slot = 0; slot < rig.dp->config.n_backend_slots; slot++)
+		n += observe_wip(rig.dp, slot);
+	return n;
+}
+
+/* B-1, with one backend: three at a time, and as one gets its response, the one that came first goes. */
+static void test_room(bool v6, unsigned workers)
+{
+	struct talk t[CLIENTS];
+	struct sent s;
+
+	begin_with(v6, workers, 1);
+	limit_all(3, 0);
+	for (unsigned i = 0; i < 3; i++) {
+		ask(v6, i);
+		t[i] = went(v6, i);
+		request(&t[i]);
+	}
+	assert_int_equal(wip(), 3);
+	for (unsigned i = 3; i < 6; i++) {
+		ask(v6, i);
+		take_none();
+	}
+	assert_int_equal(did(ACTION_hold_limit), 3);
+	pass_ms(40);
+	take_none();
+	/* A handshake without a question is no work. */
+	response(&t[0]);
+	take_right(&s);
+	assert_int_equal(s.port, RIG_WAN);
+	/* Queues are the workers' own: between two of them nothing is said of the order. */
+	for (unsigned i = 3; workers == 1 && i < 6; i++) {
+		rig.now_ns += MS;
+		turn();
+		t[i] = went(v6, i);
+		take_none();
+	}
+	rig.now_ns += MS;
+	turn();
+	assert_int_equal(take_all(), workers == 1 ? 0 : 1);
+	assert_int_equal(wip(), workers == 1 ? 2 : 3);
+	stop();
+}
+
+/* A connection that was kept is work again as soon as it asks, whatever the limit says. */
+static void test_kept_connections_go_on(bool v6, unsigned workers)
+{
+	struct talk t;
+
+	begin_with(v6, workers, 1);
+	t = establish(v6, 0);
+	limit_all(1, 0);
+	request(&t);
+	ask(v6, 1);
+	take_none();
+	exchange(RIG_LAN, with_payload(from_backend(&t, TCP_ACK, PEER + 1, ISN + 101), 100));
+	exchange(RIG_WAN, with_payload(from_client(&t, TCP_ACK, ISN + 101, PEER + 101), 100));
+	take_none();
+	stop();
+}
+
+/* The flow's next choice has room. */
+static void test_spare(bool v6, unsigned workers)
+{
+	struct talk first, second;
+
+	begin_with(v6, workers, 2);
+	limit_all(1, 0);
+	first = begin(PROTO_TCP, v6, 0);
+	second = begin(PROTO_TCP, v6, 1);
+	assert_false(ipaddr_equal(&first.backend, &second.backend));
+	ask(v6, 2);
+	take_none();
+	/* Without a limit, some go where others went: the second one above, or one of these. */
+	limit_all(0, 0);
+	rig.now_ns += MS;
+	turn();
+	assert_int_equal(take_all(), 1);
+	for (unsigned i = 3; i < 12; i++)
+		(void)begin(PROTO_TCP, v6, i);
+	limit_all(9, 0);
+	for (unsigned i = 12; wip() < 18; i++)
+		(void)begin(PROTO_TCP, v6, i);
+	assert_true(did(ACTION_spare) > 0);
+	ask(v6, CLIENTS);
+	take_none();
+	stop();
+}
+
+/* B-3: whoever finds no room until its client's patience is over hears of it, not all at the same time. */
+static void test_end(bool v6, unsigned workers)
+{
+	uint64_t begin_ns, first_ns = 0, last_ns = 0;
+	unsigned n = 0;
+	struct sent s;
+
+	begin_with(v6, workers, 1);
+	(void)begin(PROTO_TCP, v6, 0);
+	limit_all(1, 0);
+	begin_ns = rig.now_ns;
+	for (unsigned i = 1; i <= 16; i++)
+		ask(v6, i);
+	take_none();
+	rig.policy.modes.of[CURE_WALL] = CURE_OFF;
+	for (unsigned ms = 0; ms < HOLD_MS + 10; ms++) {
+		rig.now_ns += MS;
+		turn();
+		while (take(&s)) {
+			if (s.port != RIG_WAN)
+				continue;
+			check_rst(&s, RIG_WAN, TCP_RST | TCP_ACK, 0, ISN + 1);
+			first_ns = first_ns ? first_ns : rig.now_ns;
+			last_ns = rig.now_ns;
+			n++;
+		}
+	}
+	assert_int_equal(verdicts(VERDICT_answer_storm_limit), n);
+	assert_int_equal(n + verdicts(VERDICT_shed_storm_limit), 16);
+	assert_true(first_ns - begin_ns >= HOLD_MS * MS * 3 / 4);
+	assert_true(last_ns - begin_ns <= (HOLD_MS + 2) * MS);
+	/* Those of IPv6 are one client. */
+	assert_true(v6 || (n == 16 && last_ns - first_ns >= 20 * MS));
+	stop();
+}
+
+/* B-6: nobody waits where nothing is limited, nor without a hold. */
+static void test_no_limit(bool v6, unsigned workers)
+{
+	begin_with(v6, workers, 1);
+	for (unsigned i = 0; i < CLIENTS; i++)
+		(void)begin(PROTO_TCP, v6, i);
+	limit_all(1, 0);
+	rig.service.storm.hold_ns = 0;
+	ask(v6, CLIENTS);
+	assert_int_equal(take_all(), 1);
+	assert_int_equal(verdicts(VERDICT_answer_storm_limit), 1);
+	assert_int_equal(did(ACTION_hold_limit), 0);
+	stop();
+}
+
+/* Those who waited are let through one by one when the limit is over, four at the beginning. */
+static void test_pace(bool v6, unsigned workers)
+{
+	unsigned n, sum = 0;
+
+	begin_with(v6, 1, 1);
+	(void)begin(PROTO_TCP, v6, 0);
+	limit_all(1, 100);
+	for (unsigned i = 1; i <= 24; i++)
+		ask(v6, i);
+	take_none();
+	limit_all(0, 100);
+	for (unsigned ms = 1; ms <= 200; ms++) {
+		rig.now_ns += MS;
+		turn();
+		n = take_all();
+		assert_true(n <= (ms == 1 ? 5 : 1));
+		sum += n;
+	}
+	assert_in_range(sum, 23, 24);
+	/* Nobody waits any more: who comes now is none of them. */
+	rig.now_ns += 20 * MS;
+	turn();
+	take_all();
+	for (unsigned i = 25; i < 35; i++)
+		(void)begin(PROTO_TCP, v6, i);
+	stop();
+}
+
+/* Nobody overtakes those who wait, though there be room. */
+static void test_no_overtaking(bool v6, unsigned workers)
+{
+	struct talk first;
+	struct sent s;
+
+	begin_with(v6, 1, 1);
+	first = begin(PROTO_TCP, v6, 0);
+	limit_all(1, 0);
+	ask(v6, 1);
+	/* Room, and a newcomer, before the queue is looked at again. */
+	feed(RIG_LAN, from_backend(&first, TCP_RST | TCP_ACK, 0, ISN + 1));
+	ask(v6, 2);
+	take_right(&s);
+	assert_int_equal(s.port, RIG_WAN);
+	take_none();
+	rig.now_ns += MS;
+	turn();
+	(void)went(v6, 1);
+	stop();
+}
+
+/* In shadow all go as they came, and what would have been is counted. */
+static void test_shadow(bool v6, unsigned workers)
+{
+	begin_with(v6, workers, 1);
+	rig.policy.modes.of[CURE_STORM] = CURE_SHADOW;
+	limit_all(1, 0);
+	for (unsigned i = 0; i < 4; i++)
+		(void)begin(PROTO_TCP, v6, i);
+	assert_int_equal(would(ACTION_hold_limit), 3);
+	assert_int_equal(did(ACTION_hold_limit), 0);
+	pass_ms(HOLD_MS + 40);
+	assert_int_equal(would(ACTION_refuse_limit) + would(ACTION_silence_limit), 3);
+	stop();
+}
+
+/* What waits for a service that goes away is told so, and its queue is empty for the next one. */
+static void test_service_goes(bool v6, unsigned workers)
+{
+	struct policy empty;
+
+	begin_with(v6, workers, 1);
+	(void)begin(PROTO_TCP, v6, 0);
+	limit_all(1, 0);
+	for (unsigned i = 1; i < 4; i++)
+		ask(v6, i);
+	take_none();
+	empty = rig.policy;
+	empty.listeners = listener_table_create(NULL, 0);
+	empty.number++;
+	dataplane_publish(rig.dp, &empty);
+	pass_ms(80);
+	take_all();
+	assert_int_equal(verdicts(VERDICT_answer_service_down) + verdicts(VERDICT_shed_refused_limit), 3);
+	dataplane_publish(rig.dp, &rig.policy);
+	listener_table_destroy((struct listener_table *)empty.listeners);
+	stop();
+}
+
+#define EACH(name)                                                                                                     \
+	static void name##_each(void **state)                                                                          \
+	{                                                                                                              \
+		each_way(name);                                                                                        \
+	}
+EACH(test_room)
+EACH(test_kept_connections_go_on)
+EACH(test_spare)
+EACH(test_end)
+EACH(test_no_limit)
+EACH(test_pace)
+EACH(test_no_overtaking)
+EACH(test_shadow)
+EACH(test_service_goes)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_room_each),          cmocka_unit_test(test_kept_connections_go_on_each),
+		cmocka_unit_test(test_spare_each),         cmocka_unit_test(test_end_each),
+		cmocka_unit_test(test_no_limit_each),      cmocka_unit_test(test_pace_each),
+		cmocka_unit_test(test_no_overtaking_each), cmocka_unit_test(test_shadow_each),
+		cmocka_unit_test(test_service_goes_each),
+	};
+
+	if (rig_eal(512, false, 0))
+		return 1;
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
