@@ -10,6 +10,7 @@
 #define CALM_NS        1000000000ull
 #define STALL_FACTOR   5
 #define AGAIN_FOR_NS   1000000000ull
+#define WINDOW_FACTOR  2
 #define TICKS_IN_RATES (LIMITER_SECOND_TICKS * LIMITER_RATE_SECONDS)
 
 const char *const limiter_state_name[LIMITER_STATES] = {"open", "limiting"};
@@ -26,6 +27,11 @@ static uint64_t max_u64(uint64_t a, uint64_t b)
 
 /* --- the rate --- */
 
+static unsigned second_of(uint64_t tick_number)
+{
+	return tick_number / LIMITER_SECOND_TICKS % LIMITER_RATE_SECONDS;
+}
+
 /* Ticks that did not come had no answers; those came in one that is late. */
 static void forget_ticks(struct limiter *l, uint64_t number)
 {
@@ -33,7 +39,7 @@ static void forget_ticks(struct limiter *l, uint64_t number)
 	     n <= number; n++) {
 		l->answers[n % LIMITER_SECOND_TICKS] = 0;
 		if (n % LIMITER_SECOND_TICKS == 0)
-			l->rates[n / LIMITER_SECOND_TICKS % LIMITER_RATE_SECONDS] = 0;
+			l->rates[second_of(n)] = l->peaks[second_of(n)] = 0;
 	}
 	l->tick_number = number;
 }
@@ -41,7 +47,7 @@ static void forget_ticks(struct limiter *l, uint64_t number)
 static void learn_rate(struct limiter *l, uint32_t answered, uint64_t now_ns)
 {
 	uint64_t number = now_ns / LIMITER_TICK_NS;
-	uint32_t second = 0, *best = &l->rates[number / LIMITER_SECOND_TICKS % LIMITER_RATE_SECONDS];
+	uint32_t second = 0, *best = &l->rates[second_of(number)];
 
 	forget_ticks(l, number);
 	l->answers[number % LIMITER_SECOND_TICKS] += answered;
@@ -223,16 +229,39 @@ static void run_probing(struct limiter *l, uint64_t n, uint64_t us, uint64_t now
 
 /* --- the limit --- */
 
-static uint32_t find_limit(const struct limiter *l, uint32_t hard_max)
+/* What came in this second and the last one may be a surge still. */
+static uint32_t usual_peak(const struct limiter *l)
+{
+	uint32_t peak = 0;
+
+	for (uint64_t ago = 2; ago < LIMITER_RATE_SECONDS; ago++)
+		peak = max_u64(peak, l->peaks[second_of(l->tick_number - ago * LIMITER_SECOND_TICKS)]);
+	return peak;
+}
+
+static void find_window(struct limiter *l, uint64_t answered)
+{
+	uint32_t *peak = &l->peaks[second_of(l->tick_number)], usual;
+
+	*peak = max_u64(*peak, l->wip);
+	usual = max_u64(WINDOW_FACTOR * usual_peak(l), LIMITER_WINDOW_MIN);
+	if (l->wip < l->window / 2)
+		l->window = usual;
+	else
+		l->window += answered / WINDOW_FACTOR;
+	l->window = max_u64(l->window, usual);
+}
+
+static uint32_t find_limit(const struct limiter *l)
 {
 	uint64_t budget_us = (LIMITER_GAIN * base_or_first(l) + l->slack_ns) / 1000, limit;
 
 	if (l->state == LIMITER_OPEN)
-		return hard_max;
+		return l->window;
 	limit = l->rate * budget_us / 1000000;
 	if (l->probing_until_ns)
 		limit /= 2;
-	return min_u64(max_u64(limit, LIMITER_MIN), hard_max);
+	return max_u64(limit, LIMITER_MIN);
 }
 
 /* The slot has another owner, or a worker's counts began anew. */
@@ -268,7 +297,9 @@ bool limiter_tick(struct limiter *l, const struct limiter_counts *counts, const 
 	look_for_stall(l, answered, now_ns);
 	changed = judge(l, now_ns);
 	run_probing(l, timed, timed_us, now_ns, chance);
-	l->limit = find_limit(l, p->hard_max);
+	find_window(l, answered);
+	l->limit = find_limit(l);
+	l->soft = l->state == LIMITER_OPEN;
 	return changed;
 }
 
@@ -280,7 +311,7 @@ void limiter_describe(const struct limiter *l, char *out, size_t size)
 
 	if (l->base_ns)
 		snprintf(usual, sizeof(usual), " (usually %.1f)", l->base_ns / 1e6);
-	if (l->limit == LIMITER_UNLIMITED)
+	if (l->soft)
 		snprintf(limit, sizeof(limit), "no limit");
 	else
 		snprintf(limit, sizeof(limit), "at most %u", l->limit);

@@ -9,6 +9,10 @@
  * begun (Bronson et al., "Metastable failures in distributed systems", HotOS'21). What a client gave up is work until
  * the backend is through with it, and a first byte of at least the time that the client waited.
  *
+ * Who comes together, after an outage or a restart of theirs, may be too many at once for a backend that bears them one
+ * after the other. So while nothing is wrong, too, work may at once grow to twice what was seen of late, and then as
+ * fast as answers come. That is no limit: who finds no room waits for a moment, and goes then in any case.
+ *
  * Fed once per tick with sums that only grow, by a clock and a chance that are passed in. Nothing here has side
  * effects.
  */
@@ -19,7 +23,6 @@
 #include <stdint.h>
 
 #define LIMITER_TICK_NS      100000000ull
-#define LIMITER_UNLIMITED    UINT32_MAX
 #define LIMITER_MIN          16           /* work at a time that it may always have */
 #define LIMITER_SLACK_NS     100000000ull /* what a first byte may take more than usual */
 #define LIMITER_SLACK_MIN_NS 10000000ull  /* even where the clients' patience does not allow for it */
@@ -27,6 +30,7 @@
 #define LIMITER_GAIN         2
 #define LIMITER_FIRST_BASE   100000000ull    /* of one of which too little is known, for what stalls */
 #define LIMITER_STALL_NS     300000000ull    /* without an answer, but five times its base at least */
+#define LIMITER_WINDOW_MIN   64              /* work that may begin at once though no more than that was seen of late */
 #define LIMITER_AGAIN_NS     600000000000ull /* congested for so long, it may be that it will not become faster again */
 
 /* Of all workers, ever. */
@@ -53,7 +57,8 @@ extern const char *const limiter_state_name[LIMITER_STATES]; /* "open", "limitin
 struct limiter {
 	enum limiter_state state;
 	uint64_t since_ns; /* in that state; 0: ever */
-	uint32_t limit;    /* LIMITER_UNLIMITED while open; 0: before the first tick */
+	uint32_t limit;    /* of work at a time; 0: before the first tick */
+	bool soft;         /* that is how it may grow, and no more */
 	/* As of the last tick: */
 	uint64_t base_ns;       /* how long first bytes take when nothing is wrong; 0: not known yet */
 	uint64_t first_byte_ns; /* of late */
@@ -78,6 +83,8 @@ struct limiter {
 	} bases[LIMITER_BASE_SLOTS];
 	uint64_t n_group, group_us;
 	uint64_t frozen_ns; /* by which times of bases are behind the clock: they do not age in congestion */
+	/* How work may grow: */
+	uint32_t window, peaks[LIMITER_RATE_SECONDS]; /* the most under way, by second */
 	/* When it was congested for too long: */
 	uint64_t again_ns, probing_until_ns; /* 0: not planned; not under way */
 	uint64_t n_probed, probed_us;
@@ -85,7 +92,6 @@ struct limiter {
 
 struct limiter_parameters {
 	uint64_t client_timeout_ns; /* how long its clients wait */
-	uint32_t hard_max;          /* never more at a time than this; LIMITER_UNLIMITED: no such limit */
 };
 
 /* True: the state changed. `elapsed` since the last tick may be anything: rates go by the clock, not by ticks. */

@@ -30,7 +30,7 @@ struct backend {
 
 /* Of all its backends, while sides are gone through. */
 struct service {
-	uint32_t n_limited;
+	uint32_t n_measured, n_limited; /* how many workers are to look at, and how many are congested */
 	uint64_t hold_ns, rate;
 	uint64_t limited_ns; /* when one of them was last; 0: never */
 	struct service_limit sent;
@@ -135,7 +135,7 @@ static void tell_impatient(struct limiters *l, const struct slot_info *info, str
 static void tick_backend(struct limiters *l, uint32_t slot, enum cure_mode mode)
 {
 	struct backend *b = &l->backends[slot];
-	struct limiter_parameters p = {.client_timeout_ns = b->timeout_ns, .hard_max = LIMITER_UNLIMITED};
+	struct limiter_parameters p = {.client_timeout_ns = b->timeout_ns};
 	struct limiter_counts counts;
 	struct work_report work;
 	struct slot_info info;
@@ -162,7 +162,7 @@ static void tick_backend(struct limiters *l, uint32_t slot, enum cure_mode mode)
 		.wip = work.wip,
 	};
 	changed = limiter_tick(&b->limiter, &counts, &p, l->now_ns, hash_public(&l->now_ns, sizeof(l->now_ns), slot));
-	put_limit(l, slot, b->limiter.limit == LIMITER_UNLIMITED ? 0 : b->limiter.limit);
+	put_limit(l, slot, b->limiter.soft ? b->limiter.limit | LIMIT_SOFT : b->limiter.limit);
 	if (changed)
 		tell_state(l, &info, b, mode);
 	tell_impatient(l, &info, b);
@@ -200,7 +200,8 @@ static void add_side(void *arg, const struct services_side *side)
 		const struct backend *b = &l->backends[side->set->backends[i].ref.slot];
 
 		svc->rate += b->limiter.rate;
-		if (!b->limit)
+		svc->n_measured += b->limit != 0;
+		if (!b->limit || b->limit & LIMIT_SOFT)
 			continue;
 		svc->n_limited++;
 		if (!svc->hold_ns || b->limiter.hold_ns < svc->hold_ns)
@@ -212,7 +213,11 @@ static void add_side(void *arg, const struct services_side *side)
 static void put_service(struct limiters *l, uint32_t slot)
 {
 	struct service *svc = &l->services_at[slot];
-	struct service_limit limit = {.n_limited = svc->n_limited, .hold_ms = svc->hold_ns / 1000000};
+	struct service_limit limit = {
+		.n_limited = svc->n_measured,
+		/* Who waits for a moment only, so that not all come at once, may do so for as long as any hold. */
+		.hold_ms = svc->n_limited ? svc->hold_ns / 1000000 : UINT32_MAX,
+	};
 	uint64_t pace = svc->rate * PACE_PERCENT / 100;
 
 	if (svc->n_limited)
@@ -231,7 +236,7 @@ static void tick_services(struct limiters *l)
 	for (uint32_t slot = 0; slot < l->config.n_service_slots; slot++) {
 		struct service *svc = &l->services_at[slot];
 
-		svc->n_limited = 0;
+		svc->n_limited = svc->n_measured = 0;
 		svc->hold_ns = svc->rate = 0;
 	}
 	services_sides(l->services, add_side, l);
@@ -248,7 +253,7 @@ static void forget_all(struct limiters *l)
 	}
 	for (uint32_t slot = 0; slot < l->config.n_service_slots; slot++) {
 		l->services_at[slot].limited_ns = 0;
-		l->services_at[slot].n_limited = 0;
+		l->services_at[slot].n_limited = l->services_at[slot].n_measured = 0;
 		l->services_at[slot].hold_ns = l->services_at[slot].rate = 0;
 		put_service(l, slot);
 	}

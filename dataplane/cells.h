@@ -21,7 +21,7 @@ struct backend_shared {
 	uint64_t trial;         /* trial.h: the flow that a half-open one is tried by; workers and decide, likewise */
 	uint64_t responses;     /* streak.h: failed responses in a row; likewise */
 	uint32_t share;         /* decide, relaxed: in the ramp, of its flows, of 2^32 - 1 */
-	uint32_t limit;         /* decide, relaxed: work that it may have at a time; 0: no limit (limit.h) */
+	uint32_t limit;         /* decide, relaxed: work that it may have at a time, with LIMIT_SOFT or not; 0: none */
 	uint32_t told_ms;       /* workers, by compare-and-swap: CLOCK_MS when decide was told of failures last */
 	uint32_t checks_failed; /* workers, by addition: of the failures in a row, the gateway's own SYNs; or more */
 } __attribute__((aligned(64)));

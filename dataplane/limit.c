@@ -5,19 +5,19 @@
 #define CHOICES    16 /* that are looked at: where so many are full, most are */
 #define PACE_BURST 4  /* that may go at once */
 
-static bool is_fit(const struct worker *w, const struct policy *policy, uint32_t slot)
+static bool is_fit(const struct worker *w, const struct policy *policy, uint32_t slot, bool late)
 {
 	return (policy->modes.of[CURE_WALL] != CURE_ENFORCE || select_takes_flows(w->cells, slot)) &&
-	       limit_has_room(w, slot);
+	       limit_has_room(w, slot, late);
 }
 
-const struct policy_backend *limit_find(const struct worker *w, const struct policy_set *set, uint64_t hash)
+const struct policy_backend *limit_find(const struct worker *w, const struct policy_set *set, uint64_t hash, bool late)
 {
 	const struct policy_backend *b = select_backend(set, hash);
 	uint64_t at = select_second_hash(hash);
 
 	for (unsigned i = 0; b && i < CHOICES; i++) {
-		if (is_fit(w, w->burst.policy, b->ref.slot))
+		if (is_fit(w, w->burst.policy, b->ref.slot, late))
 			return b;
 		b = &set->backends[set->table[(at + i) % set->table_size]];
 	}

@@ -3,7 +3,8 @@
  * What a backend may have under way at a time, as decide limits it while it is congested: unanswered SYNs, open
  * exchanges and what clients left behind (signals.h). Who finds no room waits in the service's queue, at its worker: in
  * the order in which they came, for as long as decide says that their clients have patience for; the queue is looked at
- * once a millisecond. Nobody overtakes it.
+ * once a millisecond. Nobody overtakes it. A soft limit only spreads what comes at once: at its hold's end, or where it
+ * cannot be held, an attempt goes all the same.
  *
  * Workers read each other's levels without a lock: a backend gets at most one burst per worker more than its limit.
  */
@@ -11,15 +12,15 @@
 
 #include "core.h"
 
-/* The backend has room for one more. */
-static inline bool limit_has_room(const struct worker *w, uint32_t backend_slot)
+/* Who has waited for long enough, or cannot, is `late`: for it, a soft limit is none. */
+static inline bool limit_has_room(const struct worker *w, uint32_t backend_slot, bool late)
 {
 	uint32_t limit = __atomic_load_n(&w->cells->backends[backend_slot].limit, __ATOMIC_RELAXED);
 
-	return __builtin_expect(!limit, 1) || observe_wip(w->dp, backend_slot) < limit;
+	return !limit || (late && limit & LIMIT_SOFT) || observe_wip(w->dp, backend_slot) < (limit & ~LIMIT_SOFT);
 }
 
-/* True: some backend of the service is limited, or somebody waits for one. */
+/* True: some backend of the service has a limit, or somebody waits for one. */
 static inline bool limit_applies(const struct worker *w, uint32_t service_slot)
 {
 	return __atomic_load_n(&w->cells->services[service_slot].n_limited, __ATOMIC_RELAXED) ||
@@ -27,7 +28,7 @@ static inline bool limit_applies(const struct worker *w, uint32_t service_slot)
 }
 
 /* The flow's best choice that takes flows and has room, of the first few; NULL: there is none. */
-const struct policy_backend *limit_find(const struct worker *w, const struct policy_set *set, uint64_t hash);
+const struct policy_backend *limit_find(const struct worker *w, const struct policy_set *set, uint64_t hash, bool late);
 
 /* Whether one of those that waited may go now; takes nothing. */
 bool limit_may_go(const struct worker *w, uint32_t service_slot);

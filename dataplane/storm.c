@@ -124,11 +124,12 @@ static struct test test_caps(const struct worker *w, const struct storm_caps *ca
 }
 
 /* A service without a backend for it is none that is full. */
-static bool has_room_upstream(const struct worker *w, const struct policy_service *svc, bool v6, uint64_t hash)
+static bool has_room_upstream(const struct worker *w, const struct policy_service *svc, bool v6, uint64_t hash,
+			      bool late)
 {
 	const struct policy_set *set = &svc->sets[v6][SET_TCP];
 
-	return !set->n_backends || limit_find(w, set, hash);
+	return !set->n_backends || limit_find(w, set, hash, late);
 }
 
 static struct test test_all(const struct worker *w, const struct policy_service *svc, const struct item *it,
@@ -139,7 +140,7 @@ static struct test test_all(const struct worker *w, const struct policy_service 
 	if (t.wait || it->p.proto != PROTO_TCP || it->ref != FLOW_REF_NONE || !limit_applies(w, svc->ref.slot))
 		return t;
 	t.full = w->holds.queues[svc->ref.slot].first != HOLD_NONE ||
-		 !has_room_upstream(w, svc, it->p.family == 6, it->hash);
+		 !has_room_upstream(w, svc, it->p.family == 6, it->hash, false);
 	if (t.full)
 		t.first = STORM_LIMIT;
 	return t;
@@ -286,8 +287,11 @@ enum verdict storm_admit(struct worker *w, const struct policy *policy, const st
 	t = test_all(w, svc, it, caps);
 	if (passes(&t))
 		return VERDICT_NONE;
-	if (!hold(w, policy, svc, it, caps, &t))
+	if (!hold(w, policy, svc, it, caps, &t)) {
+		if (t.full && has_room_upstream(w, svc, it->p.family == 6, it->hash, true))
+			return VERDICT_NONE;
 		verdict = refuse(w, mode, svc->ref.slot, &client, it->p.proto == PROTO_TCP, t.first);
+	}
 	*caps = (struct storm_caps){0};
 	return mode == CURE_ENFORCE ? verdict : VERDICT_NONE;
 }
@@ -409,7 +413,7 @@ static void try_again(struct worker *w, struct burst *b, struct hold *h)
 		caps = find_caps(w, svc, &h->src);
 		t = test_caps(w, &caps, h->in_line);
 		if (!t.wait && limit_applies(w, h->service.slot) &&
-		    !has_room_upstream(w, svc, !ipaddr_is_v4(&h->dst), h->hash)) {
+		    !has_room_upstream(w, svc, !ipaddr_is_v4(&h->dst), h->hash, w->now_ns >= h->end_ns)) {
 			t.full = true;
 			t.first = STORM_LIMIT;
 		}
@@ -438,7 +442,7 @@ static uint32_t try_queued(struct worker *w, struct burst *b, uint32_t service_s
 		struct hold *h = hold_queued(&w->holds, service_slot);
 		const struct policy_service *svc = service_of(b->policy, h);
 
-		if (svc && !has_room_upstream(w, svc, !ipaddr_is_v4(&h->dst), h->hash))
+		if (svc && !has_room_upstream(w, svc, !ipaddr_is_v4(&h->dst), h->hash, false))
 			break;
 		hold_unqueue(&w->holds, h);
 		limit_went(w, service_slot);

@@ -258,6 +258,31 @@ static void test_no_overtaking(bool v6, unsigned workers)
 	stop();
 }
 
+/* A soft limit spreads what comes at once: nobody is refused for it, held or not. */
+static void test_soft(bool v6, unsigned workers)
+{
+	unsigned n = 0;
+
+	begin_with(v6, workers, 1);
+	limit_all(2 | LIMIT_SOFT, 0);
+	for (unsigned i = 0; i < 2; i++)
+		(void)begin(PROTO_TCP, v6, i);
+	for (unsigned i = 2; i < 12; i++)
+		ask(v6, i);
+	take_none();
+	rig.policy.modes.of[CURE_WALL] = CURE_OFF;
+	for (unsigned ms = 0; ms < HOLD_MS + 10; ms++) {
+		rig.now_ns += MS;
+		turn();
+		n += take_all();
+	}
+	assert_int_equal(n, 10);
+	assert_int_equal(did(ACTION_hold_limit), 10);
+	rig.service.storm.hold_ns = 0;
+	(void)begin(PROTO_TCP, v6, 12);
+	stop();
+}
+
 /* In shadow all go as they came, and what would have been is counted. */
 static void test_shadow(bool v6, unsigned workers)
 {
@@ -308,6 +333,7 @@ EACH(test_end)
 EACH(test_no_limit)
 EACH(test_pace)
 EACH(test_no_overtaking)
+EACH(test_soft)
 EACH(test_shadow)
 EACH(test_service_goes)
 
@@ -317,8 +343,8 @@ int main(void)
 		cmocka_unit_test(test_room_each),          cmocka_unit_test(test_kept_connections_go_on_each),
 		cmocka_unit_test(test_spare_each),         cmocka_unit_test(test_end_each),
 		cmocka_unit_test(test_no_limit_each),      cmocka_unit_test(test_pace_each),
-		cmocka_unit_test(test_no_overtaking_each), cmocka_unit_test(test_shadow_each),
-		cmocka_unit_test(test_service_goes_each),
+		cmocka_unit_test(test_no_overtaking_each), cmocka_unit_test(test_soft_each),
+		cmocka_unit_test(test_shadow_each),        cmocka_unit_test(test_service_goes_each),
 	};
 
 	if (rig_eal(512, false, 0))

@@ -34,7 +34,8 @@ struct kind {
 	unsigned n_workers;
 	double work_ms; /* mean; exponential */
 	unsigned timeout_ms, retries, backlog;
-	bool limits; /* the limiter is there */
+	bool limits;   /* the limiter is there */
+	unsigned herd; /* come together when the trouble begins */
 	struct trouble trouble;
 	unsigned seconds;
 };
@@ -65,7 +66,7 @@ struct world {
 	uint64_t random;
 	unsigned now_ms;
 	unsigned good[SECONDS_MAX], refused[SECONDS_MAX], asked[SECONDS_MAX];
-	unsigned wasted, changes;
+	unsigned wasted, changes, dropped;
 	double mean_ms; /* of first bytes, as zombies go by it */
 };
 
@@ -106,9 +107,15 @@ static bool in_trouble(const struct world *w)
 }
 
 static void begin_attempt(struct world *w, unsigned tries);
+static void refuse(struct world *w, uint32_t i);
 
 static void give_to_upstream(struct world *w, uint32_t i)
 {
+	if (w->tail - w->head >= w->kind->backlog) {
+		w->dropped++;
+		refuse(w, i);
+		return;
+	}
 	w->attempts[i].where = QUEUED;
 	w->attempts[i].asked_ms = w->now_ms;
 	w->queue[w->tail++ % ATTEMPTS_MAX] = i;
@@ -143,14 +150,17 @@ static void begin_attempt(struct world *w, unsigned tries)
 	assert_true(w->n_free);
 	i = w->free[--w->n_free];
 	w->attempts[i] = (struct attempt){.tries = tries, .born_ms = w->now_ms};
-	if (w->tail - w->head >= w->kind->backlog)
-		refuse(w, i); /* as good as: its SYN is dropped */
-	else if (is_admitted(w) && w->held_head == w->held_tail)
+	if (is_admitted(w) && w->held_head == w->held_tail)
 		give_to_upstream(w, i);
 	else {
 		w->attempts[i].where = HELD;
 		w->held[w->held_tail++ % ATTEMPTS_MAX] = i;
 	}
+}
+
+static uint64_t hold_ns(const struct world *w)
+{
+	return w->limiter.soft ? 900 * MS : w->limiter.hold_ns;
 }
 
 static void run_holds(struct world *w)
@@ -161,9 +171,12 @@ static void run_holds(struct world *w)
 		if (is_admitted(w)) {
 			w->held_head++;
 			give_to_upstream(w, i);
-		} else if ((w->now_ms - w->attempts[i].born_ms) * MS >= w->limiter.hold_ns) {
+		} else if ((w->now_ms - w->attempts[i].born_ms) * MS >= hold_ns(w)) {
 			w->held_head++;
-			refuse(w, i);
+			if (w->limiter.soft)
+				give_to_upstream(w, i);
+			else
+				refuse(w, i);
 		} else {
 			return;
 		}
@@ -190,7 +203,7 @@ static void leave(struct world *w, uint32_t i)
 static void run_clients(struct world *w)
 {
 	double rate = w->kind->rate * (in_trouble(w) && w->kind->trouble.surge ? w->kind->trouble.surge : 1);
-	unsigned n = poisson(w, rate / 1000);
+	unsigned n = poisson(w, rate / 1000) + (w->now_ms == w->kind->trouble.from_ms ? w->kind->herd : 0);
 
 	while (n--) {
 		w->asked[w->now_ms / 1000]++;
@@ -253,7 +266,7 @@ static void run_upstream(struct world *w)
 
 static void run(const struct kind *kind, uint64_t seed)
 {
-	struct limiter_parameters p = {.client_timeout_ns = kind->timeout_ms * MS, .hard_max = LIMITER_UNLIMITED};
+	struct limiter_parameters p = {.client_timeout_ns = kind->timeout_ms * MS};
 	struct world *w = world;
 
 	memset(w, 0, sizeof(*w));
@@ -380,6 +393,25 @@ static void test_impatient_clients(void **state)
 	assert_true(mean(world->good, 27, 37) >= 380);
 }
 
+/* 2000 at once, after a time with half the load: a queue of 128 does not overflow. */
+static void test_herd(void **state)
+{
+	struct kind k = {.name = "2000 at once", PLAIN, .trouble = {20000, 21000, -1, 1}};
+
+	k.herd = 2000;
+	k.rate = 200;
+	k.timeout_ms = 30000;
+	k.backlog = 128;
+	run(&k, 1);
+	say("limited");
+	assert_int_equal(world->dropped, 0);
+	assert_true(mean(world->good, 20, 26) * 6 >= 2000 + 200 * 4);
+	k.limits = false;
+	run(&k, 1);
+	say("unlimited");
+	assert_true(world->dropped >= 1000);
+}
+
 /* B-6: nothing is refused that could be served. */
 static void test_healthy(void **state)
 {
@@ -418,7 +450,7 @@ static void test_few_and_slow(void **state)
 static struct limiter_counts counts;
 static struct limiter l;
 static uint64_t now_ns;
-static const struct limiter_parameters patient = {.client_timeout_ns = S, .hard_max = LIMITER_UNLIMITED};
+static const struct limiter_parameters patient = {.client_timeout_ns = S};
 
 /* Ticks for so long, in each of which `n` responses come after `ms`. */
 static unsigned ticks(unsigned n_ticks, unsigned n, double ms, uint32_t wip_now)
@@ -449,12 +481,14 @@ static void test_states(void **state)
 	assert_int_equal(ticks(50, 40, 20, 8), 0);
 	assert_int_equal(l.base_ns, 20 * MS);
 	assert_int_equal(l.rate, 400);
-	assert_int_equal(l.limit, LIMITER_UNLIMITED);
+	assert_true(l.soft);
+	assert_int_equal(l.limit, LIMITER_WINDOW_MIN);
 	/* Slow, but within base + slack. */
 	assert_int_equal(ticks(10, 40, 115, 46), 0);
 	assert_int_equal(ticks(1, 40, 125, 50), 1);
 	assert_int_equal(l.state, LIMITER_LIMITING);
 	assert_int_equal(l.limit, 400 * 140 / 1000);
+	assert_false(l.soft);
 	/* Not yet for a second below three quarters of that. */
 	assert_int_equal(ticks(10, 40, 89, 20), 0);
 	assert_int_equal(ticks(5, 40, 95, 20), 0);
@@ -517,16 +551,35 @@ static void test_measured_again(void **state)
 	assert_int_equal(l.probing_until_ns, 0);
 }
 
+/* Work may grow to twice what was usual at once, and then as answers come; what lasts becomes usual. */
+static void test_window(void **state)
+{
+	begin();
+	ticks(100, 40, 20, 8);
+	assert_int_equal(l.limit, LIMITER_WINDOW_MIN);
+	ticks(1, 40, 20, 60);
+	assert_int_equal(l.limit, LIMITER_WINDOW_MIN + 20);
+	ticks(4, 40, 20, 80);
+	assert_int_equal(l.limit, LIMITER_WINDOW_MIN + 100);
+	ticks(1, 40, 20, 8);
+	assert_int_equal(l.limit, LIMITER_WINDOW_MIN);
+	ticks(40, 40, 20, 50);
+	assert_int_equal(l.limit, 2 * 80);
+	ticks(100, 40, 20, 50);
+	assert_int_equal(l.limit, 2 * 50);
+	/* It is no limit where nothing is wrong, however long answers take. */
+	assert_true(l.soft);
+}
+
 static void test_patience(void **state)
 {
-	struct limiter_parameters p = {.client_timeout_ns = 200 * MS, .hard_max = 30};
+	struct limiter_parameters p = {.client_timeout_ns = 200 * MS};
 
 	begin();
 	ticks(50, 40, 20, 8);
 	now_ns += LIMITER_TICK_NS;
 	limiter_tick(&l, &counts, &p, now_ns, 0);
 	assert_int_equal(l.slack_ns, 60 * MS);
-	assert_int_equal(l.limit, 30);
 	assert_false(l.impatient);
 	p.client_timeout_ns = 70 * MS;
 	now_ns += LIMITER_TICK_NS;
@@ -570,6 +623,7 @@ int main(void)
 		cmocka_unit_test(test_surge),
 		cmocka_unit_test(test_long_stall),
 		cmocka_unit_test(test_impatient_clients),
+		cmocka_unit_test(test_herd),
 		cmocka_unit_test(test_healthy),
 		cmocka_unit_test(test_few_and_slow),
 		cmocka_unit_test(test_states),
@@ -577,6 +631,7 @@ int main(void)
 		cmocka_unit_test(test_unknown),
 		cmocka_unit_test(test_base),
 		cmocka_unit_test(test_measured_again),
+		cmocka_unit_test(test_window),
 		cmocka_unit_test(test_patience),
 		cmocka_unit_test(test_odd_counts),
 		cmocka_unit_test(test_words),
