@@ -247,7 +247,7 @@ static void find_window(struct limiter *l, uint64_t answered)
 	usual = max_u64(WINDOW_FACTOR * usual_peak(l), LIMITER_WINDOW_MIN);
 	if (l->wip < l->window / 2)
 		l->window = usual;
-	else
+	else if (l->base_ns)
 		l->window += answered / WINDOW_FACTOR;
 	l->window = max_u64(l->window, usual);
 }

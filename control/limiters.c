@@ -141,10 +141,12 @@ static void tick_backend(struct limiters *l, uint32_t slot, enum cure_mode mode)
 	struct slot_info info;
 	bool changed;
 
-	if (!services_backend(l->services, slot, &info) || !observe_work(l->dp, slot, &work)) {
+	if (!services_backend(l->services, slot, &info)) {
 		put_limit(l, slot, 0);
 		return;
 	}
+	/* One without any flow yet may get its first ones all at once. */
+	observe_work(l->dp, slot, &work);
 	if (b->generation != info.ref.generation)
 		*b = (struct backend){
 			.generation = info.ref.generation, .limit = b->limit, .timeout_ns = b->timeout_ns};

@@ -265,8 +265,7 @@ struct work_report {
 	uint64_t overloads;           /* SYNs that went unanswered though it was heard meanwhile */
 	uint32_t wip;
 };
-/* False: it never had a flow that was measured. */
-bool observe_work(const struct dataplane *dp, uint32_t slot, struct work_report *out);
+void observe_work(const struct dataplane *dp, uint32_t slot, struct work_report *out);
 
 enum signal_duration {
 	DURATION_HANDSHAKE,  /* from the SYN to its answer, where it was sent once */

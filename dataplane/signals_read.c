@@ -68,17 +68,12 @@ uint32_t observe_wip(const struct dataplane *dp, uint32_t slot)
 	return wip;
 }
 
-bool observe_work(const struct dataplane *dp, uint32_t slot, struct work_report *out)
+void observe_work(const struct dataplane *dp, uint32_t slot, struct work_report *out)
 {
-	bool known = false;
-
 	*out = (struct work_report){0};
 	for (unsigned i = 0; i < dp->config.n_workers; i++) {
 		const struct signal_counts *c = counts_at(dp, i, slot);
 
-		if (!load_level(&c->record))
-			continue;
-		known = true;
 		out->answered += load(&c->answered);
 		out->timed += load(&c->timed);
 		out->timed_us += load(&c->timed_us);
@@ -87,7 +82,6 @@ bool observe_work(const struct dataplane *dp, uint32_t slot, struct work_report 
 		out->overloads += load(&c->failures[SIGNAL_OVERLOAD]);
 	}
 	out->wip = observe_wip(dp, slot);
-	return known;
 }
 
 uint32_t observe_first_byte_us(const struct dataplane *dp, uint32_t slot)
