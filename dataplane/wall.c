@@ -619,6 +619,8 @@ bool wall_due(struct worker *w, flow_ref up)
 		if (move_on(w, up))
 			return true;
 	}
+	/* Whatever became of it, nobody works on it: its client may have left long ago, and says nothing. */
+	signals_leave(w, up);
 	return wait_on(w, up);
 }
 

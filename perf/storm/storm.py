@@ -24,7 +24,7 @@ sys.path[:0] = [str(TOP / "tests" / "lab"), str(TOP / "perf" / "storm")]
 
 from attempts import sources, spread_clients, start_load  # noqa: E402
 from servers import SlowUpstream  # noqa: E402
-from subjects import CLIENT_TIMEOUT_MS, PORT, SUBJECTS  # noqa: E402
+from subjects import CLIENT_TIMEOUT_MS, PORT, SUBJECTS, On  # noqa: E402
 from tools import BUILD  # noqa: E402
 from topology import UPSTREAMS, VIP, Lab, end_on_signals  # noqa: E402
 
@@ -269,11 +269,12 @@ def main():
         parser.error(f"unknown: {', '.join(unknown)}")
     end_on_signals()
     kinds = [KINDS[name] for name in args.only or KINDS]
+    only = args.subjects or [name for name in SUBJECTS if not (args.off and name == On.name)]
     shutil.rmtree(OUT, ignore_errors=True)
     with Lab() as lab:
         spread_clients(lab, PREFIXES)
         lab.up1.sysctl(core__somaxconn=4096, ipv4__tcp_max_syn_backlog=8192)
-        bad = run_all(lab, kinds, args.subjects, range(1, args.seeds + 1), args.family)
+        bad = run_all(lab, kinds, only, range(1, args.seeds + 1), args.family)
     # A part of the experiment is not the project's result.
     part = args.only or args.subjects
     subprocess.run([sys.executable, TOP / "perf" / "storm" / "report.py", OUT,
