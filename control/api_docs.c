@@ -3,6 +3,7 @@
 
 #include "clock.h"
 #include "json_row.h"
+#include "limiter.h"
 #include "observe.h"
 #include "outcome.h"
 #include "owners.h"
@@ -341,6 +342,10 @@ struct backend_row {
 	double breaker_since;         /* in that state; null: it never was in another */
 	const char *breaker_evidence; /* by which it is not closed; null: it is */
 	double breaker_next_s;        /* open: until it is probed again; ramp: until it is closed; null: neither */
+	const char *limiter;          /* "open", "limiting" */
+	double limit;                 /* of its work at a time; null: none */
+	double usual_ms;              /* what first bytes take when nothing is wrong; null: not known yet */
+	uint64_t answers_per_s;       /* in the best second of the last ten */
 	uint32_t weight;
 	uint64_t flows, new_flows, connects, failures, resteered, unfinished, probes, pinned;
 	uint64_t packets_up, packets_down, bytes_up, bytes_down;
@@ -363,6 +368,10 @@ static const struct json_field backend_fields[] = {
 	JSON_FIELD(backend_row, breaker_since),
 	JSON_FIELD(backend_row, breaker_evidence),
 	JSON_FIELD(backend_row, breaker_next_s),
+	JSON_FIELD(backend_row, limiter),
+	JSON_FIELD(backend_row, limit),
+	JSON_FIELD(backend_row, usual_ms),
+	JSON_FIELD(backend_row, answers_per_s),
 	JSON_FIELD(backend_row, weight),
 	JSON_FIELD(backend_row, flows),
 	JSON_FIELD(backend_row, new_flows),
@@ -462,6 +471,14 @@ static void fill_breaker(const struct view_breaker *b, const struct backend_repo
 		row->breaker_next_s = seconds_between(now_ns, b->closes_ns);
 }
 
+static void fill_limiter(const struct view_limiter *l, struct backend_row *row)
+{
+	row->limiter = limiter_state_name[l->limiting ? LIMITER_LIMITING : LIMITER_OPEN];
+	row->limit = l->limiting ? l->limit : NAN;
+	row->usual_ms = l->usual_ns ? l->usual_ns / 1e6 : NAN;
+	row->answers_per_s = l->rate;
+}
+
 json_t *api_backend_json(const struct api_source *src, const struct view_backend *b)
 {
 	struct backend_report r;
@@ -475,6 +492,7 @@ json_t *api_backend_json(const struct api_source *src, const struct view_backend
 	row.connects = r.connects;
 	row.failures = r.failures;
 	fill_breaker(b->breaker, &r, now_ns, &row);
+	fill_limiter(&b->limiter, &row);
 	row.resteered = r.resteered;
 	row.unfinished = r.unfinished;
 	row.probes = r.probes;

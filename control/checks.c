@@ -34,7 +34,11 @@ struct checks {
 	enum cure_mode mode;
 	uint64_t now_ns, due_ns;
 	uint64_t tcp_free_ns; /* from then on another TCP check may be ordered */
-	unsigned worker;      /* that ordered next */
+	/* The TCP check that is due for the longest time; UINT64_MAX: none is. */
+	uint64_t tcp_due_ns, tcp_every_ns;
+	struct slot_info tcp_due;
+	uint32_t tcp_limit;
+	unsigned worker; /* that ordered next */
 	void (*news)(void *arg);
 	void *arg;
 };
@@ -142,13 +146,28 @@ static void run_tcp(struct checks *c, const struct slot_info *info, const struct
 
 	if (!is_due(c, slot, next_ns, side->config->check_every_ns))
 		return;
-	if (c->now_ns < c->tcp_free_ns) {
-		want(c, c->tcp_free_ns);
+	if (!takes_tcp_checks(c, slot)) {
+		plan(c, slot, next_ns, side->config->check_every_ns);
 		return;
 	}
-	if (takes_tcp_checks(c, slot))
-		order_tcp(c, info, side->part->breaker_consecutive);
-	plan(c, slot, next_ns, side->config->check_every_ns);
+	want(c, c->tcp_free_ns);
+	if (*next_ns >= c->tcp_due_ns)
+		return;
+	c->tcp_due_ns = *next_ns;
+	c->tcp_every_ns = side->config->check_every_ns;
+	c->tcp_due = *info;
+	c->tcp_limit = side->part->breaker_consecutive;
+}
+
+/* Where more are due than may be sent, all have their turn. */
+static void send_tcp(struct checks *c)
+{
+	uint32_t slot = c->tcp_due.ref.slot;
+
+	if (c->tcp_due_ns == UINT64_MAX || c->now_ns < c->tcp_free_ns)
+		return;
+	order_tcp(c, &c->tcp_due, c->tcp_limit);
+	plan(c, slot, &c->slots[slot].tcp_ns, c->tcp_every_ns);
 }
 
 /* --- HTTP --- */
@@ -224,8 +243,10 @@ void checks_run(struct checks *c, enum cure_mode mode, uint64_t now_ns)
 	c->now_ns = now_ns;
 	c->due_ns = UINT64_MAX;
 	c->any_http = false;
+	c->tcp_due_ns = UINT64_MAX;
 	if (mode != CURE_OFF)
 		services_sides(c->services, look_at_side, c);
+	send_tcp(c);
 	if (had_http || c->any_http)
 		let_go(c);
 }

@@ -214,6 +214,23 @@ static void silence(const struct subject *subject, const struct backend_report *
 	idle_times(subject, r, rows);
 }
 
+/* --- storm --- */
+
+static void limited(const struct subject *subject, const struct view_limiter *l, json_t *rows)
+{
+	uint64_t limit = l->limit;
+	char usual[40] = "";
+
+	if (!l->limiting)
+		return;
+	if (l->usual_ns)
+		snprintf(usual, sizeof(usual), " instead of %.1f", l->usual_ns / 1e6);
+	add(rows, subject, "storm", "limit", &limit,
+	    "it is congested, for %.1f s: first bytes take %.1f ms%s, and it answered %" PRIu64
+	    " a second at the most of late; it is given no more than %u at a time, of which it has %u",
+	    ago_s(clock_monotonic_ns(), l->since_ns), l->first_byte_ns / 1e6, usual, l->rate, l->limit, l->wip);
+}
+
 void explain_backend(const struct api_source *src, const struct view_backend *b, json_t *rows)
 {
 	const struct subject subject = {NULL, b->id};
@@ -221,6 +238,7 @@ void explain_backend(const struct api_source *src, const struct view_backend *b,
 
 	observe_backend(src->dp, b->slot, &r);
 	wall(src, &subject, b, &r, rows);
+	limited(&subject, &b->limiter, rows);
 	names(&subject, b, &r, rows);
 	silence(&subject, &r, rows);
 }
@@ -233,12 +251,15 @@ static void storm(const struct subject *subject, const struct service_report *r,
 
 	if (r->held)
 		add(rows, subject, "storm", "held", &r->held,
-		    "%" PRIu64 " new connections beyond a cap were held until their turn: %" PRIu64
+		    "%" PRIu64
+		    " new connections beyond a cap, or what the backends bore, were held until their turn: %" PRIu64
 		    " were let in, %" PRIu64 " wait now, the others were refused",
 		    r->held, r->held_admitted, r->holding);
 	if (r->refused_storm)
 		add(rows, subject, "storm", "refused_storm", &r->refused_storm,
-		    "%" PRIu64 " attempts beyond a cap were refused, with RST or in silence", r->refused_storm);
+		    "%" PRIu64
+		    " attempts beyond a cap, or what the backends bore, were refused, with RST or in silence",
+		    r->refused_storm);
 	if (would)
 		add(rows, subject, "storm", "would", &would,
 		    "in shadow, so not done: %" PRIu64 " attempts held, %" PRIu64 " refused with RST, %" PRIu64

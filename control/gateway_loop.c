@@ -71,6 +71,7 @@ void gateway_publish_view(struct gateway *gw)
 		view_free(view);
 		return;
 	}
+	limiters_view(gw->limiters, view, observe_now_ns(gw->dp), clock_monotonic_ns());
 	pulse_late(&gw->pulse, &view->tick_p99_us, &view->tick_max_us);
 	owners_note(gw->owners, view, observe_now_ns(gw->dp));
 	view_publish(view);

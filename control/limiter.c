@@ -8,8 +8,11 @@
 #define BASE_SLOT_NS   5000000000ull
 #define SAMPLES_WHOLE  20 /* so many in a tick, and what was before is forgotten */
 #define CALM_NS        1000000000ull
+#define SECOND_NS      1000000000ull
 #define STALL_FACTOR   5
 #define AGAIN_FOR_NS   1000000000ull
+#define PROBED_MIN     20 /* that are believed to be what it takes now */
+#define RARE_FACTOR    10 /* times as long as usual between two answers: that is none that is late any more */
 #define WINDOW_FACTOR  2
 #define TICKS_IN_RATES (LIMITER_SECOND_TICKS * LIMITER_RATE_SECONDS)
 
@@ -93,16 +96,10 @@ static void learn_base(struct limiter *l, uint64_t n, uint64_t us, uint64_t now_
 	if (l->n_group >= BASE_SAMPLES) {
 		uint64_t mean_ns = l->group_us * 1000 / l->n_group;
 
-		if (l->state == LIMITER_OPEN || mean_ns < l->base_ns)
+		if (l->state == LIMITER_OPEN || !l->base_ns || mean_ns < l->base_ns)
 			note_base(l, mean_ns, now_ns);
 		l->n_group = l->group_us = 0;
 	}
-	find_base(l, now_ns);
-}
-
-void limiter_know_base(struct limiter *l, uint64_t base_ns, uint64_t now_ns)
-{
-	note_base(l, base_ns, now_ns);
 	find_base(l, now_ns);
 }
 
@@ -153,11 +150,22 @@ static void find_delays(struct limiter *l, const struct limiter_parameters *p)
 	l->hold_ns = p->client_timeout_ns > usual_ns ? (p->client_timeout_ns - usual_ns) / 2 : 0;
 }
 
-static void look_for_stall(struct limiter *l, uint64_t answered, uint64_t now_ns)
+/* Where answers are rare, a few that take their time are no stall. */
+static uint64_t stall_ns(const struct limiter *l)
+{
+	uint64_t ns = max_u64(LIMITER_STALL_NS, STALL_FACTOR * base_or_first(l));
+
+	return l->rate ? max_u64(ns, RARE_FACTOR * SECOND_NS / l->rate) : ns;
+}
+
+static void look_for_stall(struct limiter *l, uint64_t answered, uint64_t elapsed_ns, uint64_t now_ns)
 {
 	if (answered || l->wip < LIMITER_MIN || !l->answered_ns)
 		l->answered_ns = now_ns;
-	l->stalled = now_ns - l->answered_ns >= max_u64(LIMITER_STALL_NS, STALL_FACTOR * base_or_first(l));
+	/* Time in which nobody looked, or ran, says nothing. */
+	else if (elapsed_ns > 2 * LIMITER_TICK_NS)
+		l->answered_ns = min_u64(l->answered_ns + elapsed_ns - LIMITER_TICK_NS, now_ns);
+	l->stalled = now_ns - l->answered_ns >= stall_ns(l);
 }
 
 static void enter(struct limiter *l, enum limiter_state state, uint64_t now_ns)
@@ -204,7 +212,7 @@ static void end_probing(struct limiter *l, uint64_t now_ns, uint32_t chance)
 {
 	l->probing_until_ns = 0;
 	l->again_ns = again_at(now_ns, chance);
-	if (!l->n_probed)
+	if (l->n_probed < PROBED_MIN)
 		return;
 	memset(l->bases, 0, sizeof(l->bases));
 	note_base(l, l->probed_us * 1000 / l->n_probed, now_ns);
@@ -213,7 +221,7 @@ static void end_probing(struct limiter *l, uint64_t now_ns, uint32_t chance)
 
 static void run_probing(struct limiter *l, uint64_t n, uint64_t us, uint64_t now_ns, uint32_t chance)
 {
-	if (l->state != LIMITER_LIMITING || !l->base_ns)
+	if (l->state != LIMITER_LIMITING)
 		return;
 	if (!l->again_ns)
 		l->again_ns = again_at(now_ns, chance);
@@ -258,10 +266,8 @@ static uint32_t find_limit(const struct limiter *l)
 
 	if (l->state == LIMITER_OPEN)
 		return l->window;
-	limit = l->rate * budget_us / 1000000;
-	if (l->probing_until_ns)
-		limit /= 2;
-	return max_u64(limit, LIMITER_MIN);
+	limit = max_u64(l->rate * budget_us / 1000000, LIMITER_MIN);
+	return l->probing_until_ns ? limit / 2 : limit;
 }
 
 /* The slot has another owner, or a worker's counts began anew. */
@@ -274,7 +280,7 @@ static bool went_back(const struct limiter_counts *seen, const struct limiter_co
 bool limiter_tick(struct limiter *l, const struct limiter_counts *counts, const struct limiter_parameters *p,
 		  uint64_t now_ns, uint32_t chance)
 {
-	uint64_t answered, timed, timed_us, gave_up, gave_up_us;
+	uint64_t answered, timed, timed_us, gave_up, gave_up_us, elapsed_ns;
 	bool changed;
 
 	if (!l->tick_ns || went_back(&l->seen, counts))
@@ -284,17 +290,21 @@ bool limiter_tick(struct limiter *l, const struct limiter_counts *counts, const 
 	timed_us = counts->timed_us - l->seen.timed_us;
 	gave_up = counts->gave_up - l->seen.gave_up;
 	gave_up_us = counts->gave_up_us - l->seen.gave_up_us;
+	/* No client is said to wait for longer: one that does speaks for itself alone. */
+	gave_up_us = min_u64(gave_up_us, gave_up * p->client_timeout_ns / 1000);
+	elapsed_ns = l->tick_ns ? now_ns - l->tick_ns : LIMITER_TICK_NS;
 	if (l->tick_ns && l->state == LIMITER_LIMITING)
-		l->frozen_ns += now_ns - l->tick_ns;
+		l->frozen_ns += elapsed_ns;
 	l->seen = *counts;
 	l->wip = counts->wip;
 	l->tick_ns = now_ns;
 
-	learn_rate(l, answered, now_ns);
+	/* What came in a tick that is late came in all of that time. */
+	learn_rate(l, elapsed_ns > LIMITER_TICK_NS ? answered * LIMITER_TICK_NS / elapsed_ns : answered, now_ns);
 	learn_base(l, timed, timed_us, now_ns);
 	find_delays(l, p);
 	learn_first_byte(l, timed + gave_up, timed_us + gave_up_us);
-	look_for_stall(l, answered, now_ns);
+	look_for_stall(l, answered, elapsed_ns, now_ns);
 	changed = judge(l, now_ns);
 	run_probing(l, timed, timed_us, now_ns, chance);
 	find_window(l, answered);

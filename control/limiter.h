@@ -97,8 +97,6 @@ struct limiter_parameters {
 /* True: the state changed. `elapsed` since the last tick may be anything: rates go by the clock, not by ticks. */
 bool limiter_tick(struct limiter *l, const struct limiter_counts *counts, const struct limiter_parameters *p,
 		  uint64_t now_ns, uint32_t chance);
-/* From an earlier life of the gateway; believed until it is measured better. */
-void limiter_know_base(struct limiter *l, uint64_t base_ns, uint64_t now_ns);
 
 /* "first bytes take 480 ms (usually 20), 412 answers/s at the most, 97 under way: at most 59" */
 void limiter_describe(const struct limiter *l, char *out, size_t size);

@@ -5,6 +5,7 @@
 #include "hash.h"
 #include "observe.h"
 #include "services.h"
+#include "view.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -16,10 +17,11 @@
 #define PACE_AFTER_NS 10000000000ull /* that goes on for so long after the last limit */
 #define TOLD_EVERY_NS 10000000000ull
 #define DESCRIPTION   200
+#define LIMIT_UNKNOWN UINT32_MAX /* of a slot that has just been given to another one */
 
 struct backend {
 	uint32_t generation; /* of its slot */
-	uint32_t limit;      /* as the workers know it */
+	uint32_t limit;      /* as the workers know it, or LIMIT_UNKNOWN */
 	uint64_t timeout_ns; /* the shortest patience of the clients of its services; 0: none names it */
 	uint64_t told_ns;    /* when an event of it was told last */
 	uint32_t n_untold;
@@ -30,9 +32,10 @@ struct backend {
 
 /* Of all its backends, while sides are gone through. */
 struct service {
-	uint32_t n_measured, n_limited; /* how many workers are to look at, and how many are congested */
-	uint64_t hold_ns, rate;
-	uint64_t limited_ns; /* when one of them was last; 0: never */
+	uint32_t generation;                  /* of its slot */
+	uint32_t n_limits, n_hard;            /* of its backends: all, and those that are congested */
+	uint64_t hold_ns, soft_hold_ns, rate; /* the shortest of those that are congested, and of the others */
+	uint64_t limited_ns;                  /* when one of them was last; 0: never */
 	struct service_limit sent;
 };
 
@@ -72,9 +75,29 @@ void limiters_destroy(struct limiters *limiters)
 	free(limiters);
 }
 
-const struct limiter *limiters_at(const struct limiters *limiters, uint32_t backend_slot)
+static uint64_t since_ns(const struct limiter *l, uint64_t now_ns, uint64_t clock_ns)
 {
-	return &limiters->backends[backend_slot].limiter;
+	return l->since_ns ? clock_ns - (now_ns - l->since_ns) : 0;
+}
+
+void limiters_view(const struct limiters *limiters, struct view *view, uint64_t now_ns, uint64_t clock_ns)
+{
+	for (size_t i = 0; i < view->n_backends; i++) {
+		struct view_backend *to = &view->backends[i];
+		const struct backend *b = &limiters->backends[to->slot];
+
+		if (b->generation != to->generation)
+			continue;
+		to->limiter = (struct view_limiter){
+			.limiting = b->limiter.state == LIMITER_LIMITING,
+			.limit = b->limiter.limit,
+			.wip = b->limiter.wip,
+			.since_ns = since_ns(&b->limiter, now_ns, clock_ns),
+			.usual_ns = b->limiter.base_ns,
+			.first_byte_ns = b->limiter.first_byte_ns,
+			.rate = b->limiter.rate,
+		};
+	}
 }
 
 /* --- one backend --- */
@@ -149,7 +172,7 @@ static void tick_backend(struct limiters *l, uint32_t slot, enum cure_mode mode)
 	observe_work(l->dp, slot, &work);
 	if (b->generation != info.ref.generation)
 		*b = (struct backend){
-			.generation = info.ref.generation, .limit = b->limit, .timeout_ns = b->timeout_ns};
+			.generation = info.ref.generation, .limit = LIMIT_UNKNOWN, .timeout_ns = b->timeout_ns};
 	/* One that nobody names any more has the flows that it has. */
 	if (!b->timeout_ns) {
 		put_limit(l, slot, 0);
@@ -172,14 +195,6 @@ static void tick_backend(struct limiters *l, uint32_t slot, enum cure_mode mode)
 
 /* --- services --- */
 
-static void forget_timeouts(void *arg, const struct services_side *side)
-{
-	struct limiters *l = arg;
-
-	for (uint32_t i = 0; i < side->set->n_backends; i++)
-		l->backends[side->set->backends[i].ref.slot].timeout_ns = 0;
-}
-
 static void learn_timeouts(void *arg, const struct services_side *side)
 {
 	struct limiters *l = arg;
@@ -193,21 +208,34 @@ static void learn_timeouts(void *arg, const struct services_side *side)
 	}
 }
 
+static void begin_service(struct service *svc)
+{
+	svc->n_limits = svc->n_hard = 0;
+	svc->hold_ns = svc->soft_hold_ns = UINT64_MAX;
+	svc->rate = 0;
+}
+
 static void add_side(void *arg, const struct services_side *side)
 {
 	struct limiters *l = arg;
 	struct service *svc = &l->services_at[side->service_ref.slot];
 
+	/* Another one's cell is as new. */
+	if (svc->generation != side->service_ref.generation) {
+		*svc = (struct service){.generation = side->service_ref.generation};
+		begin_service(svc);
+	}
 	for (uint32_t i = 0; i < side->set->n_backends; i++) {
 		const struct backend *b = &l->backends[side->set->backends[i].ref.slot];
+		uint64_t *hold_ns = b->limit & LIMIT_SOFT ? &svc->soft_hold_ns : &svc->hold_ns;
 
 		svc->rate += b->limiter.rate;
-		svc->n_measured += b->limit != 0;
-		if (!b->limit || b->limit & LIMIT_SOFT)
+		if (!b->limit)
 			continue;
-		svc->n_limited++;
-		if (!svc->hold_ns || b->limiter.hold_ns < svc->hold_ns)
-			svc->hold_ns = b->limiter.hold_ns;
+		svc->n_limits++;
+		svc->n_hard += !(b->limit & LIMIT_SOFT);
+		if (b->limiter.hold_ns < *hold_ns)
+			*hold_ns = b->limiter.hold_ns;
 	}
 }
 
@@ -216,18 +244,16 @@ static void put_service(struct limiters *l, uint32_t slot)
 {
 	struct service *svc = &l->services_at[slot];
 	struct service_limit limit = {
-		.n_limited = svc->n_measured,
-		/* Who waits for a moment only, so that not all come at once, may do so for as long as any hold. */
-		.hold_ms = svc->n_limited ? svc->hold_ns / 1000000 : UINT32_MAX,
+		.n_limits = svc->n_limits,
+		.hold_ms = svc->n_limits ? (svc->n_hard ? svc->hold_ns : svc->soft_hold_ns) / 1000000 : 0,
 	};
 	uint64_t pace = svc->rate * PACE_PERCENT / 100;
 
-	if (svc->n_limited)
+	if (svc->n_hard)
 		svc->limited_ns = l->now_ns;
 	if (svc->limited_ns && l->now_ns - svc->limited_ns < PACE_AFTER_NS && pace >= PACE_MIN)
 		limit.pace = pace;
-	if (limit.n_limited == svc->sent.n_limited && limit.hold_ms == svc->sent.hold_ms &&
-	    limit.pace == svc->sent.pace)
+	if (limit.n_limits == svc->sent.n_limits && limit.hold_ms == svc->sent.hold_ms && limit.pace == svc->sent.pace)
 		return;
 	svc->sent = limit;
 	dataplane_service_limit(l->dp, slot, &limit);
@@ -238,8 +264,7 @@ static void tick_services(struct limiters *l)
 	for (uint32_t slot = 0; slot < l->config.n_service_slots; slot++) {
 		struct service *svc = &l->services_at[slot];
 
-		svc->n_limited = svc->n_measured = 0;
-		svc->hold_ns = svc->rate = 0;
+		begin_service(svc);
 	}
 	services_sides(l->services, add_side, l);
 	for (uint32_t slot = 0; slot < l->config.n_service_slots; slot++)
@@ -255,8 +280,7 @@ static void forget_all(struct limiters *l)
 	}
 	for (uint32_t slot = 0; slot < l->config.n_service_slots; slot++) {
 		l->services_at[slot].limited_ns = 0;
-		l->services_at[slot].n_limited = l->services_at[slot].n_measured = 0;
-		l->services_at[slot].hold_ns = l->services_at[slot].rate = 0;
+		begin_service(&l->services_at[slot]);
 		put_service(l, slot);
 	}
 	l->idle = true;
@@ -271,7 +295,8 @@ void limiters_tick(struct limiters *limiters, enum cure_mode mode, uint64_t now_
 		return;
 	}
 	limiters->idle = false;
-	services_sides(limiters->services, forget_timeouts, limiters);
+	for (uint32_t slot = 0; slot < limiters->config.n_backend_slots; slot++)
+		limiters->backends[slot].timeout_ns = 0;
 	services_sides(limiters->services, learn_timeouts, limiters);
 	for (uint32_t slot = 0; slot < limiters->config.n_backend_slots; slot++)
 		tick_backend(limiters, slot, mode);

@@ -12,6 +12,7 @@ struct dataplane;
 struct events;
 struct limiters;
 struct services;
+struct view;
 
 struct limiters_config {
 	uint32_t n_backend_slots, n_service_slots;
@@ -25,5 +26,5 @@ void limiters_destroy(struct limiters *limiters);
 /* Once per LIMITER_TICK_NS; `mode`: of the cure storm. `now_ns`: the dataplane's clock. */
 void limiters_tick(struct limiters *limiters, enum cure_mode mode, uint64_t now_ns);
 
-/* Of the backend in that slot. */
-const struct limiter *limiters_at(const struct limiters *limiters, uint32_t backend_slot);
+/* Fills what a view's backends say of their limiters. `clock_ns`: the view's clock at limiters_tick()'s `now_ns`. */
+void limiters_view(const struct limiters *limiters, struct view *view, uint64_t now_ns, uint64_t clock_ns);

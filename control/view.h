@@ -45,6 +45,16 @@ struct view_breaker {
 	char side[BREAKER_EVIDENCE_LEN]; /* "shop, IPv4: 4 of 4 backends fell silent within 10 s" */
 };
 
+/* What decide limits a backend's work by. */
+struct view_limiter {
+	bool limiting;
+	uint32_t limit, wip;    /* at most so much at a time, if limiting; of so much, as of the view */
+	uint64_t since_ns;      /* monotonic, limiting or not; 0: ever */
+	uint64_t usual_ns;      /* what first bytes take when nothing is wrong; 0: not known yet */
+	uint64_t first_byte_ns; /* what they took of late */
+	uint64_t rate;          /* answers in the best second of the last ten */
+};
+
 struct view_backend {
 	char id[80]; /* "tcp:198.18.3.21:8080" */
 	struct ipaddr addr;
@@ -53,10 +63,11 @@ struct view_backend {
 	uint32_t slot, generation;
 	unsigned weight;
 	enum backend_life life;
-	uint64_t expires_ns;                /* monotonic end of the DNS lifetime; 0: no end (static address) */
-	uint64_t removed_ns;                /* since when no service names it, monotonic; 0: one does */
-	uint64_t deadline_ns;               /* when its flows are ended; 0: they are not */
-	char services[128];                 /* names, comma separated; "..." at the end if there are more */
+	uint64_t expires_ns;  /* monotonic end of the DNS lifetime; 0: no end (static address) */
+	uint64_t removed_ns;  /* since when no service names it, monotonic; 0: one does */
+	uint64_t deadline_ns; /* when its flows are ended; 0: they are not */
+	char services[128];   /* names, comma separated; "..." at the end if there are more */
+	struct view_limiter limiter;
 	const struct view_breaker *breaker; /* NULL: closed, and never was anything else of late */
 };
 

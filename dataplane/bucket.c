@@ -8,6 +8,14 @@
 /* Beyond the tolerance: clocks of workers that are apart (each reads its own once per burst), and the longest line. */
 #define REACH ((uint64_t)4000000000 << GCRA_FRACTION_BITS)
 
+struct gcra_rate gcra_rate_of(uint64_t interval, uint64_t burst)
+{
+	uint64_t tolerance = interval * burst;
+
+	/* A take at the tolerance goes one interval beyond, and so may one of each other worker at that moment. */
+	return (struct gcra_rate){interval, tolerance, tolerance + interval * (DATAPLANE_MAX_WORKERS + 1) + REACH};
+}
+
 int gcra_rate_init(struct gcra_rate *rate, uint64_t tokens, uint64_t per_ns, uint64_t burst)
 {
 	unsigned __int128 interval, tolerance, window;
@@ -18,11 +26,10 @@ int gcra_rate_init(struct gcra_rate *rate, uint64_t tokens, uint64_t per_ns, uin
 	if (interval < (uint64_t)1 << GCRA_FRACTION_BITS || interval > GCRA_WINDOW_MAX || burst > GCRA_WINDOW_MAX)
 		return -ERANGE;
 	tolerance = interval * burst;
-	/* A take at the tolerance goes one interval beyond, and so may one of each other worker at that moment. */
 	window = tolerance + interval * (DATAPLANE_MAX_WORKERS + 1) + REACH;
 	if (window > GCRA_WINDOW_MAX)
 		return -ERANGE;
-	*rate = (struct gcra_rate){(uint64_t)interval, (uint64_t)tolerance, (uint64_t)window};
+	*rate = gcra_rate_of(interval, burst);
 	return 0;
 }
 

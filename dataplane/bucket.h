@@ -46,6 +46,9 @@ struct gcra {
  * clock above can hold: more than one token per ns, or less than about one in half an hour).
  */
 int gcra_rate_init(struct gcra_rate *rate, uint64_t tokens, uint64_t per_ns, uint64_t burst);
+/* The same of an interval in 2^-16 ns, where all of it is known to fit: at least one token a second, and few at once.
+ */
+struct gcra_rate gcra_rate_of(uint64_t interval, uint64_t burst);
 /* What a rate without a burst of its own gets: 100 ms of it, at least 10. */
 uint64_t gcra_default_burst(uint64_t tokens, uint64_t per_ns);
 

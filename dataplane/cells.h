@@ -33,7 +33,7 @@ struct service_shared {
 	struct gcra_line line;   /* of those who wait for it; likewise */
 	/* limit.h; decide, relaxed: */
 	uint64_t pace_interval; /* between two of those that waited, in 2^-16 ns; 0: as there is room */
-	uint32_t n_limited;     /* of its backends */
+	uint32_t n_limits;      /* of its backends; soft ones, too */
 	uint32_t hold_ms;       /* how long an attempt may wait for one of them */
 	struct gcra pace;       /* of those that waited; workers, by compare-and-swap */
 } __attribute__((aligned(64)));

@@ -387,7 +387,7 @@ void dataplane_service_limit(struct dataplane *dp, uint32_t slot, const struct s
 
 	__atomic_store_n(&shared->pace_interval, interval, __ATOMIC_RELAXED);
 	__atomic_store_n(&shared->hold_ms, limit->hold_ms, __ATOMIC_RELAXED);
-	__atomic_store_n(&shared->n_limited, limit->n_limited, __ATOMIC_RELAXED);
+	__atomic_store_n(&shared->n_limits, limit->n_limits, __ATOMIC_RELAXED);
 }
 
 uint64_t dataplane_trial(const struct dataplane *dp, uint32_t slot)

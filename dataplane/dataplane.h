@@ -342,9 +342,9 @@ void dataplane_backend_share(struct dataplane *dp, uint32_t slot, uint32_t share
 void dataplane_backend_limit(struct dataplane *dp, uint32_t slot, uint32_t limit);
 
 struct service_limit {
-	uint32_t n_limited; /* of its backends */
-	uint32_t hold_ms;   /* how long an attempt may wait for one of them */
-	uint32_t pace;      /* of those that waited, so many a second are let through; 0: as there is room */
+	uint32_t n_limits; /* of its backends; soft ones, too */
+	uint32_t hold_ms;  /* how long an attempt may wait for one of them */
+	uint32_t pace;     /* of those that waited, so many a second are let through; 0: as there is room */
 };
 void dataplane_service_limit(struct dataplane *dp, uint32_t slot, const struct service_limit *limit);
 /* Half-open: see trial.h. */

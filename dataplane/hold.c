@@ -21,8 +21,8 @@ static uint32_t n_chains(uint32_t capacity)
 uint64_t holds_bytes(uint32_t capacity, uint32_t n_services)
 {
 	return (uint64_t)capacity * sizeof(struct hold) +
-	       ((uint64_t)n_chains(capacity) + 2 * n_services) * sizeof(uint32_t) +
-	       n_services * sizeof(struct hold_queue);
+	       ((uint64_t)n_chains(capacity) + 3 * (uint64_t)n_services) * sizeof(uint32_t) +
+	       2 * (uint64_t)n_services * sizeof(struct hold_queue);
 }
 
 static uint32_t index_of(const struct holds *hs, const struct hold *h)
@@ -36,8 +36,8 @@ int holds_init(struct holds *hs, uint32_t capacity, uint32_t n_services, uint64_
 		.holds = memory_alloc(capacity * sizeof(*hs->holds)),
 		.chains = memory_alloc(n_chains(capacity) * sizeof(*hs->chains)),
 		.of_service = memory_alloc(n_services * sizeof(*hs->of_service)),
-		.queues = memory_alloc(n_services * sizeof(*hs->queues)),
-		.waiting = memory_alloc(n_services * sizeof(*hs->waiting)),
+		.queues = memory_alloc(2 * n_services * sizeof(*hs->queues)),
+		.waiting = memory_alloc(2 * n_services * sizeof(*hs->waiting)),
 		.capacity = capacity,
 		.chain_mask = n_chains(capacity) - 1,
 		.free = HOLD_NONE,
@@ -45,7 +45,7 @@ int holds_init(struct holds *hs, uint32_t capacity, uint32_t n_services, uint64_
 	};
 	if (!hs->holds || !hs->chains || !hs->of_service || !hs->queues || !hs->waiting)
 		return -ENOMEM;
-	for (uint32_t i = 0; i < n_services; i++)
+	for (uint32_t i = 0; i < 2 * n_services; i++)
 		hs->queues[i].first = hs->queues[i].last = HOLD_NONE;
 	for (uint32_t i = 0; i <= hs->chain_mask; i++)
 		hs->chains[i] = HOLD_NONE;
@@ -67,10 +67,16 @@ void holds_fini(struct holds *hs)
 
 /* --- queues --- */
 
+static uint32_t queue_of(const struct hold *h)
+{
+	return hold_queue_at(h->service.slot, !ipaddr_is_v4(&h->dst));
+}
+
 void hold_queue(struct holds *hs, struct hold *h)
 {
-	struct hold_queue *q = &hs->queues[h->service.slot];
+	struct hold_queue *q = &hs->queues[queue_of(h)];
 
+	assert(!h->queued);
 	h->queued = true;
 	h->prev_in_queue = q->last;
 	h->next_in_queue = HOLD_NONE;
@@ -78,28 +84,28 @@ void hold_queue(struct holds *hs, struct hold *h)
 		hs->holds[q->last].next_in_queue = index_of(hs, h);
 	else {
 		q->first = index_of(hs, h);
-		hs->waiting[hs->n_waiting++] = h->service.slot;
+		hs->waiting[hs->n_waiting++] = queue_of(h);
 	}
 	q->last = index_of(hs, h);
 }
 
-struct hold *hold_queued(const struct holds *hs, uint32_t service_slot)
+struct hold *hold_queued(const struct holds *hs, uint32_t queue)
 {
-	return &hs->holds[hs->queues[service_slot].first];
+	return &hs->holds[hs->queues[queue].first];
 }
 
-static void forget_waiting(struct holds *hs, uint32_t service_slot)
+static void forget_waiting(struct holds *hs, uint32_t queue)
 {
 	uint32_t i = 0;
 
-	while (hs->waiting[i] != service_slot)
+	while (hs->waiting[i] != queue)
 		i++;
 	hs->waiting[i] = hs->waiting[--hs->n_waiting];
 }
 
 static void leave_queue(struct holds *hs, struct hold *h)
 {
-	struct hold_queue *q = &hs->queues[h->service.slot];
+	struct hold_queue *q = &hs->queues[queue_of(h)];
 
 	h->queued = false;
 	if (h->prev_in_queue != HOLD_NONE)
@@ -111,7 +117,7 @@ static void leave_queue(struct holds *hs, struct hold *h)
 	else
 		q->last = h->prev_in_queue;
 	if (q->first == HOLD_NONE)
-		forget_waiting(hs, h->service.slot);
+		forget_waiting(hs, queue_of(h));
 }
 
 /* --- pool and index --- */

@@ -51,7 +51,7 @@ struct holds {
 	struct hold_queue {
 		uint32_t first, last;
 	} * queues;        /* of those that wait for room, by service slot, in the order in which they came */
-	uint32_t *waiting; /* slots of services whose queue is not empty, in no order */
+	uint32_t *waiting; /* queues that are not empty, in no order */
 	uint32_t n_waiting;
 	uint64_t queue_tick; /* in which queues were looked at last */
 	struct {
@@ -76,10 +76,16 @@ void hold_schedule(struct holds *hs, struct hold *h, uint64_t due_ns);
 uint32_t hold_due(struct holds *hs, uint64_t now_ns, uint32_t max, struct hold **due);
 void hold_del(struct holds *hs, struct hold *h);
 
+/* Each family of a service has a queue of its own: so have their backends. */
+static inline uint32_t hold_queue_at(uint32_t service_slot, bool v6)
+{
+	return 2 * service_slot + v6;
+}
+
 /* It stands in a slot, and waits for room as well, behind the others of its service. */
 void hold_queue(struct holds *hs, struct hold *h);
 /* The first one in that queue, which is not empty. */
-struct hold *hold_queued(const struct holds *hs, uint32_t service_slot);
+struct hold *hold_queued(const struct holds *hs, uint32_t queue);
 /* Takes it off its queue, and out of the slot in which it stands. */
 void hold_unqueue(struct holds *hs, struct hold *h);
 

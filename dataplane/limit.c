@@ -2,7 +2,8 @@
 #include "limit.h"
 #include "select.h"
 
-#define CHOICES    16 /* that are looked at: where so many are full, most are */
+#define CHOICES    16 /* places of the table that are looked at, before backends are, one by one, */
+#define BACKENDS   64 /* and of those so many: where they are full, most are */
 #define PACE_BURST 4  /* that may go at once */
 
 static bool is_fit(const struct worker *w, const struct policy *policy, uint32_t slot, bool late)
@@ -21,6 +22,11 @@ const struct policy_backend *limit_find(const struct worker *w, const struct pol
 			return b;
 		b = &set->backends[set->table[(at + i) % set->table_size]];
 	}
+	for (uint32_t i = 0; i < set->n_backends && i < BACKENDS; i++) {
+		b = &set->backends[(at + i) % set->n_backends];
+		if (is_fit(w, w->burst.policy, b->ref.slot, late))
+			return b;
+	}
 	return NULL;
 }
 
@@ -28,7 +34,7 @@ static struct gcra_rate pace_of(const struct worker *w, uint32_t service_slot)
 {
 	uint64_t interval = __atomic_load_n(&w->cells->services[service_slot].pace_interval, __ATOMIC_RELAXED);
 
-	return (struct gcra_rate){interval, PACE_BURST * interval, GCRA_WINDOW_MAX};
+	return gcra_rate_of(interval, PACE_BURST);
 }
 
 bool limit_may_go(const struct worker *w, uint32_t service_slot)

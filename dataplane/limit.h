@@ -20,11 +20,17 @@ static inline bool limit_has_room(const struct worker *w, uint32_t backend_slot,
 	return !limit || (late && limit & LIMIT_SOFT) || observe_wip(w->dp, backend_slot) < (limit & ~LIMIT_SOFT);
 }
 
-/* True: some backend of the service has a limit, or somebody waits for one. */
-static inline bool limit_applies(const struct worker *w, uint32_t service_slot)
+/* Somebody waits for one of the service's backends of that family. */
+static inline bool limit_is_queued(const struct worker *w, uint32_t service_slot, bool v6)
 {
-	return __atomic_load_n(&w->cells->services[service_slot].n_limited, __ATOMIC_RELAXED) ||
-	       w->holds.queues[service_slot].first != HOLD_NONE;
+	return w->holds.queues[hold_queue_at(service_slot, v6)].first != HOLD_NONE;
+}
+
+/* True: some backend of the service has a limit, or somebody waits for one. */
+static inline bool limit_applies(const struct worker *w, uint32_t service_slot, bool v6)
+{
+	return __atomic_load_n(&w->cells->services[service_slot].n_limits, __ATOMIC_RELAXED) ||
+	       limit_is_queued(w, service_slot, v6);
 }
 
 /* The flow's best choice that takes flows and has room, of the first few; NULL: there is none. */

@@ -456,8 +456,9 @@ static void client_data(struct worker *w, flow_ref up)
 	struct flow_track *track = flow_track(&w->flows, up);
 
 	track->asked_us = w->run_us;
-	/* Behind the backend's FIN nothing is answered but by a RST, which is its right. */
-	if (track->signals & (SIGNAL_FLAG_OPEN | SIGNAL_FLAG_ZOMBIE) || track->fin_seen & 1 << DIR_DOWN)
+	/* Behind the backend's FIN, or any RST, nothing is answered but by a RST, which is its right. */
+	if (track->signals & (SIGNAL_FLAG_OPEN | SIGNAL_FLAG_ZOMBIE) || track->fin_seen & 1 << DIR_DOWN ||
+	    flow_half(&w->flows, up)->state == FLOW_CLOSED)
 		return;
 	open_exchange(w, track);
 	flow_half(&w->flows, flow_ref_other(up))->watch = true;
@@ -500,6 +501,8 @@ static void upstream_data(struct worker *w, flow_ref down)
 	flow_half(&w->flows, down)->watch = false;
 	if (was_waited_for(w, track) && !(track->signals & (SIGNAL_FLAG_AGAIN | SIGNAL_FLAG_GAVE_UP)))
 		learn_first_byte(w, track);
+	/* Other workers ask for it, whose own flows of the backend may be silent. */
+	wall_heard(w, track->backend_slot, 0);
 	note_success(w, track->backend_slot, SIGNAL_RESPONSE);
 	response_began(&w->cells->backends[track->backend_slot].responses);
 	end_trial(w, track, true);
@@ -545,6 +548,11 @@ static void client_left(struct worker *w, struct flow_track *track)
 	end_trial(w, track, false);
 	if (!(track->signals & SIGNAL_FLAG_OPEN))
 		return;
+	/* Of an upload or a log nobody waited for an answer. */
+	if (!is_ahead(w, track->exchange_unit)) {
+		close_exchange(w, track);
+		return;
+	}
 	if (waited_us > gave_up_us(w, track->backend_slot))
 		give_up(w, track, waited_us);
 	close_exchange(w, track);

@@ -123,24 +123,25 @@ static struct test test_caps(const struct worker *w, const struct storm_caps *ca
 	return t;
 }
 
-/* A service without a backend for it is none that is full. */
+/* A service without a backend for it, or with none that takes flows, is none that is full: others say what becomes of
+ * it. */
 static bool has_room_upstream(const struct worker *w, const struct policy_service *svc, bool v6, uint64_t hash,
 			      bool late)
 {
 	const struct policy_set *set = &svc->sets[v6][SET_TCP];
 
-	return !set->n_backends || limit_find(w, set, hash, late);
+	return !set->n_backends || limit_find(w, set, hash, late) || wall_is_shut(w, w->burst.policy, set, hash);
 }
 
 static struct test test_all(const struct worker *w, const struct policy_service *svc, const struct item *it,
 			    const struct storm_caps *caps)
 {
 	struct test t = test_caps(w, caps, 0);
+	bool v6 = it->p.family == 6;
 
-	if (t.wait || it->p.proto != PROTO_TCP || it->ref != FLOW_REF_NONE || !limit_applies(w, svc->ref.slot))
+	if (t.wait || it->p.proto != PROTO_TCP || it->ref != FLOW_REF_NONE || !limit_applies(w, svc->ref.slot, v6))
 		return t;
-	t.full = w->holds.queues[svc->ref.slot].first != HOLD_NONE ||
-		 !has_room_upstream(w, svc, it->p.family == 6, it->hash, false);
+	t.full = limit_is_queued(w, svc->ref.slot, v6) || !has_room_upstream(w, svc, v6, it->hash, false);
 	if (t.full)
 		t.first = STORM_LIMIT;
 	return t;
@@ -203,12 +204,12 @@ static bool has_place(struct worker *w, struct hold *h, const struct storm_caps 
 	return true;
 }
 
-/* Until there is room, or its end, which is random again. */
+/* Until there is room, or its end. It may wait already: a wheel that stood still has it too early. */
 static void wait_for_room(struct worker *w, struct hold *h)
 {
-	h->end_ns -= draw(w, (h->end_ns - w->now_ns) / END_SPREAD);
 	hold_schedule(&w->holds, h, h->end_ns);
-	hold_queue(&w->holds, h);
+	if (!h->queued)
+		hold_queue(&w->holds, h);
 }
 
 /*
@@ -242,7 +243,7 @@ static bool hold(struct worker *w, const struct policy *policy, const struct pol
 {
 	enum cure_mode mode = policy->modes.of[CURE_STORM];
 	struct service_cell *cell = &w->services[svc->ref.slot];
-	uint64_t hold_ns = t->full ? limit_hold_ns(w, svc) : svc->storm.hold_ns;
+	uint64_t hold_ns = t->full ? limit_hold_ns(w, svc) : svc->storm.hold_ns, end_ns = w->now_ns + hold_ns;
 	bool hopeless = t->full || t->wait > hold_ns << FRACTION;
 	struct hold new;
 
@@ -256,7 +257,8 @@ static bool hold(struct worker *w, const struct policy *policy, const struct pol
 		.payload_len = it->p.payload_len,
 		.service = svc->ref,
 		.hash = it->hash,
-		.end_ns = w->now_ns + hold_ns,
+		/* Who finds no room in time goes away at a random moment, as with caps. */
+		.end_ns = t->full ? end_ns - draw(w, hold_ns / END_SPREAD) : end_ns,
 		.shadow = mode == CURE_SHADOW,
 	};
 	syn_keep(&new.syn, it);
@@ -402,56 +404,64 @@ static bool waits_on(struct worker *w, struct hold *h, const struct storm_caps *
 	return true;
 }
 
-static void try_again(struct worker *w, struct burst *b, struct hold *h)
+/* Returns true if it was let through, or would have been. */
+static bool try_again(struct worker *w, struct burst *b, struct hold *h)
 {
 	const struct policy_service *svc = service_of(b->policy, h);
 	struct storm_caps caps = {0};
+	bool v6 = !ipaddr_is_v4(&h->dst), went;
 	struct item *it = NULL;
 	struct test t = {0};
 
 	if (svc) {
 		caps = find_caps(w, svc, &h->src);
 		t = test_caps(w, &caps, h->in_line);
-		if (!t.wait && limit_applies(w, h->service.slot) &&
-		    !has_room_upstream(w, svc, !ipaddr_is_v4(&h->dst), h->hash, w->now_ns >= h->end_ns)) {
-			t.full = true;
+		t.full = !t.wait && limit_applies(w, h->service.slot, v6) &&
+			 !has_room_upstream(w, svc, v6, h->hash, w->now_ns >= h->end_ns);
+		if (t.full)
 			t.first = STORM_LIMIT;
-		}
 		if (waits_on(w, h, &caps, &t))
-			return;
+			return false;
 	}
 	if (!h->shadow) {
 		it = make_item(w, b, h);
 		if (!it && w->now_ns < h->end_ns) {
 			hold_schedule(&w->holds, h, w->now_ns + NO_BUFFER_NS);
-			return;
+			return false;
 		}
 		settle(w, b, h, it, svc, &caps, &t);
+		went = it && it->verdict == VERDICT_NONE;
 	} else {
 		settle_shadow(w, h, svc, &caps, &t);
+		went = svc && passes(&t);
 	}
 	end_hold(w, h);
+	return went;
 }
 
 /* Returns how many were tried, at most `max`. */
-static uint32_t try_queued(struct worker *w, struct burst *b, uint32_t service_slot, uint32_t max)
+static uint32_t try_queue(struct worker *w, struct burst *b, uint32_t queue, uint32_t max)
 {
 	uint32_t n = 0;
 
-	while (n < max && w->holds.queues[service_slot].first != HOLD_NONE && limit_may_go(w, service_slot)) {
-		struct hold *h = hold_queued(&w->holds, service_slot);
+	while (n < max && w->holds.queues[queue].first != HOLD_NONE) {
+		struct hold *h = hold_queued(&w->holds, queue);
 		const struct policy_service *svc = service_of(b->policy, h);
+		uint32_t service_slot = h->service.slot;
 
+		if (!limit_may_go(w, service_slot))
+			break;
 		if (svc && !has_room_upstream(w, svc, !ipaddr_is_v4(&h->dst), h->hash, false))
 			break;
 		hold_unqueue(&w->holds, h);
-		limit_went(w, service_slot);
-		try_again(w, b, h);
+		if (try_again(w, b, h))
+			limit_went(w, service_slot);
 		n++;
 	}
 	return n;
 }
 
+/* Each time another queue is the first. */
 static void run_queues(struct worker *w)
 {
 	struct holds *hs = &w->holds;
@@ -461,8 +471,8 @@ static void run_queues(struct worker *w)
 	hs->queue_tick = w->now_ns / HOLD_TICK_NS;
 	pipeline_stamp(w, b);
 	b->n = 0;
-	for (uint32_t i = hs->n_waiting; i-- > 0;)
-		n += try_queued(w, b, hs->waiting[i], BURST_MAX - n);
+	for (uint32_t i = hs->n_waiting; i-- > 0 && hs->n_waiting;)
+		n += try_queue(w, b, hs->waiting[(hs->queue_tick + i) % hs->n_waiting], BURST_MAX - n);
 	pipeline_finish(w);
 }
 

@@ -3,6 +3,7 @@
 #include "talk.h"
 
 #include "limit.h"
+#include "streak.h"
 
 #include <netinet/in.h>
 #include <string.h>
@@ -283,6 +284,69 @@ static void test_soft(bool v6, unsigned workers)
 	stop();
 }
 
+static void put_breaker(bool v6, enum breaker_state state)
+{
+	const struct streak s = {.state = state};
+
+	rig.dp->cells.backends[rig.backends[v6][SET_TCP][0].ref.slot].breaker = streak_word(&s);
+}
+
+/* A backend that takes no flows is not full: what becomes of its clients is the wall's to say. */
+static void test_breaker_goes_first(bool v6, unsigned workers)
+{
+	begin_with(v6, workers, 1);
+	limit_all(2 | LIMIT_SOFT, 0);
+	put_breaker(v6, BREAKER_OPEN);
+	(void)begin(PROTO_TCP, v6, 0);
+	assert_int_equal(did(ACTION_last_resort), 1);
+	ask(v6, 1);
+	assert_int_equal(take_all(), 1);
+	assert_int_equal(verdicts(VERDICT_answer_wall_open), 1);
+	assert_int_equal(did(ACTION_hold_limit), 0);
+	/* Half-open, it is tried. */
+	put_breaker(v6, BREAKER_HALF_OPEN);
+	(void)begin(PROTO_TCP, v6, 2);
+	assert_int_equal(verdicts(VERDICT_answer_wall_open), 1);
+	stop();
+}
+
+/* Those who wait for backends of one family keep nobody from those of the other. */
+static void test_families_apart(bool v6, unsigned workers)
+{
+	begin_with(v6, 1, 1);
+	(void)begin(PROTO_TCP, v6, 0);
+	limit_all(1, 0);
+	dataplane_backend_limit(rig.dp, rig.backends[!v6][SET_TCP][0].ref.slot, 0);
+	ask(v6, 1);
+	take_none();
+	(void)begin(PROTO_TCP, !v6, 2);
+	ask(v6, 3);
+	take_none();
+	stop();
+}
+
+/* A wheel that stood still has everybody too early: who waits goes on waiting, once. */
+static void test_late_wheel(bool v6, unsigned workers)
+{
+	begin_with(v6, 1, 1);
+	rig.policy.modes.of[CURE_WALL] = CURE_OFF;
+	(void)begin(PROTO_TCP, v6, 0);
+	limit_all(1, 0);
+	ask(v6, 1);
+	rig.now_ns += 3900 * MS;
+	ask(v6, 2);
+	ask(v6, 3);
+	for (unsigned ms = 0; ms < HOLD_MS + 10; ms++) {
+		rig.now_ns += MS;
+		turn();
+	}
+	take_all();
+	check_books();
+	assert_int_equal(rig.worker->holds.n, 0);
+	assert_int_equal(rig.worker->holds.n_waiting, 0);
+	stop();
+}
+
 /* In shadow all go as they came, and what would have been is counted. */
 static void test_shadow(bool v6, unsigned workers)
 {
@@ -334,17 +398,28 @@ EACH(test_no_limit)
 EACH(test_pace)
 EACH(test_no_overtaking)
 EACH(test_soft)
+EACH(test_breaker_goes_first)
+EACH(test_families_apart)
+EACH(test_late_wheel)
 EACH(test_shadow)
 EACH(test_service_goes)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_room_each),          cmocka_unit_test(test_kept_connections_go_on_each),
-		cmocka_unit_test(test_spare_each),         cmocka_unit_test(test_end_each),
-		cmocka_unit_test(test_no_limit_each),      cmocka_unit_test(test_pace_each),
-		cmocka_unit_test(test_no_overtaking_each), cmocka_unit_test(test_soft_each),
-		cmocka_unit_test(test_shadow_each),        cmocka_unit_test(test_service_goes_each),
+		cmocka_unit_test(test_room_each),
+		cmocka_unit_test(test_kept_connections_go_on_each),
+		cmocka_unit_test(test_spare_each),
+		cmocka_unit_test(test_end_each),
+		cmocka_unit_test(test_no_limit_each),
+		cmocka_unit_test(test_pace_each),
+		cmocka_unit_test(test_no_overtaking_each),
+		cmocka_unit_test(test_soft_each),
+		cmocka_unit_test(test_breaker_goes_first_each),
+		cmocka_unit_test(test_families_apart_each),
+		cmocka_unit_test(test_late_wheel_each),
+		cmocka_unit_test(test_shadow_each),
+		cmocka_unit_test(test_service_goes_each),
 	};
 
 	if (rig_eal(512, false, 0))

@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* What decide makes of workers' counts: the limits that they see, what is told of it, and when it is forgotten. */
+#include "breakers_talk.h"
+
+#include "limiters.h"
+
+#define TICK  LIMITER_TICK_NS
+#define FIRST 1 /* backend, by number */
+
+static struct limiters *limiters;
+static uint64_t seen; /* the number of the event that was read last */
+
+static void begin_limiters(enum cure_mode storm)
+{
+	begin_all(1, 2, CURE_ENFORCE);
+	f.config->cures.of[CURE_STORM] = storm;
+	limiters = limiters_create(rig.dp, f.services, f.events, &(struct limiters_config){N_SLOTS, 4});
+	assert_non_null(limiters);
+	seen = 0;
+}
+
+static void end_limiters(void)
+{
+	limiters_destroy(limiters);
+	end_all();
+}
+
+static struct signal_counts *counts(void)
+{
+	return &rig.worker->signals.counts[slot_of_backend(false, FIRST)];
+}
+
+/* Ticks in each of which `n` responses come after `ms`, while so much is under way. */
+static void ticks(unsigned n_ticks, unsigned n, unsigned ms, uint32_t open)
+{
+	struct signal_counts *c = counts();
+
+	for (unsigned i = 0; i < n_ticks; i++) {
+		rig.now_ns += TICK;
+		c->answered += n;
+		c->timed += n;
+		c->timed_us += n * ms * 1000;
+		c->open = open;
+		limiters_tick(limiters, f.config->cures.of[CURE_STORM], rig.now_ns);
+	}
+}
+
+static uint32_t limit(void)
+{
+	return rig.dp->cells.backends[slot_of_backend(false, FIRST)].limit;
+}
+
+static const struct service_shared *service(void)
+{
+	return &rig.dp->cells.services[0];
+}
+
+/* The storm's next event; false: there is none. */
+static bool next_said(struct event_record *e)
+{
+	uint64_t lost;
+
+	while (events_read(f.events, seen, e, 1, &lost, 0)) {
+		seen = e->number;
+		if (strcmp(e->cause, "storm") == 0)
+			return true;
+	}
+	return false;
+}
+
+static void said(const char *kind, const char *words)
+{
+	struct event_record e;
+
+	assert_true(next_said(&e));
+	assert_string_equal(e.kind, kind);
+	assert_string_equal(e.subject, id_of(false, FIRST));
+	if (!strstr(e.text, words))
+		fail_msg("expected '%s' in '%s'", words, e.text);
+}
+
+static void nothing_said(void)
+{
+	struct event_record e;
+
+	if (next_said(&e))
+		fail_msg("%s: %s", e.kind, e.text);
+}
+
+/* The counts belong to nobody when the test is over. */
+static void calm_down(void)
+{
+	memset(counts(), 0, sizeof(*counts()));
+}
+
+static void test_congested(void **state)
+{
+	begin_limiters(CURE_ENFORCE);
+	ticks(50, 40, 20, 8);
+	assert_int_equal(limit(), LIMITER_WINDOW_MIN | LIMIT_SOFT);
+	/* The others are not known yet. */
+	assert_int_equal(service()->hold_ms, 350);
+	assert_int_equal(service()->n_limits, 4);
+	assert_int_equal(service()->pace_interval, 0);
+	nothing_said();
+	ticks(1, 40, 200, 80);
+	assert_int_equal(limit(), 400 * 140 / 1000);
+	/* Half of what a second leaves beside 140 ms. */
+	assert_int_equal(service()->hold_ms, 430);
+	assert_int_equal(service()->pace_interval, (UINT64_C(1000000000) << GCRA_FRACTION_BITS) / 360);
+	said("limiting",
+	     "first bytes take 200.0 ms (usually 20.0), 400 answers a second at the most, 80 under way: at most 56");
+	ticks(12, 40, 20, 8);
+	assert_true(limit() & LIMIT_SOFT);
+	said("limit_over", "no limit");
+	/* Whoever waits still goes one by one, for ten seconds. */
+	assert_true(service()->pace_interval > 0);
+	ticks(101, 40, 20, 8);
+	assert_int_equal(service()->pace_interval, 0);
+	nothing_said();
+	calm_down();
+	end_limiters();
+}
+
+/* One that is limited every other second is not told of each time. */
+static void test_told_now_and_then(void **state)
+{
+	begin_limiters(CURE_ENFORCE);
+	ticks(50, 40, 20, 8);
+	for (int i = 0; i < 4; i++) {
+		ticks(1, 40, 200, 80);
+		ticks(12, 40, 20, 8);
+	}
+	said("limiting", "at most");
+	said("limit_over", "no limit");
+	nothing_said();
+	ticks(100, 40, 20, 8);
+	ticks(1, 40, 200, 80);
+	said("limiting", "; it was limited 3 times more since the last that was told");
+	calm_down();
+	end_limiters();
+}
+
+static void test_shadow_and_off(void **state)
+{
+	begin_limiters(CURE_SHADOW);
+	ticks(50, 40, 20, 8);
+	ticks(1, 40, 200, 80);
+	/* Workers ask the mode, and count. */
+	assert_int_equal(limit(), 56);
+	said("limiting", "(shadow: it gets more all the same)");
+	f.config->cures.of[CURE_STORM] = CURE_OFF;
+	ticks(1, 40, 200, 80);
+	assert_int_equal(limit(), 0);
+	assert_int_equal(service()->n_limits, 0);
+	assert_int_equal(service()->pace_interval, 0);
+	/* What was known is of another time. */
+	f.config->cures.of[CURE_STORM] = CURE_ENFORCE;
+	ticks(1, 40, 200, 80);
+	assert_true(limit() & LIMIT_SOFT);
+	nothing_said();
+	calm_down();
+	end_limiters();
+}
+
+/* One that no service names any more is left alone. */
+static void test_removed(void **state)
+{
+	uint32_t slot;
+
+	begin_limiters(CURE_ENFORCE);
+	slot = slot_of_backend(false, 2);
+	rig.worker->signals.counts[slot].open = 100;
+	ticks(1, 0, 0, 0);
+	ticks(10, 0, 0, 0);
+	assert_int_equal(rig.dp->cells.backends[slot].limit, LIMITER_MIN);
+	configure(1, 5);
+	ticks(1, 0, 0, 0);
+	assert_int_equal(rig.dp->cells.backends[slot].limit, 0);
+	rig.worker->signals.counts[slot].open = 0;
+	end_limiters();
+}
+
+/* Its clients wait for less than it takes. */
+static void test_impatient(void **state)
+{
+	begin_limiters(CURE_ENFORCE);
+	ticks(50, 40, 300, 120);
+	said("client_timeout_short", "a first byte usually takes 300 ms: with clients that wait for 1000 ms");
+	nothing_said();
+	calm_down();
+	end_limiters();
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_congested),      cmocka_unit_test(test_told_now_and_then),
+		cmocka_unit_test(test_shadow_and_off), cmocka_unit_test(test_removed),
+		cmocka_unit_test(test_impatient),
+	};
+
+	if (rig_eal(320, false, 0))
+		return 1;
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
