@@ -8,8 +8,8 @@ from connections import echo, refused, tcp, tcp_options, tcp_rst, tcp_stray, too
 from conversation import V4, V6, Case
 from cures import modes, modes_again, modes_dead, modes_idle
 from drops import echo_too_big, errors, malformed, not_ours
-from refusals import (breakers_open, fragments, ghosts, limited, limits, no_buffer, no_way, ports_exhausted, reset_again,
-                      rst_limit, stopped, table_full, table_pressed, worker_stands, workers)
+from refusals import (breakers_open, fragments, ghosts, limited, limits, no_buffer, no_way, ports_exhausted,
+                      reset_again, rst_limit, stopped, table_full, table_pressed, worker_stands, workers)
 
 # A flow that one mode has earlier or elsewhere than another would have other numbers there, and frames be its alone.
 UNTRANSLATED = {"untranslated": 1}
