@@ -2,6 +2,7 @@
 #include "books.h"
 
 #include "core.h"
+#include "signals.h"
 #include "wall.h"
 
 #include <stdlib.h>
@@ -68,6 +69,72 @@ static const char *shares_error(const struct worker *w)
 	EXPECT(resting == snat_resting(&w->snat));
 	EXPECT(ports == users + held + resting);
 	return NULL;
+}
+
+/* --- signals --- */
+
+/* What flows say of their backend. */
+struct levels {
+	uint64_t unresolved;
+	uint32_t waiting, exchanges;
+};
+
+static void add_levels(const struct worker *w, bool v6, struct levels *levels)
+{
+	uint32_t n = v6 ? w->flows.pool6.capacity : w->flows.pool4.capacity;
+
+	for (uint32_t entry = 0; entry < n; entry++) {
+		flow_ref up = flow_ref_make(v6, entry, DIR_UP);
+		const struct flow_track *track = flow_track(&w->flows, up);
+
+		if (flow_half(&w->flows, up)->state == FLOW_FREE)
+			continue;
+		levels[track->backend_slot].unresolved += !(track->signals & SIGNAL_FLAG_DECIDED);
+		levels[track->backend_slot].waiting += !!(track->signals & SIGNAL_FLAG_WAITING);
+		levels[track->backend_slot].exchanges += !!(track->signals & SIGNAL_FLAG_OPEN);
+	}
+}
+
+static uint32_t sum_of(const uint32_t *n)
+{
+	uint32_t sum = 0;
+
+	for (unsigned i = 0; i < SIGNAL_UNITS; i++)
+		sum += n[i];
+	return sum;
+}
+
+static const char *backend_error(const struct worker *w, uint32_t slot, const struct levels *levels)
+{
+	const struct signal_counts *c = &w->signals.counts[slot];
+	uint64_t known = c->outcomes[SIGNAL_SUCCESS] + c->outcomes[SIGNAL_FAILED] + c->outcomes[SIGNAL_NEUTRAL];
+
+	EXPECT(known + levels->unresolved == w->backends[slot].new_flows);
+	EXPECT(c->waiting == levels->waiting);
+	EXPECT(c->open + c->one_way == levels->exchanges);
+	if (c->record) {
+		const struct signal_record *record = &w->signals.records[c->record - 1];
+
+		EXPECT(record->slot == slot);
+		EXPECT(sum_of(record->open_ends) == c->open);
+		EXPECT(sum_of(record->zombie_ends) == c->zombies);
+	}
+	return NULL;
+}
+
+const char *books_signals_error(const struct worker *w)
+{
+	struct levels *levels = calloc(w->dp->config.n_backend_slots, sizeof(*levels));
+	const char *error = levels ? NULL : "no memory";
+
+	if (levels) {
+		add_levels(w, false, levels);
+		add_levels(w, true, levels);
+	}
+	for (uint32_t i = 0; !error && i < w->dp->config.n_backend_slots; i++)
+		error = backend_error(w, i, &levels[i]);
+	free(levels);
+	return error;
 }
 
 const char *books_error(const struct dataplane *dp)

@@ -13,5 +13,9 @@ struct dataplane;
  * port that rests has exactly its share.
  */
 const char *books_error(const struct dataplane *dp);
+/* Per backend: every flow has one outcome or none yet, and levels and what ends by itself are what flows say. Part of
+ * it.
+ */
+const char *books_signals_error(const struct worker *w);
 /* Each entry of the flow table, whole: index, pool, wheel, ports, the lists that it is in. Takes a while. */
 const char *books_flows_error(const struct worker *w);

@@ -7,7 +7,6 @@ SYNs that came to the dead one, who answered how many) under build/failover; rep
 """
 
 import argparse
-import contextlib
 import json
 import os
 import pathlib
@@ -19,10 +18,11 @@ import time
 TOP = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(TOP / "tests" / "lab"), str(TOP / "perf" / "storm")]
 
+from attempts import wait_until  # noqa: E402
 from dying import DEAD, Mortals  # noqa: E402
 from gateways import Service, Spillway  # noqa: E402
 from netns import LabError  # noqa: E402
-from subjects import HAProxy, Nat, Untuned  # noqa: E402
+from subjects import HAProxy, Nat, Untuned, counts, names_of, serving  # noqa: E402
 from tools import BUILD  # noqa: E402
 from topology import UPSTREAMS, Lab, end_on_signals  # noqa: E402
 
@@ -66,10 +66,6 @@ class Cured(Spillway):
 
 SUBJECTS = {kind.name: kind for kind in (Nat, Untuned, Checked, Cured)}
 FAMILIES = {"spillway": (4, 6)}  # the others: IPv4
-
-
-def wait_until(ns):
-    time.sleep(max(0, ns - time.monotonic_ns()) / 1e9)
 
 
 class Run:
@@ -155,29 +151,16 @@ class Run:
         return said
 
 
-@contextlib.contextmanager
-def serving(lab, name):
-    subject = SUBJECTS[name](lab, FOUR)
-    subject.start()
-    try:
-        subject.wait_serving()
-        yield subject
-    finally:
-        subject.stop()
-
-
 def run_all(lab, subjects, seconds):
     """Returns the number of runs that do not count."""
     bad = 0
     for name in subjects:
         for family in FAMILIES.get(name, (4,)):
             for fault in FAULTS:
-                with Mortals(lab, FOUR, family) as mortals, serving(lab, name) as subject:
+                with Mortals(lab, FOUR, family) as mortals, serving(SUBJECTS[name](lab, FOUR)) as subject:
                     run = Run(subject, mortals, fault, seconds)
                     run.go()
-                said = "; ".join(run.record["complaints"]) or "valid"
-                print(f"failover: {name}, IPv{family}, {fault}: {said}", flush=True)
-                bad += bool(run.record["complaints"])
+                bad += not counts("failover", f"{name}, IPv{family}, {fault}", run.record)
     return bad
 
 
@@ -186,10 +169,6 @@ def seconds_of(text):
     if len(parts) != 3 or parts[0] < 2 or parts[1] <= OPENS_S or parts[2] < FIRST_S + LAST_S:
         raise argparse.ArgumentTypeError(f"BEFORE,DEAD,AFTER of at least 2,{OPENS_S + 1},{FIRST_S + LAST_S}")
     return parts
-
-
-def names_of(text):
-    return [name for name in text.split(",") if name]
 
 
 def main():

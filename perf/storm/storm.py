@@ -22,9 +22,9 @@ import time
 TOP = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(TOP / "tests" / "lab"), str(TOP / "perf" / "storm")]
 
-from attempts import sources, spread_clients, start_load  # noqa: E402
+from attempts import sources, spread_clients, start_load, wait_until  # noqa: E402
 from servers import SlowUpstream  # noqa: E402
-from subjects import CLIENT_TIMEOUT_MS, PORT, SUBJECTS, On  # noqa: E402
+from subjects import CLIENT_TIMEOUT_MS, PORT, SUBJECTS, On, counts, names_of, serving  # noqa: E402
 from tools import BUILD  # noqa: E402
 from topology import UPSTREAMS, VIP, Lab, end_on_signals  # noqa: E402
 
@@ -88,12 +88,6 @@ KINDS = {
              subjects=("nftables", "haproxy-tuned", "spillway"), load=("--pool", "1000")),
     )
 }
-
-
-def wait_until(ns):
-    left = ns - time.monotonic_ns()
-    if left > 0:
-        time.sleep(left / 1e9)
 
 
 def counters(ns, *names):
@@ -228,34 +222,17 @@ class Run:
         return said
 
 
-@contextlib.contextmanager
-def serving(lab, name):
-    subject = SUBJECTS[name](lab)
-    subject.start()
-    try:
-        subject.wait_serving()
-        yield subject
-    finally:
-        subject.stop()
-
-
 def run_all(lab, kinds, only, seeds, family):
     """Returns the number of runs that do not count."""
     bad = 0
     for kind in kinds:
         for name in [name for name in kind.subjects if not only or name in only]:
             for seed in seeds:
-                with serving(lab, name) as subject:
+                with serving(SUBJECTS[name](lab)) as subject:
                     run = Run(lab, kind, subject, seed, family)
                     run.go()
-                said = "; ".join(run.record["complaints"]) or "valid"
-                print(f"storm: {kind.name} over {name}, seed {seed}: {said}", flush=True)
-                bad += bool(run.record["complaints"])
+                bad += not counts("storm", f"{kind.name} over {name}, seed {seed}", run.record)
     return bad
-
-
-def names_of(text):
-    return [name for name in text.split(",") if name]
 
 
 def main():

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What stands between the clients and the upstream: kernel NAT, HAProxy, Spillway."""
+"""What stands between the clients and the upstream: kernel NAT, HAProxy, Spillway; and how benches run over it."""
+
+import contextlib
 
 from gateways import Nftables, Service, Spillway
 from netns import LabError, eventually
@@ -148,3 +150,25 @@ class On(Off):
 
 
 SUBJECTS = {kind.name: kind for kind in (Nat, Untuned, Tuned, FixedLimit, Off, On)}
+
+
+@contextlib.contextmanager
+def serving(subject):
+    subject.start()
+    try:
+        subject.wait_serving()
+        yield subject
+    finally:
+        subject.stop()
+
+
+def counts(bench, what, record):
+    """Says whether a run counts, and returns it."""
+    said = "; ".join(record["complaints"]) or "valid"
+    print(f"{bench}: {what}: {said}", flush=True)
+    return not record["complaints"]
+
+
+def names_of(text):
+    """Of an option that is a list."""
+    return [name for name in text.split(",") if name]

@@ -570,6 +570,8 @@ void world_judge(void)
 		const char *error = books_flows_error(world.rig.dp->workers[i]);
 
 		world_check(!error, "D-8: the tables of worker %u: %s", i, error);
+		error = books_signals_error(world.rig.dp->workers[i]);
+		world_check(!error, "A-7: what worker %u counts of backends: %s", i, error);
 	}
 	for (int i = 0; i < WORLD_CONNS; i++)
 		judge_life(i);

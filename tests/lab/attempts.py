@@ -7,11 +7,17 @@ import json
 import math
 import os
 import subprocess
+import time
 
 from tools import BUILD
 from topology import CLIENTS, WAN_GW
 
 HOSTS = range(1, 5)
+
+
+def wait_until(ns):
+    """Of the monotonic clock."""
+    time.sleep(max(0, ns - time.monotonic_ns()) / 1e9)
 
 
 def sources(family, networks):

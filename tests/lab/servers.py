@@ -192,10 +192,8 @@ class SlowUpstream:
         return {key: done[key] for key in ("answered", "abandoned", "no_request")}
 
 
-class Echo:
-    """An SSH-like service: a banner, then each line comes back. Threads of this process; sockets of the namespace."""
-
-    BANNER = b"SSH-2.0-lab\r\n"
+class Threaded:
+    """A service in threads of this process, on sockets of the namespace; _serve() does what it is for."""
 
     def __init__(self, ns, addresses, port=22):
         self._listeners = []
@@ -215,6 +213,19 @@ class Echo:
                 return
             threading.Thread(target=self._serve, args=(conn,), daemon=True).start()
 
+    def close(self):
+        while self._listeners:
+            s = self._listeners.pop()
+            # close() alone does not wake a thread that waits in accept().
+            s.shutdown(socket.SHUT_RDWR)
+            s.close()
+
+
+class Echo(Threaded):
+    """An SSH-like service: a banner, then each line comes back."""
+
+    BANNER = b"SSH-2.0-lab\r\n"
+
     def _serve(self, conn):
         with conn:
             try:
@@ -223,12 +234,6 @@ class Echo:
                     conn.sendall(data)
             except OSError:
                 pass
-
-    def close(self):
-        for s in self._listeners:
-            # close() alone does not wake a thread that waits in accept().
-            s.shutdown(socket.SHUT_RDWR)
-            s.close()
 
 
 class Session:

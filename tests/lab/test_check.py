@@ -2,13 +2,12 @@
 """Active checks: a backend that is dead, or says so, is known before a client finds out; and when it is well again."""
 
 import contextlib
-import socket
-import threading
 
 import pytest
 from conftest import assert_nothing_left
 from gateways import Service, Spillway, running
 from netns import eventually
+from servers import Threaded
 from topology import UPSTREAMS, VIP, bracketed
 
 PORT = 8090
@@ -24,25 +23,12 @@ table inet deaf {
 """ % PORT
 
 
-class Health:
-    """An application that says how it is. Threads of this process; sockets of the upstream's namespace."""
+class Health(Threaded):
+    """An application that says how it is."""
 
     def __init__(self, lab, name):
-        self.status, self.asked, self.listeners = "200 OK", [], []
-        with lab.ns[name].entered():
-            for address in UPSTREAMS[name].values():
-                family = socket.AF_INET6 if ":" in address else socket.AF_INET
-                self.listeners.append(socket.create_server((address, PORT), family=family))
-        for listener in self.listeners:
-            threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
-
-    def _accept(self, listener):
-        while True:
-            try:
-                conn, _ = listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(conn,), daemon=True).start()
+        self.status, self.asked = "200 OK", []
+        super().__init__(lab.ns[name], UPSTREAMS[name].values(), PORT)
 
     def _serve(self, conn):
         with conn, contextlib.suppress(OSError):
@@ -51,13 +37,6 @@ class Health:
                 return
             self.asked.append(request)
             conn.sendall(f"HTTP/1.1 {self.status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
-
-    def close(self):
-        while self.listeners:
-            listener = self.listeners.pop()
-            # close() alone does not wake a thread that waits in accept().
-            listener.shutdown(socket.SHUT_RDWR)
-            listener.close()
 
 
 @contextlib.contextmanager

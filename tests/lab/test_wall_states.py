@@ -12,7 +12,7 @@ import time
 
 import faults
 import pytest
-from attempts import gather_clients, percentile, sources, spread_clients
+from attempts import gather_clients, percentile, sources, spread_clients, wait_until
 from conftest import assert_nothing_left, one_worker, started
 from dying import DEAD, NETWORKS, TRIO, Mortals, backend_id, events_of, row_of
 from gateways import Spillway
@@ -41,10 +41,6 @@ def gateway(lab, records, trio):
         pytest.skip("build/spillway is not built")
     yield from started(Spillway(lab, lab.n_queues, services=(TRIO,)))
     assert_nothing_left(lab)
-
-
-def wait_until(ns):
-    time.sleep(max(0, ns - time.monotonic_ns()) / 1e9)
 
 
 def show(record_property, **figures):

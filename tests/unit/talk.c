@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "talk.h"
 
+#include "books.h"
 #include "checksum.h"
 #include "icmp.h"
-#include "signals.h"
 #include "tcp_options.h"
 
 #include <netinet/in.h>
@@ -241,59 +241,13 @@ static void check_holds(const struct worker *w)
 	assert_int_equal(ports, users + held + snat_resting(&w->snat));
 }
 
-/* What flows say of their backend's signals: how many of them have no outcome yet, and what they have open. */
-struct levels {
-	uint64_t unresolved;
-	uint32_t waiting, exchanges;
-};
-
-static void add_levels(const struct worker *w, bool v6, struct levels *levels)
-{
-	uint32_t n = v6 ? w->flows.pool6.capacity : w->flows.pool4.capacity;
-
-	for (uint32_t entry = 0; entry < n; entry++) {
-		flow_ref up = flow_ref_make(v6, entry, DIR_UP);
-		const struct flow_track *track = flow_track(&w->flows, up);
-
-		if (flow_half(&w->flows, up)->state == FLOW_FREE)
-			continue;
-		levels[track->backend_slot].unresolved += !(track->signals & SIGNAL_FLAG_DECIDED);
-		levels[track->backend_slot].waiting += !!(track->signals & SIGNAL_FLAG_WAITING);
-		levels[track->backend_slot].exchanges += !!(track->signals & SIGNAL_FLAG_OPEN);
-	}
-}
-
-static uint32_t sum_of(const uint32_t *n)
-{
-	uint32_t sum = 0;
-
-	for (unsigned i = 0; i < SIGNAL_UNITS; i++)
-		sum += n[i];
-	return sum;
-}
-
 /* A-7, and that levels are what flows say. */
 static void check_signals(const struct worker *w)
 {
-	struct levels levels[SET_FAMILIES * SET_PROTOS * RIG_BACKENDS_MAX] = {0};
+	const char *wrong = books_signals_error(w);
 
-	add_levels(w, false, levels);
-	add_levels(w, true, levels);
-	for (uint32_t i = 0; i < w->dp->config.n_backend_slots; i++) {
-		const struct signal_counts *c = &w->signals.counts[i];
-		uint64_t known = c->outcomes[SIGNAL_SUCCESS] + c->outcomes[SIGNAL_FAILED] + c->outcomes[SIGNAL_NEUTRAL];
-
-		assert_int_equal(known + levels[i].unresolved, w->backends[i].new_flows);
-		assert_int_equal(c->waiting, levels[i].waiting);
-		assert_int_equal(c->open + c->one_way, levels[i].exchanges);
-		if (c->record) {
-			const struct signal_record *record = &w->signals.records[c->record - 1];
-
-			assert_int_equal(record->slot, i);
-			assert_int_equal(sum_of(record->open_ends), c->open);
-			assert_int_equal(sum_of(record->zombie_ends), c->zombies);
-		}
-	}
+	if (wrong)
+		fail_msg("%s", wrong);
 }
 
 /* Attempts, per service and worker; and what is held is inside. */
