@@ -371,16 +371,35 @@ static void make_rewrite(struct fixed_rewrite *r, int port)
 	memcpy(r->macs + 6, rig_mac[!port], 6);
 }
 
-static void open_bench(struct bench *b, enum traffic_kind kind, uint32_t n_flows)
+/* What comes: clients that acknowledge, or (tcp4_asks) that ask, with each packet, and are answered. */
+struct kind {
+	const char *name;
+	enum traffic_kind traffic;
+	bool asks;
+};
+
+static const struct kind kinds[] = {
+	{"tcp4", TRAFFIC_TCP4, false}, {"tcp4_asks", TRAFFIC_TCP4, true}, {"tcp6", TRAFFIC_TCP6, false},
+	{"udp4", TRAFFIC_UDP4, false}, {"udp6", TRAFFIC_UDP6, false},
+};
+
+static bool is_v6(const struct kind *kind)
 {
-	bool v6 = kind == TRAFFIC_TCP6 || kind == TRAFFIC_UDP6;
+	return kind->traffic == TRAFFIC_TCP6 || kind->traffic == TRAFFIC_UDP6;
+}
+
+static void open_bench(struct bench *b, const struct kind *kind, uint32_t n_flows)
+{
+	bool v6 = is_v6(kind);
 	uint32_t room = n_flows + n_flows / 8;
 	struct rig_config config = {
 		.flows_v4 = v6 ? 64 : room, .flows_v6 = v6 ? room : 64, .n_mbufs = 4095, .n_backends = 64, .n_snat = 4};
 	int err = rig_create(&b->rig, &config);
 
 	if (!err)
-		err = traffic_start(&b->traffic, &b->rig, kind, n_flows);
+		err = traffic_start(&b->traffic, &b->rig, kind->traffic, n_flows);
+	if (!err && kind->traffic == TRAFFIC_TCP4 && !kind->asks)
+		traffic_download(&b->traffic);
 	if (!err)
 		err = rte_pktmbuf_alloc_bulk(b->rig.dp->pool, b->mbufs, N_MBUFS);
 	if (err) {
@@ -416,7 +435,7 @@ static void print_stages(unsigned rounds)
 #endif
 }
 
-static void bench_flows(struct bench *b, enum traffic_kind kind, uint32_t n_flows, unsigned rounds)
+static void bench_flows(struct bench *b, const struct kind *kind, uint32_t n_flows, unsigned rounds)
 {
 	static double cycles[N_SUBJECTS][ROUNDS_MAX], net[N_SUBJECTS][ROUNDS_MAX];
 
@@ -444,8 +463,8 @@ static void bench_flows(struct bench *b, enum traffic_kind kind, uint32_t n_flow
 		}
 	}
 	verify(b);
-	printf("%s, %u flows, %u rounds of %u packets, %u preempted and repeated\n", traffic_kind_name[kind], n_flows,
-	       rounds, ROUND_PACKETS, disturbed);
+	printf("%s, %u flows, %u rounds of %u packets, %u preempted and repeated\n", kind->name, n_flows, rounds,
+	       ROUND_PACKETS, disturbed);
 	printf("  (cycles per packet; net: less the empty harness)\n");
 	printf("  %-10s %8s %8s %8s %8s\n", "subject", "median", "10 %", "90 %", "net");
 	for (int s = 0; s < N_SUBJECTS; s++)
@@ -464,18 +483,18 @@ static void bench_flows(struct bench *b, enum traffic_kind kind, uint32_t n_flow
 }
 
 struct options {
-	enum traffic_kind kind;
+	const struct kind *kind;
 	uint32_t flows[8];
 	unsigned n_flows;
 	unsigned rounds;
 	bool huge;
 };
 
-static int parse_kind(const char *text, enum traffic_kind *kind)
+static int parse_kind(const char *text, const struct kind **kind)
 {
-	for (int k = 0; k < TRAFFIC_KINDS; k++)
-		if (strcmp(text, traffic_kind_name[k]) == 0) {
-			*kind = k;
+	for (size_t k = 0; k < RTE_DIM(kinds); k++)
+		if (strcmp(text, kinds[k].name) == 0) {
+			*kind = &kinds[k];
 			return 0;
 		}
 	return -EINVAL;
@@ -527,7 +546,7 @@ static uint64_t bytes_needed(const struct options *o)
 
 	for (unsigned i = 0; i < o->n_flows; i++)
 		most = o->flows[i] > most ? o->flows[i] : most;
-	if (o->kind == TRAFFIC_TCP6 || o->kind == TRAFFIC_UDP6)
+	if (is_v6(o->kind))
 		config.flows_v6 = most + most / 8;
 	else
 		config.flows_v4 = most + most / 8;
@@ -536,13 +555,13 @@ static uint64_t bytes_needed(const struct options *o)
 
 int main(int argc, char **argv)
 {
-	struct options o = {.flows = {1 << 10, 1 << 16, 1 << 20, 1 << 22}, .n_flows = 4, .rounds = 101};
+	struct options o = {.kind = kinds, .flows = {1 << 10, 1 << 16, 1 << 20, 1 << 22}, .n_flows = 4, .rounds = 101};
 	struct bench *b = calloc(1, sizeof(*b));
 	int err;
 
 	if (!b || parse_options(argc, argv, &o)) {
-		fprintf(stderr,
-			"usage: bench [--kind tcp4|tcp6|udp4|udp6] [--flows N,N (powers of two)] [--rounds N] [--huge]\n");
+		fprintf(stderr, "usage: bench [--kind tcp4|tcp4_asks|tcp6|udp4|udp6] [--flows N,N (powers of two)] "
+				"[--rounds N] [--huge]\n");
 		return 2;
 	}
 	err = rig_eal((bytes_needed(&o) >> 20) + 64, o.huge, 0);

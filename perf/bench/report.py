@@ -19,7 +19,7 @@ sys.path.insert(0, str(TOP / "perf"))
 
 from results import write_speed  # noqa: E402
 
-KINDS = ("tcp4", "tcp6", "udp4", "udp6")
+KINDS = ("tcp4", "tcp4_asks", "tcp6", "udp4", "udp6")
 FLOWS = (1 << 10, 1 << 16, 1 << 20)
 MANY_FLOWS = 1 << 22  # tcp4 only
 HUGEPAGE_KB = 2048
@@ -166,8 +166,9 @@ Load average {load_before} before, {load()} after.
 
 One worker, established flows in random order, bursts of 32 shortest frames. `empty` is the harness alone and is part of
 all others, `rewrite` a translation known beforehand, `lookup` the bare flow table with that translation, `pipeline` the
-worker's whole turn. Medians of {args.rounds} rounds; cycles of the time-stamp counter. Mpps: one core, harness
-subtracted.
+worker's whole turn. `tcp4` is a download, whose clients acknowledge; in `tcp4_asks` each packet begins an exchange with
+its backend or ends one, which is the most that its signals can cost; `tcp6` has no payload. Medians of {args.rounds}
+rounds; cycles of the time-stamp counter. Mpps: one core, harness subtracted.
 
 {memory}
 ## Cycles per packet and stage
