@@ -31,10 +31,27 @@ static char last_why[CHECK_WHY_LEN];
 /* The server: one connection after the other. */
 static int listener = -1;
 static uint16_t port_be;
-static const char *answer; /* NULL: nothing */
-static size_t body_bytes;  /* that follow it */
-static char request[1024];
 static pthread_t thread;
+/* What the two threads tell each other: what to answer (NULL: nothing) with how long a body, and what was asked. */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static const char *answer;
+static size_t body_bytes;
+static char request[1024];
+
+static void answer_with(const char *head, size_t bytes)
+{
+	pthread_mutex_lock(&lock);
+	answer = head;
+	body_bytes = bytes;
+	pthread_mutex_unlock(&lock);
+}
+
+static void assert_asked(const char *line)
+{
+	pthread_mutex_lock(&lock);
+	assert_non_null(strstr(request, line));
+	pthread_mutex_unlock(&lock);
+}
 
 static void on_done(void *arg, struct slot_ref backend, enum check_result result, const char *why)
 {
@@ -61,17 +78,24 @@ static void *serve(void *arg)
 	static char body[4096];
 
 	for (int fd; (fd = accept(listener, NULL, NULL)) >= 0; close(fd)) {
-		ssize_t n = recv(fd, request, sizeof(request) - 1, 0);
+		ssize_t n = recv(fd, body, sizeof(request) - 1, 0);
+		const char *head;
+		size_t bytes;
 
+		pthread_mutex_lock(&lock);
+		memcpy(request, body, n > 0 ? n : 0);
 		request[n > 0 ? n : 0] = '\0';
-		if (!answer) {
+		head = answer;
+		bytes = body_bytes;
+		pthread_mutex_unlock(&lock);
+		if (!head) {
 			/* Until the other end has had enough. */
 			while (recv(fd, body, sizeof(body), 0) > 0)
 				;
 			continue;
 		}
-		send_all(fd, answer, strlen(answer));
-		for (size_t at = 0; at < body_bytes; at += sizeof(body))
+		send_all(fd, head, strlen(head));
+		for (size_t at = 0; at < bytes; at += sizeof(body))
 			send_all(fd, body, sizeof(body));
 	}
 	return NULL;
@@ -88,8 +112,7 @@ static int start(bool v6, bool serves)
 	http = check_http_create(base, on_done, NULL);
 	assert_true(base && http);
 	n_done = 0;
-	answer = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
-	body_bytes = 0;
+	answer_with("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 0);
 	listener = socket(addr->sa_family, SOCK_STREAM, 0);
 	assert_int_equal(bind(listener, addr, len), 0);
 	assert_int_equal(getsockname(listener, addr, &len), 0);
@@ -150,20 +173,19 @@ static void test_answers(void **state)
 	for (int v6 = 0; v6 < 2; v6++) {
 		start(v6, true);
 		expect(v6, CHECK_PASSED, "");
-		assert_non_null(strstr(request, "GET /healthz?deep=1 HTTP/1.1\r\n"));
-		assert_non_null(strstr(request, v6 ? "Host: [::1]:" : "Host: 127.0.0.1:"));
-		answer = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
+		assert_asked("GET /healthz?deep=1 HTTP/1.1\r\n");
+		assert_asked(v6 ? "Host: [::1]:" : "Host: 127.0.0.1:");
+		answer_with("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", 0);
 		expect(v6, CHECK_PASSED, "");
 		/* It is the answer, wherever it points. */
-		answer = "HTTP/1.1 302 Found\r\nLocation: http://198.18.0.1/\r\nContent-Length: 0\r\n\r\n";
+		answer_with("HTTP/1.1 302 Found\r\nLocation: http://198.18.0.1/\r\nContent-Length: 0\r\n\r\n", 0);
 		expect(v6, CHECK_PASSED, "");
-		answer = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n";
+		answer_with("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n", 0);
 		expect(v6, CHECK_FAILED, "503");
-		answer = "";
+		answer_with("", 0);
 		expect(v6, CHECK_FAILED, "Server returned nothing (no headers, no data)");
 		/* Longer than anybody wants to hear. */
-		answer = "HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n";
-		body_bytes = 100000000;
+		answer_with("HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n", 100000000);
 		expect(v6, CHECK_PASSED, "");
 		stop(true);
 	}
@@ -172,7 +194,7 @@ static void test_answers(void **state)
 static void test_no_answer(void **state)
 {
 	start(false, true);
-	answer = NULL;
+	answer_with(NULL, 0);
 	assert_int_equal(begin(false, 7, 100), 0);
 	wait_for(1);
 	assert_int_equal(last_result, CHECK_FAILED);
@@ -204,7 +226,7 @@ static void test_refused(void **state)
 static void test_bounded(void **state)
 {
 	start(false, true);
-	answer = NULL;
+	answer_with(NULL, 0);
 	for (unsigned i = 0; i < CHECK_HTTP_MAX; i++)
 		assert_int_equal(begin(false, i, 60000), 0);
 	assert_int_equal(begin(false, 99, 60000), -EBUSY);
