@@ -15,7 +15,14 @@
 #include <rte_mbuf.h>
 #include <rte_mempool.h>
 
-#define MS         1000000ull
+#define MS 1000000ull
+#ifdef __SANITIZE_THREAD__ /* one thread: nothing to find, and these take minutes */
+#define ACCURACY_S 4
+#define SOURCES    50000
+#else
+#define ACCURACY_S 20
+#define SOURCES    1000000
+#endif
 #define SECOND     (1000 * MS)
 #define HOLD       (900 * MS)
 #define TURNS      8 /* that take what a test feeds at once */
@@ -203,27 +210,28 @@ static void end_last(bool v6)
 
 /* --- the bucket --- */
 
-/* 100/s with a burst of 50 under 1000/s for 20 s: within a promille of what it should be, and one a worker. */
+/* 100/s with a burst of 50 under 1000/s for some time: within a promille of what it should be, and one a worker. */
 static void accuracy(bool v6, unsigned workers, uint64_t hold_ns)
 {
-	const unsigned expected = 51 + 1999; /* at the beginning, and by the last attempt */
+	const unsigned n = 1000 * ACCURACY_S;
+	const unsigned expected = 51 + n / 10 - 1; /* at the beginning, and by the last attempt */
 
 	begin_with((struct rig_config){.flows_v4 = 4096, .flows_v6 = 4096, .n_workers = workers, .n_holds = 4096},
 		   hold_ns);
 	set_cap(STORM_SERVICE, 100, 50);
-	for (uint32_t client = 0; client < 20000; client++) {
+	for (uint32_t client = 0; client < n; client++) {
 		attempt(v6, client);
 		pass(1);
 		if (client % 1000 == 0)
 			check_books();
 	}
-	print_message("IPv%d, %u workers, hold %3u ms: %u admitted of 20000, expected %u\n", v6 ? 6 : 4, workers,
-		      (unsigned)(hold_ns / MS), seen.admitted, expected);
+	print_message("IPv%d, %u workers, hold %3u ms: %u admitted of %u, expected %u\n", v6 ? 6 : 4, workers,
+		      (unsigned)(hold_ns / MS), seen.admitted, n, expected);
 	assert_in_range(seen.admitted, expected - expected / 1000, expected + expected / 1000 + workers);
 	pass(HOLD / MS + 2);
 	assert_int_equal(inside(), 0);
-	assert_int_equal(seen.admitted + seen.refused, 20000);
-	assert_int_equal(report().attempts, 20000);
+	assert_int_equal(seen.admitted + seen.refused, n);
+	assert_int_equal(report().attempts, n);
 	assert_int_equal(report().refused_storm, seen.refused);
 	stop();
 }
@@ -1117,7 +1125,7 @@ static void test_off(void **state)
 static void test_a_million_sources(void **state)
 {
 	struct rte_malloc_socket_stats before, after;
-	const uint32_t n = 1000000, batch = 500;
+	const uint32_t n = SOURCES, batch = 500;
 
 	begin_with((struct rig_config){.flows_v4 = 8192, .n_holds = 1024}, HOLD);
 	rig.service.timeouts.syn_sent_ms = 200;
@@ -1147,7 +1155,7 @@ static void test_a_million_sources(void **state)
 	assert_int_equal(after.alloc_count, before.alloc_count);
 	check_books();
 	assert_int_equal(report().attempts, n);
-	assert_true(report().new_flows > n / 2 && report().held > 10000 && report().refused_storm > 10000);
+	assert_true(report().new_flows > n / 2 && report().held > n / 100 && report().refused_storm > n / 100);
 	for (int ms = 0; ms < 1000; ms++) {
 		struct sent s;
 
