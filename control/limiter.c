@@ -4,16 +4,20 @@
 #include <stdio.h>
 #include <string.h>
 
-#define BASE_SAMPLES   100
-#define BASE_SLOT_NS   5000000000ull
-#define SAMPLES_WHOLE  20 /* so many in a tick, and what was before is forgotten */
-#define CALM_NS        1000000000ull
-#define SECOND_NS      1000000000ull
-#define STALL_FACTOR   5
-#define AGAIN_FOR_NS   1000000000ull
-#define PROBED_MIN     20 /* that are believed to be what it takes now */
-#define RARE_FACTOR    10 /* times as long as usual between two answers: that is none that is late any more */
-#define WINDOW_FACTOR  2
+#define BASE_SAMPLES  100
+#define BASE_SLOT_NS  5000000000ull
+#define SAMPLES_WHOLE 20 /* so many in a tick, and what was before is forgotten */
+#define CALM_NS       1000000000ull
+#define SECOND_NS     1000000000ull
+#define STALL_FACTOR  5
+#define AGAIN_FOR_NS  1000000000ull
+#define PROBED_MIN    20         /* that are believed to be what it takes now */
+#define RARE_FACTOR   10         /* times as long as usual between two answers: that is none that is late any more */
+#define PEAK_UNEASY   UINT32_MAX /* of a second in which it had more than it bears */
+#define EASY_TICKS    3          /* the first answers of a burst come early in any case */
+#define WINDOW_FACTOR 2
+#define WINDOW_SLACK_NS                                                                                                \
+	10000000ull /* by which first bytes may be later than usual, or by a quarter, while work grows */
 #define TICKS_IN_RATES (LIMITER_SECOND_TICKS * LIMITER_RATE_SECONDS)
 
 const char *const limiter_state_name[LIMITER_STATES] = {"open", "limiting"};
@@ -147,7 +151,7 @@ static void find_delays(struct limiter *l, const struct limiter_parameters *p)
 	l->impatient = l->base_ns && usual_ns > half_ns;
 	l->slack_ns = max_u64(min_u64(LIMITER_SLACK_NS, left_ns), LIMITER_SLACK_MIN_NS);
 	usual_ns += l->slack_ns;
-	l->hold_ns = p->client_timeout_ns > usual_ns ? (p->client_timeout_ns - usual_ns) / 2 : 0;
+	l->hold_ns = p->client_timeout_ns > usual_ns ? p->client_timeout_ns - usual_ns : 0;
 }
 
 /* Where answers are rare, a few that take their time are no stall. */
@@ -237,26 +241,41 @@ static void run_probing(struct limiter *l, uint64_t n, uint64_t us, uint64_t now
 
 /* --- the limit --- */
 
-/* What came in this second and the last one may be a surge still. */
+/* The most that it bore. What came in this second and the last one may be a surge still. */
 static uint32_t usual_peak(const struct limiter *l)
 {
-	uint32_t peak = 0;
+	uint32_t most = 0;
 
-	for (uint64_t ago = 2; ago < LIMITER_RATE_SECONDS; ago++)
-		peak = max_u64(peak, l->peaks[second_of(l->tick_number - ago * LIMITER_SECOND_TICKS)]);
-	return peak;
+	for (uint64_t ago = 2; ago < LIMITER_RATE_SECONDS; ago++) {
+		uint32_t peak = l->peaks[second_of(l->tick_number - ago * LIMITER_SECOND_TICKS)];
+
+		if (peak != PEAK_UNEASY)
+			most = max_u64(most, peak);
+	}
+	return most;
+}
+
+/* First bytes say that it bears what it has; of one that is not known, they say nothing against it. */
+static bool is_at_ease(const struct limiter *l)
+{
+	return !l->base_ns || l->first_byte_ns < l->base_ns + max_u64(l->base_ns / 4, WINDOW_SLACK_NS);
 }
 
 static void find_window(struct limiter *l, uint64_t answered)
 {
 	uint32_t *peak = &l->peaks[second_of(l->tick_number)], usual;
 
-	*peak = max_u64(*peak, l->wip);
+	if (answered)
+		l->n_easy = is_at_ease(l) ? l->n_easy + 1 : 0;
+	if (!is_at_ease(l))
+		*peak = PEAK_UNEASY;
+	else if (*peak != PEAK_UNEASY && l->n_easy >= EASY_TICKS)
+		*peak = max_u64(*peak, l->wip);
 	usual = max_u64(WINDOW_FACTOR * usual_peak(l), LIMITER_WINDOW_MIN);
-	if (l->wip < l->window / 2)
+	if (l->wip <= l->window / 2)
 		l->window = usual;
-	else if (l->base_ns)
-		l->window += answered / WINDOW_FACTOR;
+	else if (l->base_ns && l->n_easy >= EASY_TICKS)
+		l->window += answered;
 	l->window = max_u64(l->window, usual);
 }
 
@@ -309,7 +328,9 @@ bool limiter_tick(struct limiter *l, const struct limiter_counts *counts, const 
 	run_probing(l, timed, timed_us, now_ns, chance);
 	find_window(l, answered);
 	l->limit = find_limit(l);
-	l->soft = l->state == LIMITER_OPEN;
+	l->soft = l->state == LIMITER_OPEN && !l->base_ns;
+	if (l->state == LIMITER_LIMITING)
+		l->hold_ns /= 2;
 	return changed;
 }
 
@@ -321,10 +342,7 @@ void limiter_describe(const struct limiter *l, char *out, size_t size)
 
 	if (l->base_ns)
 		snprintf(usual, sizeof(usual), " (usually %.1f)", l->base_ns / 1e6);
-	if (l->soft)
-		snprintf(limit, sizeof(limit), "no limit");
-	else
-		snprintf(limit, sizeof(limit), "at most %u", l->limit);
+	snprintf(limit, sizeof(limit), l->state == LIMITER_OPEN ? "it may have %u at once" : "at most %u", l->limit);
 	snprintf(out, size, "%sfirst bytes take %.1f ms%s, %llu answers a second at the most, %u under way: %s",
 		 l->stalled ? "it answers nothing; " : "", l->first_byte_ns / 1e6, usual, (unsigned long long)l->rate,
 		 l->wip, limit);

@@ -10,8 +10,10 @@
  * the backend is through with it, and a first byte of at least the time that the client waited.
  *
  * Who comes together, after an outage or a restart of theirs, may be too many at once for a backend that bears them one
- * after the other. So while nothing is wrong, too, work may at once grow to twice what was seen of late, and then as
- * fast as answers come. That is no limit: who finds no room waits for a moment, and goes then in any case.
+ * after the other. So while nothing is wrong, too, there is a window: work may at once grow to twice what it bore of
+ * late, and then, as long as first bytes come about when they always did, as fast as answers come. Of a second in which
+ * they came later nothing is learnt but that the window was wide enough. Until it is known what is usual, the window is
+ * soft: who finds no room waits for a moment, and goes then in any case.
  *
  * Fed once per tick with sums that only grow, by a clock and a chance that are passed in. Nothing here has side
  * effects.
@@ -58,14 +60,15 @@ struct limiter {
 	enum limiter_state state;
 	uint64_t since_ns; /* in that state; 0: ever */
 	uint32_t limit;    /* of work at a time; 0: before the first tick */
-	bool soft;         /* that is how it may grow, and no more */
+	bool soft;         /* nothing is known that would make it more than a way to spread what comes */
 	/* As of the last tick: */
 	uint64_t base_ns;       /* how long first bytes take when nothing is wrong; 0: not known yet */
 	uint64_t first_byte_ns; /* of late */
 	uint64_t rate;          /* the most that it answered in a second, of the last ten */
 	uint64_t slack_ns;
-	uint64_t hold_ns; /* an attempt may wait for so long: half of what its client's patience leaves beside the work
-			   */
+	/* An attempt may wait for so long: what its client's patience leaves beside the work; half of it in congestion.
+	 */
+	uint64_t hold_ns;
 	uint32_t wip;
 	bool stalled;   /* it has work, and answers nothing */
 	bool impatient; /* its clients' timeout is too short for what it usually takes */
@@ -85,6 +88,7 @@ struct limiter {
 	uint64_t frozen_ns; /* by which times of bases are behind the clock: they do not age in congestion */
 	/* How work may grow: */
 	uint32_t window, peaks[LIMITER_RATE_SECONDS]; /* the most under way, by second */
+	uint32_t n_easy;                              /* ticks in a row in which it was at ease with that */
 	/* When it was congested for too long: */
 	uint64_t again_ns, probing_until_ns; /* 0: not planned; not under way */
 	uint64_t n_probed, probed_us;

@@ -10,11 +10,14 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define OVERLOAD_US   200000         /* a SYN that is counted as overload went unanswered for as long at least */
 #define PACE_PERCENT  90             /* of the most that was answered lately, those that waited are let through */
 #define PACE_MIN      10             /* a second; below, as there is room */
 #define PACE_AFTER_NS 10000000000ull /* that goes on for so long after the last limit */
+#define SHARE_TIMES   2              /* of what is answered, divided by all */
+#define SECOND_TICKS  10             /* about */
 #define TOLD_EVERY_NS 10000000000ull
 #define DESCRIPTION   200
 #define LIMIT_UNKNOWN UINT32_MAX /* of a slot that has just been given to another one */
@@ -33,9 +36,12 @@ struct backend {
 /* Of all its backends, while sides are gone through. */
 struct service {
 	uint32_t generation;                  /* of its slot */
-	uint32_t n_limits, n_hard;            /* of its backends: all, and those that are congested */
-	uint64_t hold_ns, soft_hold_ns, rate; /* the shortest of those that are congested, and of the others */
+	uint32_t n_limits, n_congested;       /* of its backends: with a limit, and congested */
+	uint64_t hold_ns, calm_hold_ns, rate; /* the shortest of those that are congested, and of the others */
 	uint64_t limited_ns;                  /* when one of them was last; 0: never */
+	/* Who was let through, as sums, of the ticks of the last second; from `n_active` ticks on it is shared out. */
+	uint64_t active[SECOND_TICKS][FAIR_LEVELS];
+	unsigned n_active;
 	struct service_limit sent;
 };
 
@@ -210,8 +216,8 @@ static void learn_timeouts(void *arg, const struct services_side *side)
 
 static void begin_service(struct service *svc)
 {
-	svc->n_limits = svc->n_hard = 0;
-	svc->hold_ns = svc->soft_hold_ns = UINT64_MAX;
+	svc->n_limits = svc->n_congested = 0;
+	svc->hold_ns = svc->calm_hold_ns = UINT64_MAX;
 	svc->rate = 0;
 }
 
@@ -227,33 +233,65 @@ static void add_side(void *arg, const struct services_side *side)
 	}
 	for (uint32_t i = 0; i < side->set->n_backends; i++) {
 		const struct backend *b = &l->backends[side->set->backends[i].ref.slot];
-		uint64_t *hold_ns = b->limit & LIMIT_SOFT ? &svc->soft_hold_ns : &svc->hold_ns;
+		bool congested = b->limiter.state == LIMITER_LIMITING;
+		uint64_t *hold_ns = congested ? &svc->hold_ns : &svc->calm_hold_ns;
 
 		svc->rate += b->limiter.rate;
 		if (!b->limit)
 			continue;
 		svc->n_limits++;
-		svc->n_hard += !(b->limit & LIMIT_SOFT);
+		svc->n_congested += congested;
 		if (b->limiter.hold_ns < *hold_ns)
 			*hold_ns = b->limiter.hold_ns;
 	}
+}
+
+/* Of new flows a second. */
+static void share_out(struct limiters *l, uint32_t slot, uint32_t shares[static FAIR_LEVELS])
+{
+	struct service *svc = &l->services_at[slot];
+	uint64_t *then = svc->active[svc->n_active % SECOND_TICKS], now[FAIR_LEVELS];
+
+	dataplane_service_active(l->dp, slot, now);
+	for (unsigned level = 0; level < FAIR_LEVELS; level++) {
+		uint64_t first = svc->n_active < SECOND_TICKS ? svc->active[0][level] : then[level];
+		uint64_t n = svc->n_active && now[level] > first ? now[level] - first : 1;
+		uint64_t share = SHARE_TIMES * svc->rate / n;
+
+		shares[level] = share ? share : 1;
+	}
+	memcpy(then, now, sizeof(now));
+	svc->n_active++;
+}
+
+static bool is_same(const struct service_limit *a, const struct service_limit *b)
+{
+	return a->n_limits == b->n_limits && a->n_congested == b->n_congested && a->hold_ms == b->hold_ms &&
+	       a->pace == b->pace && !memcmp(a->shares, b->shares, sizeof(a->shares));
 }
 
 /* Who still waits when the last limit is over goes at the same pace, lest they are the next storm. */
 static void put_service(struct limiters *l, uint32_t slot)
 {
 	struct service *svc = &l->services_at[slot];
+	bool lately;
 	struct service_limit limit = {
 		.n_limits = svc->n_limits,
-		.hold_ms = svc->n_limits ? (svc->n_hard ? svc->hold_ns : svc->soft_hold_ns) / 1000000 : 0,
+		.n_congested = svc->n_congested,
+		.hold_ms = svc->n_limits ? (svc->n_congested ? svc->hold_ns : svc->calm_hold_ns) / 1000000 : 0,
 	};
 	uint64_t pace = svc->rate * PACE_PERCENT / 100;
 
-	if (svc->n_hard)
+	if (svc->n_congested)
 		svc->limited_ns = l->now_ns;
-	if (svc->limited_ns && l->now_ns - svc->limited_ns < PACE_AFTER_NS && pace >= PACE_MIN)
+	lately = svc->limited_ns && l->now_ns - svc->limited_ns < PACE_AFTER_NS;
+	if (lately && pace >= PACE_MIN)
 		limit.pace = pace;
-	if (limit.n_limits == svc->sent.n_limits && limit.hold_ms == svc->sent.hold_ms && limit.pace == svc->sent.pace)
+	if (lately)
+		share_out(l, slot, limit.shares);
+	else
+		svc->n_active = 0;
+	if (is_same(&limit, &svc->sent))
 		return;
 	svc->sent = limit;
 	dataplane_service_limit(l->dp, slot, &limit);

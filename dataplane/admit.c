@@ -127,7 +127,7 @@ enum verdict admit_serve(struct worker *w, const struct policy *policy, const st
 	wall_placed(w, placed == PLACE_OK ? it->ref : FLOW_REF_NONE);
 	switch (placed) {
 	case PLACE_OK:
-		storm_take(w, caps);
+		storm_take(w, slot, caps);
 		if (__builtin_expect(svc->would_differ, 0))
 			count_would_follow(w, svc, it);
 		if (it->p.proto == PROTO_TCP)
@@ -178,7 +178,7 @@ enum verdict admit_again(struct worker *w, const struct policy *policy, struct i
 	verdict = storm_admit(w, policy, svc, it, &caps);
 	if (verdict != VERDICT_NONE)
 		return verdict;
-	storm_take(w, &caps);
+	storm_take(w, svc->ref.slot, &caps);
 	count_add(&w->services[svc->ref.slot].new_flows, 1);
 	count_add(&w->backends[flow_track(&w->flows, it->ref)->backend_slot].new_flows, 1);
 	return VERDICT_NONE;

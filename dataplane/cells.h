@@ -8,6 +8,7 @@
 #pragma once
 
 #include "bucket.h"
+#include "policy.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -33,9 +34,14 @@ struct service_shared {
 	struct gcra_line line;   /* of those who wait for it; likewise */
 	/* limit.h; decide, relaxed: */
 	uint64_t pace_interval; /* between two of those that waited, in 2^-16 ns; 0: as there is room */
-	uint32_t n_limits;      /* of its backends; soft ones, too */
+	uint32_t n_limits;      /* of its backends that have one, */
+	uint32_t n_congested;   /* and those that are congested */
 	uint32_t hold_ms;       /* how long an attempt may wait for one of them */
 	struct gcra pace;       /* of those that waited; workers, by compare-and-swap */
+	/* fairness.h; decide, relaxed: between two new flows of one within its share, in 2^-16 ns; 0: not shared out */
+	uint64_t share_intervals[FAIR_LEVELS];
+	uint64_t active[FAIR_LEVELS]; /* workers, by addition: clients and networks with a new flow, each once a second
+				       */
 } __attribute__((aligned(64)));
 
 /* Which flows are to end: written by decide through dataplane_reap*(), read by workers; relaxed. See reap.c. */

@@ -53,7 +53,7 @@ static struct client_set *set_of(const struct client_table *t, uint64_t tag)
 
 static struct client_cell cell_of(struct client_set *set, unsigned way)
 {
-	return (struct client_cell){&set->buckets[way], &set->lines[way]};
+	return (struct client_cell){&set->buckets[way], &set->lines[way], &set->counted_ns[way]};
 }
 
 static uint64_t load(const _Atomic uint64_t *word)
@@ -106,6 +106,7 @@ struct client_cell client_claim(struct client_table *t, uint64_t tag, uint64_t n
 		cell = cell_of(set, way);
 		atomic_store_explicit(&cell.bucket->tat, now_ns << GCRA_FRACTION_BITS, memory_order_relaxed);
 		atomic_store_explicit(&cell.line->next, now_ns << GCRA_FRACTION_BITS, memory_order_relaxed);
+		atomic_store_explicit(cell.counted_ns, 0, memory_order_relaxed);
 		return cell;
 	}
 	return (struct client_cell){0};

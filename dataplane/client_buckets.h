@@ -25,7 +25,7 @@ struct client_set {
 	struct gcra buckets[CLIENT_WAYS];
 	/* What only matters to those who have to wait: */
 	struct gcra_line lines[CLIENT_WAYS];
-	uint64_t unused[CLIENT_WAYS];
+	_Atomic uint64_t counted_ns[CLIENT_WAYS]; /* fairness.c's: when it was counted as active last */
 } __attribute__((aligned(64)));
 
 struct client_table {
@@ -35,10 +35,11 @@ struct client_table {
 	const uint8_t *secret;
 };
 
-/* The bucket and the line of a client; both NULL: not known, which is as good as an idle bucket. */
+/* The bucket and the line of a client; all NULL: not known, which is as good as an idle bucket. */
 struct client_cell {
 	struct gcra *bucket;
 	struct gcra_line *line;
+	_Atomic uint64_t *counted_ns;
 };
 
 uint64_t client_table_bytes(uint32_t n_entries);
@@ -54,5 +55,5 @@ void client_table_fini(struct client_table *t);
 uint64_t client_tag(const struct client_table *t, const struct slot_ref *service, const struct ipaddr *addr);
 /* Without side effects. */
 struct client_cell client_lookup(const struct client_table *t, uint64_t tag);
-/* The same, or a way that was another's, now idle. Both NULL if other workers were faster time after time. */
+/* The same, or a way that was another's, now idle. All NULL if other workers were faster time after time. */
 struct client_cell client_claim(struct client_table *t, uint64_t tag, uint64_t now_ns);

@@ -313,11 +313,12 @@ struct dataplane {
 	/* From worker to worker, a ring per class, so that a flood of SYNs cannot fill the way of what is established.
 	 */
 	struct rte_ring *rings[RX_CLASSES][DATAPLANE_MAX_WORKERS][DATAPLANE_MAX_WORKERS];
-	struct cells cells;                    /* changed by workers and decide, as each says */
-	struct losses losses;                  /* changed by workers, as hearing.c says */
-	struct client_table clients, prefixes; /* changed by workers, as client.h says */
-	struct mtu_table mtus;                 /* written by decide, read by workers */
-	struct gcra wants;                     /* of all workers: what decide is asked to resolve */
+	struct cells cells;                      /* changed by workers and decide, as each says */
+	struct losses losses;                    /* changed by workers, as hearing.c says */
+	struct client_table clients, prefixes;   /* changed by workers, as client_buckets.h says */
+	struct client_table shares[FAIR_LEVELS]; /* likewise; fairness.h */
+	struct mtu_table mtus;                   /* written by decide, read by workers */
+	struct gcra wants;                       /* of all workers: what decide is asked to resolve */
 	struct gcra_rate want_rate;
 	uint64_t orders_given[DATAPLANE_MAX_WORKERS]; /* decide's */
 	uint32_t ports_up;                            /* bit per port; written by decide, relaxed */

@@ -58,7 +58,8 @@ size_t dataplane_memory_plan(const struct dataplane_config *config, unsigned n_q
 	parts[i++] =
 		(struct memory_part){"shared cells", cells_bytes(config->n_backend_slots, config->n_service_slots)};
 	parts[i++] = (struct memory_part){"learned path MTUs", mtu_table_bytes(PATH_MTUS)};
-	parts[i++] = (struct memory_part){"clients and prefixes", 2 * client_table_bytes(CLIENT_ENTRIES)};
+	parts[i++] =
+		(struct memory_part){"clients and prefixes", (2 + FAIR_LEVELS) * client_table_bytes(CLIENT_ENTRIES)};
 	parts[i++] = (struct memory_part){"connections held",
 					  holds_bytes(share(config->n_holds, n), config->n_service_slots) * n};
 	parts[i++] = (struct memory_part){"rings between workers",
@@ -122,6 +123,10 @@ static int dataplane_init(struct dataplane *dp)
 	if (!err)
 		err = client_table_init(&dp->prefixes, CLIENT_ENTRIES, 24, 48, dp->config.secret);
 	if (!err)
+		err = client_table_init(&dp->shares[FAIR_CLIENT], CLIENT_ENTRIES, 32, 64, dp->config.secret);
+	if (!err)
+		err = client_table_init(&dp->shares[FAIR_NETWORK], CLIENT_ENTRIES, 24, 48, dp->config.secret);
+	if (!err)
 		err = rings_create(dp);
 	for (unsigned i = 0; i < config->n_workers && !err; i++) {
 		dp->workers[i] = worker_create(dp, i);
@@ -181,6 +186,8 @@ void dataplane_destroy(struct dataplane *dp)
 	mtu_table_fini(&dp->mtus);
 	client_table_fini(&dp->clients);
 	client_table_fini(&dp->prefixes);
+	for (unsigned level = 0; level < FAIR_LEVELS; level++)
+		client_table_fini(&dp->shares[level]);
 	rte_mempool_free(dp->pool);
 	if (dp->notes_fd >= 0)
 		close(dp->notes_fd);
@@ -380,14 +387,27 @@ void dataplane_backend_limit(struct dataplane *dp, uint32_t slot, uint32_t limit
 	__atomic_store_n(&dp->cells.backends[slot].limit, limit, __ATOMIC_RELAXED);
 }
 
+static uint64_t interval_of(uint32_t rate_per_s)
+{
+	return rate_per_s ? (UINT64_C(1000000000) << GCRA_FRACTION_BITS) / rate_per_s : 0;
+}
+
 void dataplane_service_limit(struct dataplane *dp, uint32_t slot, const struct service_limit *limit)
 {
 	struct service_shared *shared = &dp->cells.services[slot];
-	uint64_t interval = limit->pace ? (UINT64_C(1000000000) << GCRA_FRACTION_BITS) / limit->pace : 0;
 
-	__atomic_store_n(&shared->pace_interval, interval, __ATOMIC_RELAXED);
+	for (unsigned level = 0; level < FAIR_LEVELS; level++)
+		__atomic_store_n(&shared->share_intervals[level], interval_of(limit->shares[level]), __ATOMIC_RELAXED);
+	__atomic_store_n(&shared->pace_interval, interval_of(limit->pace), __ATOMIC_RELAXED);
 	__atomic_store_n(&shared->hold_ms, limit->hold_ms, __ATOMIC_RELAXED);
+	__atomic_store_n(&shared->n_congested, limit->n_congested, __ATOMIC_RELAXED);
 	__atomic_store_n(&shared->n_limits, limit->n_limits, __ATOMIC_RELAXED);
+}
+
+void dataplane_service_active(const struct dataplane *dp, uint32_t slot, uint64_t active[static FAIR_LEVELS])
+{
+	for (unsigned level = 0; level < FAIR_LEVELS; level++)
+		active[level] = __atomic_load_n(&dp->cells.services[slot].active[level], __ATOMIC_RELAXED);
 }
 
 uint64_t dataplane_trial(const struct dataplane *dp, uint32_t slot)

@@ -342,11 +342,15 @@ void dataplane_backend_share(struct dataplane *dp, uint32_t slot, uint32_t share
 void dataplane_backend_limit(struct dataplane *dp, uint32_t slot, uint32_t limit);
 
 struct service_limit {
-	uint32_t n_limits; /* of its backends; soft ones, too */
-	uint32_t hold_ms;  /* how long an attempt may wait for one of them */
-	uint32_t pace;     /* of those that waited, so many a second are let through; 0: as there is room */
+	uint32_t n_limits;            /* of its backends that have one, */
+	uint32_t n_congested;         /* and those that are congested */
+	uint32_t hold_ms;             /* how long an attempt may wait for one of them */
+	uint32_t pace;                /* of those that waited, so many a second are let through; 0: as there is room */
+	uint32_t shares[FAIR_LEVELS]; /* new flows a second that are a fair share; 0: it is not shared out */
 };
 void dataplane_service_limit(struct dataplane *dp, uint32_t slot, const struct service_limit *limit);
+/* Clients and networks that were let through, each once a second, while it is shared out: sums that only grow. */
+void dataplane_service_active(const struct dataplane *dp, uint32_t slot, uint64_t active[static FAIR_LEVELS]);
 /* Half-open: see trial.h. */
 uint64_t dataplane_trial(const struct dataplane *dp, uint32_t slot);
 void dataplane_trial_win(struct dataplane *dp, uint32_t slot, uint64_t seen);

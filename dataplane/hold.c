@@ -46,7 +46,8 @@ int holds_init(struct holds *hs, uint32_t capacity, uint32_t n_services, uint64_
 	if (!hs->holds || !hs->chains || !hs->of_service || !hs->queues || !hs->waiting)
 		return -ENOMEM;
 	for (uint32_t i = 0; i < 2 * n_services; i++)
-		hs->queues[i].first = hs->queues[i].last = HOLD_NONE;
+		for (unsigned rank = 0; rank < HOLD_RANKS; rank++)
+			hs->queues[i].ranks[rank].first = hs->queues[i].ranks[rank].last = HOLD_NONE;
 	for (uint32_t i = 0; i <= hs->chain_mask; i++)
 		hs->chains[i] = HOLD_NONE;
 	for (uint32_t i = 0; i < HOLD_SLOTS; i++)
@@ -75,23 +76,36 @@ static uint32_t queue_of(const struct hold *h)
 void hold_queue(struct holds *hs, struct hold *h)
 {
 	struct hold_queue *q = &hs->queues[queue_of(h)];
+	uint32_t *first = &q->ranks[h->rank].first, *last = &q->ranks[h->rank].last;
 
 	assert(!h->queued);
 	h->queued = true;
-	h->prev_in_queue = q->last;
+	h->prev_in_queue = *last;
 	h->next_in_queue = HOLD_NONE;
-	if (q->last != HOLD_NONE)
-		hs->holds[q->last].next_in_queue = index_of(hs, h);
-	else {
-		q->first = index_of(hs, h);
+	if (*last != HOLD_NONE)
+		hs->holds[*last].next_in_queue = index_of(hs, h);
+	else
+		*first = index_of(hs, h);
+	*last = index_of(hs, h);
+	if (q->n++ == 0)
 		hs->waiting[hs->n_waiting++] = queue_of(h);
-	}
-	q->last = index_of(hs, h);
+}
+
+bool hold_is_queued(const struct holds *hs, uint32_t queue, enum hold_rank rank)
+{
+	for (unsigned i = 0; hs->queues[queue].n && i <= rank; i++)
+		if (hs->queues[queue].ranks[i].first != HOLD_NONE)
+			return true;
+	return false;
 }
 
 struct hold *hold_queued(const struct holds *hs, uint32_t queue)
 {
-	return &hs->holds[hs->queues[queue].first];
+	unsigned rank = 0;
+
+	while (hs->queues[queue].ranks[rank].first == HOLD_NONE)
+		rank++;
+	return &hs->holds[hs->queues[queue].ranks[rank].first];
 }
 
 static void forget_waiting(struct holds *hs, uint32_t queue)
@@ -111,12 +125,12 @@ static void leave_queue(struct holds *hs, struct hold *h)
 	if (h->prev_in_queue != HOLD_NONE)
 		hs->holds[h->prev_in_queue].next_in_queue = h->next_in_queue;
 	else
-		q->first = h->next_in_queue;
+		q->ranks[h->rank].first = h->next_in_queue;
 	if (h->next_in_queue != HOLD_NONE)
 		hs->holds[h->next_in_queue].prev_in_queue = h->prev_in_queue;
 	else
-		q->last = h->prev_in_queue;
-	if (q->first == HOLD_NONE)
+		q->ranks[h->rank].last = h->prev_in_queue;
+	if (--q->n == 0)
 		forget_waiting(hs, queue_of(h));
 }
 

@@ -20,6 +20,15 @@
 #define HOLD_TICK_NS 1000000ull
 #define HOLD_NONE    UINT32_MAX
 
+/* In which order those who wait for room get it; see fairness.h. */
+enum hold_rank {
+	RANK_KNOWN,
+	RANK_STRANGER,
+	RANK_CLIENT_BEYOND,
+	RANK_NETWORK_BEYOND,
+	HOLD_RANKS,
+};
+
 struct hold {
 	struct syn_kept syn;
 	struct ipaddr src, dst;
@@ -31,6 +40,7 @@ struct hold {
 	uint64_t hash;   /* of its flow */
 	uint64_t end_ns; /* then it is over, one way or the other */
 	bool shadow;     /* nothing is held: it only stands for what would be, and is not found */
+	uint8_t rank;    /* enum hold_rank */
 	bool queued;     /* it waits for room at its service's backends; on the wheel it stands at its end */
 	/* hold.c's: */
 	uint16_t slot;
@@ -49,8 +59,11 @@ struct holds {
 	uint32_t chain_mask;
 	uint32_t *of_service; /* how many, by slot */
 	struct hold_queue {
-		uint32_t first, last;
-	} * queues;        /* of those that wait for room, by service slot, in the order in which they came */
+		struct {
+			uint32_t first, last;
+		} ranks[HOLD_RANKS]; /* in the order in which they came */
+		uint32_t n;
+	} * queues;        /* of those that wait for room, by hold_queue_at() */
 	uint32_t *waiting; /* queues that are not empty, in no order */
 	uint32_t n_waiting;
 	uint64_t queue_tick; /* in which queues were looked at last */
@@ -82,9 +95,11 @@ static inline uint32_t hold_queue_at(uint32_t service_slot, bool v6)
 	return 2 * service_slot + v6;
 }
 
-/* It stands in a slot, and waits for room as well, behind the others of its service. */
+/* It stands in a slot, and waits for room as well, behind the others of its service and rank. */
 void hold_queue(struct holds *hs, struct hold *h);
-/* The first one in that queue, which is not empty. */
+/* Somebody waits in that queue whose turn is before that of the next one of that rank. */
+bool hold_is_queued(const struct holds *hs, uint32_t queue, enum hold_rank rank);
+/* The first one of the first rank in that queue, which is not empty. */
 struct hold *hold_queued(const struct holds *hs, uint32_t queue);
 /* Takes it off its queue, and out of the slot in which it stands. */
 void hold_unqueue(struct holds *hs, struct hold *h);

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * What a backend may have under way at a time, as decide limits it while it is congested: unanswered SYNs, open
- * exchanges and what clients left behind (signals.h). Who finds no room waits in the service's queue, at its worker: in
- * the order in which they came, for as long as decide says that their clients have patience for; the queue is looked at
- * once a millisecond. Nobody overtakes it. A soft limit only spreads what comes at once: at its hold's end, or where it
- * cannot be held, an attempt goes all the same.
+ * What a backend may have under way at a time, as decide says (limiter.h): unanswered SYNs, open exchanges and what
+ * clients left behind (signals.h). Who finds no room waits in the service's queue, at its worker: by
+ * rank (fairness.h), and within one in the order in which they came, for as long as decide says that their clients have
+ * patience for; the queue is looked at once a millisecond. Nobody of a later rank overtakes it.
+ *
+ * While it is congested, who waited in vain hears so; while only what comes at once is spread, nobody is told to go
+ * away: silence lets his kernel ask once more. With a soft limit he goes all the same.
  *
  * Workers read each other's levels without a lock: a backend gets at most one burst per worker more than its limit.
  */
@@ -23,7 +25,7 @@ static inline bool limit_has_room(const struct worker *w, uint32_t backend_slot,
 /* Somebody waits for one of the service's backends of that family. */
 static inline bool limit_is_queued(const struct worker *w, uint32_t service_slot, bool v6)
 {
-	return w->holds.queues[hold_queue_at(service_slot, v6)].first != HOLD_NONE;
+	return w->holds.queues[hold_queue_at(service_slot, v6)].n;
 }
 
 /* True: some backend of the service has a limit, or somebody waits for one. */
@@ -31,6 +33,12 @@ static inline bool limit_applies(const struct worker *w, uint32_t service_slot, 
 {
 	return __atomic_load_n(&w->cells->services[service_slot].n_limits, __ATOMIC_RELAXED) ||
 	       limit_is_queued(w, service_slot, v6);
+}
+
+/* True: none of its backends is congested. */
+static inline bool limit_only_spreads(const struct worker *w, uint32_t service_slot)
+{
+	return !__atomic_load_n(&w->cells->services[service_slot].n_congested, __ATOMIC_RELAXED);
 }
 
 /* The flow's best choice that takes flows and has room, of the first few; NULL: there is none. */

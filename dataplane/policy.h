@@ -75,6 +75,13 @@ enum storm_cap {
 	STORM_LIMIT = STORM_CAPS, /* no cap: what its backends bear now (limit.h) */
 };
 
+/* Whose share it is. */
+enum fair_level {
+	FAIR_CLIENT,  /* an IPv4 address, an IPv6 /64 */
+	FAIR_NETWORK, /* a /24, a /48 */
+	FAIR_LEVELS,
+};
+
 struct policy_storm {
 	struct gcra_rate caps[STORM_CAPS]; /* all zero: no cap */
 	uint64_t client_timeout_ns;        /* how long its clients wait for an answer */

@@ -48,7 +48,7 @@ static struct client_table *table_of(const struct worker *w, enum storm_cap cap)
 static struct storm_caps find_caps(struct worker *w, const struct policy_service *svc, const struct ipaddr *client)
 {
 	struct service_shared *shared = &w->cells->services[svc->ref.slot];
-	struct storm_caps caps = {0};
+	struct storm_caps caps = {.shares = fair_find(w, &svc->ref, client)};
 
 	for (enum storm_cap cap = STORM_CLIENT; cap <= STORM_PREFIX; cap++) {
 		struct client_cell cell;
@@ -69,7 +69,7 @@ static struct storm_caps find_caps(struct worker *w, const struct policy_service
 	return caps;
 }
 
-void storm_take(struct worker *w, const struct storm_caps *caps)
+void storm_take(struct worker *w, uint32_t service_slot, const struct storm_caps *caps)
 {
 	for (enum storm_cap cap = 0; cap < STORM_CAPS; cap++) {
 		struct gcra *bucket = caps->at[cap].bucket;
@@ -81,6 +81,7 @@ void storm_take(struct worker *w, const struct storm_caps *caps)
 		if (bucket)
 			gcra_take(bucket, caps->at[cap].rate, w->now_ns);
 	}
+	fair_take(w, service_slot, &caps->shares);
 }
 
 struct test {
@@ -88,6 +89,7 @@ struct test {
 	enum storm_cap first;   /* of those that do not, in their order; or STORM_LIMIT */
 	enum storm_cap longest; /* the one that `wait` is for */
 	bool full;              /* caps would let it through, and its backends have no room */
+	enum hold_rank rank;    /* then: when it is its turn */
 };
 
 static bool passes(const struct test *t)
@@ -134,14 +136,16 @@ static bool has_room_upstream(const struct worker *w, const struct policy_servic
 }
 
 static struct test test_all(const struct worker *w, const struct policy_service *svc, const struct item *it,
-			    const struct storm_caps *caps)
+			    const struct ipaddr *client, const struct storm_caps *caps)
 {
 	struct test t = test_caps(w, caps, 0);
 	bool v6 = it->p.family == 6;
 
 	if (t.wait || it->p.proto != PROTO_TCP || it->ref != FLOW_REF_NONE || !limit_applies(w, svc->ref.slot, v6))
 		return t;
-	t.full = limit_is_queued(w, svc->ref.slot, v6) || !has_room_upstream(w, svc, v6, it->hash, false);
+	t.rank = fair_rank(w, &caps->shares, client);
+	t.full = hold_is_queued(&w->holds, hold_queue_at(svc->ref.slot, v6), t.rank) ||
+		 !has_room_upstream(w, svc, v6, it->hash, false);
 	if (t.full)
 		t.first = STORM_LIMIT;
 	return t;
@@ -149,13 +153,17 @@ static struct test test_all(const struct worker *w, const struct policy_service 
 
 /* --- the lower rungs --- */
 
-/* A RST, or silence. The verdict is of no use in shadow. */
+/*
+ * A RST, or silence. Where nothing is congested and what comes is only spread, silence: its client's kernel asks again
+ * in a second, and nothing is wrong that a program should hear of. The verdict is of no use in shadow.
+ */
 static enum verdict refuse(struct worker *w, enum cure_mode mode, uint32_t service_slot, const struct ipaddr *client,
 			   bool tcp, enum storm_cap cap)
 {
 	struct service_cell *cell = &w->services[service_slot];
-	bool aloud = tcp && (mode == CURE_ENFORCE ? answer_limits_refused(w->limits, client, w->now_ns)
-						  : answer_limits_would_refuse(w->limits, client, w->now_ns));
+	bool quiet = !tcp || (cap == STORM_LIMIT && limit_only_spreads(w, service_slot));
+	bool aloud = !quiet && (mode == CURE_ENFORCE ? answer_limits_refused(w->limits, client, w->now_ns)
+						     : answer_limits_would_refuse(w->limits, client, w->now_ns));
 
 	if (outcome_attempt_due(w, mode, client, service_slot, SLOT_NONE,
 				(aloud ? ACTION_refuse_client : ACTION_silence_client) + cap)) {
@@ -171,22 +179,22 @@ static enum verdict refuse(struct worker *w, enum cure_mode mode, uint32_t servi
 
 /*
  * No service takes more than what it leaves to the others, and half of that if its turn will not come in time: such a
- * hold only keeps its client from trying again at once.
+ * hold only keeps its client from trying again at once. Each rank leaves half of it to the one before.
  */
-static bool has_room(const struct worker *w, const struct policy_service *svc, bool hopeless)
+static bool has_room(const struct worker *w, const struct policy_service *svc, bool hopeless, enum hold_rank rank)
 {
 	uint32_t free = w->holds.capacity - w->holds.n;
 
-	return w->holds.of_service[svc->ref.slot] < (hopeless ? free / 2 : free);
+	return w->holds.of_service[svc->ref.slot] < free >> (hopeless + rank);
 }
 
 static bool may_hold(const struct worker *w, const struct policy *policy, const struct policy_service *svc,
-		     const struct item *it, bool hopeless)
+		     const struct item *it, bool hopeless, enum hold_rank rank)
 {
 	const struct policy_set *set = &svc->sets[it->p.family == 6][SET_TCP];
 
 	return it->p.proto == PROTO_TCP && it->ref == FLOW_REF_NONE && svc->storm.hold_ns && set->n_backends &&
-	       has_room(w, svc, hopeless) && packet_tcp_is_right(it->frame, &it->p) &&
+	       has_room(w, svc, hopeless, rank) && packet_tcp_is_right(it->frame, &it->p) &&
 	       !wall_is_shut(w, policy, set, it->hash);
 }
 
@@ -247,7 +255,7 @@ static bool hold(struct worker *w, const struct policy *policy, const struct pol
 	bool hopeless = t->full || t->wait > hold_ns << FRACTION;
 	struct hold new;
 
-	if (!hold_ns || !may_hold(w, policy, svc, it, hopeless))
+	if (!hold_ns || !may_hold(w, policy, svc, it, hopeless, t->rank))
 		return false;
 	new = (struct hold){
 		.src = packet_src(it->frame, &it->p),
@@ -259,6 +267,7 @@ static bool hold(struct worker *w, const struct policy *policy, const struct pol
 		.hash = it->hash,
 		/* Who finds no room in time goes away at a random moment, as with caps. */
 		.end_ns = t->full ? end_ns - draw(w, hold_ns / END_SPREAD) : end_ns,
+		.rank = t->rank,
 		.shadow = mode == CURE_SHADOW,
 	};
 	syn_keep(&new.syn, it);
@@ -286,7 +295,7 @@ enum verdict storm_admit(struct worker *w, const struct policy *policy, const st
 		return VERDICT_NONE;
 	client = packet_src(it->frame, &it->p);
 	*caps = find_caps(w, svc, &client);
-	t = test_all(w, svc, it, caps);
+	t = test_all(w, svc, it, &client, caps);
 	if (passes(&t))
 		return VERDICT_NONE;
 	if (!hold(w, policy, svc, it, caps, &t)) {
@@ -385,7 +394,7 @@ static void settle_shadow(struct worker *w, const struct hold *h, const struct p
 	if (!passes(t))
 		refuse(w, CURE_SHADOW, h->service.slot, &h->src, true, t->first);
 	else
-		storm_take(w, caps);
+		storm_take(w, svc->ref.slot, caps);
 }
 
 /*
@@ -444,7 +453,7 @@ static uint32_t try_queue(struct worker *w, struct burst *b, uint32_t queue, uin
 {
 	uint32_t n = 0;
 
-	while (n < max && w->holds.queues[queue].first != HOLD_NONE) {
+	while (n < max && w->holds.queues[queue].n) {
 		struct hold *h = hold_queued(&w->holds, queue);
 		const struct policy_service *svc = service_of(b->policy, h);
 		uint32_t service_slot = h->service.slot;

@@ -17,6 +17,7 @@
 #pragma once
 
 #include "core.h"
+#include "fairness.h"
 
 /* What stands between one attempt and its flow. */
 struct storm_caps {
@@ -26,6 +27,7 @@ struct storm_caps {
 		struct gcra_line *line;
 		uint64_t tag; /* of the client or prefix */
 	} at[STORM_CAPS];
+	struct fair_shares shares;
 };
 
 /*
@@ -35,7 +37,7 @@ struct storm_caps {
 enum verdict storm_admit(struct worker *w, const struct policy *policy, const struct policy_service *svc,
 			 struct item *it, struct storm_caps *caps);
 /* The attempt has its place. */
-void storm_take(struct worker *w, const struct storm_caps *caps);
+void storm_take(struct worker *w, uint32_t service_slot, const struct storm_caps *caps);
 
 bool storm_absorb_syn(struct worker *w, const struct item *it);
 

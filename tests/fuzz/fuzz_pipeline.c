@@ -480,7 +480,13 @@ static void decide(struct rig *rig, unsigned n_workers, const struct policy_back
 
 static void limit(struct rig *rig, const struct policy_backend *b, uint64_t c)
 {
-	const struct service_limit of_service = {c & 3, (c >> 8) % 1000, c >> 24 & 1 ? 0 : 1 + (c >> 32) % 1000};
+	const struct service_limit of_service = {
+		.n_limits = c & 3,
+		.n_congested = c >> 2 & 3,
+		.hold_ms = (c >> 8) % 1000,
+		.pace = c >> 24 & 1 ? 0 : 1 + (c >> 32) % 1000,
+		.shares = {c >> 25 & 3, c >> 27 & 3},
+	};
 
 	dataplane_backend_limit(rig->dp, b->ref.slot, c >> 48 & 1 ? 0 : 1 + (c >> 52) % 8);
 	dataplane_service_limit(rig->dp, 0, &of_service);

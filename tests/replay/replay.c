@@ -477,7 +477,8 @@ static void set_breakers(struct replay *r, uint32_t open)
 static void set_limit(struct replay *r, uint32_t limit)
 {
 	const struct dataplane_config *config = &r->rig.dp->config;
-	const struct service_limit of_service = {.n_limits = limit ? config->n_backend_slots : 0, .hold_ms = 400};
+	const uint32_t n = limit ? config->n_backend_slots : 0;
+	const struct service_limit of_service = {.n_limits = n, .n_congested = n, .hold_ms = 400};
 
 	for (uint32_t slot = 0; slot < config->n_backend_slots; slot++)
 		dataplane_backend_limit(r->rig.dp, slot, limit);

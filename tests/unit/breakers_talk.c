@@ -14,6 +14,7 @@ static const char head[] = "gateway:\n"
 struct breakers_fixture f;
 
 uint64_t begin_ns;
+uint32_t n_flows_each;
 const char *more_yaml = "";
 
 static void on_name(void *arg, const struct name_view *view)
@@ -57,8 +58,14 @@ void begin_all(unsigned workers, unsigned n, enum cure_mode mode)
 {
 	const struct names_config names = {.servers_csv = "127.0.0.1:9"};
 
-	start((struct rig_config){
-		.n_backends = 8, .n_workers = workers, .flows_v4 = 4096, .flows_v6 = 4096, .now_ns = begin_ns});
+	uint32_t n_flows = n_flows_each ? n_flows_each : 4096;
+
+	start((struct rig_config){.n_backends = 8,
+				  .n_workers = workers,
+				  .flows_v4 = n_flows,
+				  .flows_v6 = n_flows,
+				  .n_holds = n_flows / 2,
+				  .now_ns = begin_ns});
 	f.mode = mode;
 	f.base = event_base_new();
 	f.names = names_create(f.base, &names, on_name, NULL);

@@ -37,6 +37,8 @@ struct breakers_fixture {
 extern struct breakers_fixture f;
 extern uint64_t begin_ns; /* what the clock shows when all begins; 0: one second */
 
+extern uint32_t n_flows_each; /* that each family has room for; 0: 4096 */
+
 extern const char *more_yaml; /* of the service */
 
 /* What backends say, by number; index 0 is not used. */

@@ -20,7 +20,9 @@ static void begin_with(bool v6, unsigned workers, unsigned n_backends)
 
 static void limit_all(uint32_t limit, uint32_t pace)
 {
-	const struct service_limit of_service = {limit ? rig.dp->config.n_backend_slots : 0, HOLD_MS, pace};
+	const uint32_t n = limit ? rig.dp->config.n_backend_slots : 0;
+	const struct service_limit of_service = {
+		.n_limits = n, .n_congested = limit & LIMIT_SOFT ? 0 : n, .hold_ms = HOLD_MS, .pace = pace};
 
 	for (uint32_t slot = 0; slot < rig.dp->config.n_backend_slots; slot++)
 		dataplane_backend_limit(rig.dp, slot, limit);
@@ -284,6 +286,80 @@ static void test_soft(bool v6, unsigned workers)
 	stop();
 }
 
+/* What is known and not congested spreads, too; in the end, silence, and the client's kernel asks again. */
+static void test_spread(bool v6, unsigned workers)
+{
+	const struct service_limit spread = {.n_limits = 1, .hold_ms = HOLD_MS};
+
+	begin_with(v6, workers, 1);
+	(void)begin(PROTO_TCP, v6, 0);
+	limit_all(1, 0);
+	dataplane_service_limit(rig.dp, 0, &spread);
+	ask(v6, 1);
+	rig.policy.modes.of[CURE_WALL] = CURE_OFF;
+	pass_ms(HOLD_MS + 40);
+	take_none();
+	assert_int_equal(verdicts(VERDICT_shed_storm_limit), 1);
+	assert_int_equal(did(ACTION_silence_limit), 1);
+	/* The same SYN is an attempt once more. */
+	ask(v6, 1);
+	assert_int_equal(did(ACTION_hold_limit), 2);
+	limit_all(0, 0);
+	rig.now_ns += MS;
+	turn();
+	assert_int_equal(take_all(), 1);
+	stop();
+}
+
+/* Who is known and within its share goes before who is not, however much later it came. */
+static void test_ranks(void **state)
+{
+	enum { HOG = 1 << 8, KNOWN = 2 << 8, STRANGER = 3 << 8 };
+	struct service_limit limit = {.n_limits = 1, .n_congested = 1, .hold_ms = HOLD_MS};
+	struct ipaddr asked, hears;
+	struct talk working;
+	struct sent s;
+
+	begin_with(false, 1, 1);
+	(void)establish(false, KNOWN);
+	limit_all(100, 0);
+	limit.shares[FAIR_CLIENT] = limit.shares[FAIR_NETWORK] = 2;
+	dataplane_service_limit(rig.dp, 0, &limit);
+	/* 1 and 10 more are its burst; each counts, though there is room. */
+	for (unsigned i = 0; i < 13; i++)
+		(void)begin(PROTO_TCP, false, HOG + i);
+	working = begin(PROTO_TCP, false, HOG + 13);
+	dataplane_backend_limit(rig.dp, rig.backends[0][SET_TCP][0].ref.slot, 14);
+	ask(false, HOG + 14);
+	ask(false, STRANGER);
+	ask(false, KNOWN | 1 << 16);
+	take_none();
+	assert_int_equal(did(ACTION_hold_limit), 3);
+	feed(RIG_LAN, from_backend(&working, TCP_RST | TCP_ACK, 0, ISN + 1));
+	turn();
+	take_right(&s);
+	assert_int_equal(s.port, RIG_WAN);
+	/* A handshake that is done is no work. */
+	for (unsigned i = 0; i < 3; i++) {
+		const unsigned order[] = {KNOWN | 1 << 16, STRANGER, HOG + 14};
+
+		rig.now_ns += MS;
+		turn();
+		take_right(&s);
+		working = (struct talk){.proto = PROTO_TCP, .client = order[i]};
+		learn(&working, &s);
+		feed(RIG_LAN, from_backend(&working, TCP_SYN | TCP_ACK, PEER, ISN + 1));
+		turn();
+		take_right(&s);
+		assert_int_equal(s.port, RIG_WAN);
+		assert_int_equal(s.p.dport_be, rig_client_port_be(order[i]));
+		asked = rig_client(order[i], false);
+		hears = packet_dst(s.frame, &s.p);
+		assert_true(ipaddr_equal(&hears, &asked));
+	}
+	stop();
+}
+
 static void put_breaker(bool v6, enum breaker_state state)
 {
 	const struct streak s = {.state = state};
@@ -398,6 +474,7 @@ EACH(test_no_limit)
 EACH(test_pace)
 EACH(test_no_overtaking)
 EACH(test_soft)
+EACH(test_spread)
 EACH(test_breaker_goes_first)
 EACH(test_families_apart)
 EACH(test_late_wheel)
@@ -415,6 +492,8 @@ int main(void)
 		cmocka_unit_test(test_pace_each),
 		cmocka_unit_test(test_no_overtaking_each),
 		cmocka_unit_test(test_soft_each),
+		cmocka_unit_test(test_spread_each),
+		cmocka_unit_test(test_ranks),
 		cmocka_unit_test(test_breaker_goes_first_each),
 		cmocka_unit_test(test_families_apart_each),
 		cmocka_unit_test(test_late_wheel_each),

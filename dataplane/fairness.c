@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "fairness.h"
+#include "outcome_worker.h"
+
+#define BURST        10 /* of a share, at once */
+#define KNOWN_MS     60000
+#define COUNTED_ONCE UINT64_C(1000000000)
+
+struct fair_shares fair_find(const struct worker *w, const struct slot_ref *service, const struct ipaddr *client)
+{
+	const struct service_shared *shared = &w->cells->services[service->slot];
+	struct fair_shares shares = {0};
+
+	for (enum fair_level level = 0; level < FAIR_LEVELS; level++) {
+		const struct client_table *table = &w->dp->shares[level];
+		uint64_t interval = __atomic_load_n(&shared->share_intervals[level], __ATOMIC_RELAXED);
+
+		if (!interval)
+			continue;
+		shares.at[level].rate = gcra_rate_of(interval, BURST);
+		shares.at[level].tag = client_tag(table, service, client);
+		shares.at[level].cell = client_lookup(table, shares.at[level].tag);
+	}
+	return shares;
+}
+
+static bool is_within(const struct worker *w, const struct fair_shares *shares, enum fair_level level)
+{
+	const struct gcra *bucket = shares->at[level].cell.bucket;
+
+	return !bucket || gcra_test(bucket, &shares->at[level].rate, w->now_ns);
+}
+
+enum hold_rank fair_rank(const struct worker *w, const struct fair_shares *shares, const struct ipaddr *client)
+{
+	if (!shares->at[FAIR_NETWORK].rate.interval)
+		return RANK_KNOWN;
+	if (!is_within(w, shares, FAIR_NETWORK))
+		return RANK_NETWORK_BEYOND;
+	if (!is_within(w, shares, FAIR_CLIENT))
+		return RANK_CLIENT_BEYOND;
+	return outcome_connected_lately(w, client, false, KNOWN_MS) ? RANK_KNOWN : RANK_STRANGER;
+}
+
+void fair_take(struct worker *w, uint32_t service_slot, const struct fair_shares *shares)
+{
+	struct service_shared *shared = &w->cells->services[service_slot];
+
+	for (enum fair_level level = 0; level < FAIR_LEVELS; level++) {
+		struct client_cell cell = shares->at[level].cell;
+		uint64_t counted_ns;
+
+		if (!shares->at[level].rate.interval)
+			continue;
+		if (!cell.bucket)
+			cell = client_claim(&w->dp->shares[level], shares->at[level].tag, w->now_ns);
+		if (!cell.bucket)
+			continue;
+		gcra_take(cell.bucket, &shares->at[level].rate, w->now_ns);
+		counted_ns = atomic_load_explicit(cell.counted_ns, memory_order_relaxed);
+		/* Of two workers at the same moment one counts it. */
+		if (w->now_ns - counted_ns >= COUNTED_ONCE &&
+		    atomic_compare_exchange_strong_explicit(cell.counted_ns, &counted_ns, w->now_ns,
+							    memory_order_relaxed, memory_order_relaxed))
+			__atomic_fetch_add(&shared->active[level], 1, __ATOMIC_RELAXED);
+	}
+}

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Who goes first when not all can: while backends of a service have all the work that they bear, those who wait are
+ * let through by rank, and those of the last ranks find the pool of holds full first. Nobody is refused for his rank as
+ * long as others leave something.
+ *
+ *   known            its client and its network are within their fair shares, and it has connected in the last minute
+ *   stranger         the same of one that has not, as far as is known
+ *   client beyond    its client is beyond its share, its network is not
+ *   network beyond   its network is
+ *
+ * A fair share is twice what the service's backends answer, divided by the number of clients, or networks, that were
+ * let through within the last second, and at least one a second; decide says so ten times a second, and only while
+ * somebody must go without. What was let through at all counts, also what found room without waiting: so whoever takes
+ * what others leave is the first to make way.
+ *
+ * Nothing but an admitted flow makes an entry (client_buckets.h), so what a flood of SYNs from everywhere leaves behind
+ * is what it was given. Who is not known there is within its share.
+ */
+#pragma once
+
+#include "core.h"
+
+struct fair_shares {
+	struct {
+		struct gcra_rate rate; /* its interval 0: not shared out */
+		struct client_cell cell;
+		uint64_t tag;
+	} at[FAIR_LEVELS];
+};
+
+struct fair_shares fair_find(const struct worker *w, const struct slot_ref *service, const struct ipaddr *client);
+enum hold_rank fair_rank(const struct worker *w, const struct fair_shares *shares, const struct ipaddr *client);
+/* The attempt has its place. */
+void fair_take(struct worker *w, uint32_t service_slot, const struct fair_shares *shares);

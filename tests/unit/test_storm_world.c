@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* What becomes of an upstream that is hit, and of its clients, with the limiter and without: B.12. */
+#include "storm_world.h"
+
+#define LAMBDA 400
+#define C      500
+
+static const struct world_load usual = {.first = 1, .n_networks = 20, .hosts = 10, .rate = LAMBDA};
+
+static void print(const char *what)
+{
+	print_message("%s:", what);
+	for (unsigned i = 0; i < world_ms() / 1000; i++)
+		print_message(" %u", world.at[i].done);
+	print_message("\n  %u attempts, %u SYNs upstream, %u overflows, %u wasted\n", world.all.begun, world.all.syns,
+		      world.all.overflows, world.all.wasted);
+}
+
+static struct service_report service(void)
+{
+	struct service_report r;
+
+	observe_service(rig.dp, 0, &r);
+	return r;
+}
+
+/* Off and on, IPv4 and IPv6. */
+static void each_mode(void (*off)(void), void (*on)(void), void (*play)(bool v6, enum cure_mode mode))
+{
+	for (int v6 = 0; v6 < 2; v6++) {
+		play(v6, CURE_OFF);
+		print("off");
+		off();
+		world_end();
+		play(v6, CURE_ENFORCE);
+		print("on");
+		on();
+		world_end();
+	}
+}
+
+static void stall(bool v6, enum cure_mode mode)
+{
+	world_begin(&(struct world_config){.v6 = v6, .storm = mode});
+	world_run(12000, &usual, 1);
+	world.n_upstream = 0;
+	world_run(5000, &usual, 1);
+	world.n_upstream = 10;
+	world_run(30000, &usual, 1);
+}
+
+static void stall_off(void)
+{
+	assert_true(world_goodput(5, 12) > 0.94 * LAMBDA);
+	assert_true(world_goodput(40, 47) <= 40);
+}
+
+static void stall_on(void)
+{
+	assert_true(world_goodput(19, 29) >= 380);
+	assert_true(world.all.wasted <= 400);
+}
+
+static void test_b12_1_stall(void **state)
+{
+	each_mode(stall_off, stall_on, stall);
+}
+
+static void slow(bool v6, enum cure_mode mode)
+{
+	world_begin(&(struct world_config){.v6 = v6, .storm = mode});
+	world_run(12000, &usual, 1);
+	world.n_upstream = 3;
+	world_run(10000, &usual, 1);
+	world.n_upstream = 10;
+	world_run(10000, &usual, 1);
+}
+
+static void slow_off(void)
+{
+	assert_true(world_goodput(12, 22) <= 60);
+	assert_true(world_goodput(27, 32) <= 40);
+}
+
+static void slow_on(void)
+{
+	assert_true(world_goodput(12, 22) >= 135);
+	assert_true(world_goodput(24, 29) >= 380);
+}
+
+static void test_b12_2_capacity(void **state)
+{
+	each_mode(slow_off, slow_on, slow);
+}
+
+static void surge(bool v6, enum cure_mode mode)
+{
+	const struct world_load more = {.first = 1, .n_networks = 20, .hosts = 10, .rate = 2.5 * LAMBDA};
+
+	world_begin(&(struct world_config){.v6 = v6, .storm = mode});
+	world_run(12000, &usual, 1);
+	world_run(10000, &more, 1);
+	world_run(10000, &usual, 1);
+}
+
+static void surge_off(void)
+{
+	assert_true(world_goodput(12, 22) <= 150);
+	assert_true(world_goodput(27, 32) <= 40);
+}
+
+static void surge_on(void)
+{
+	assert_true(world_goodput(12, 22) >= 450);
+	assert_true(world_goodput(24, 32) >= 380);
+}
+
+static void test_b12_3_surge(void **state)
+{
+	each_mode(surge_off, surge_on, surge);
+}
+
+static void test_b12_4_healthy(void **state)
+{
+	struct service_report r;
+
+	world_begin(&(struct world_config){.storm = CURE_ENFORCE});
+	world_run(60000, &usual, 1);
+	print("healthy");
+	r = service();
+	assert_int_equal(r.refused + r.silent, 0);
+	assert_int_equal(r.held, 0);
+	world_end();
+}
+
+static void test_b12_5_nearly_full(void **state)
+{
+	const struct world_load load = {.first = 1, .n_networks = 20, .hosts = 10, .rate = 0.95 * C};
+
+	world_begin(&(struct world_config){.storm = CURE_ENFORCE});
+	world_run(60000, &load, 1);
+	print("0.95 C");
+	assert_true(world_goodput(0, 60) >= 0.97 * 0.95 * C);
+	world_end();
+}
+
+static void test_b12_7_herd(void **state)
+{
+	world_begin(
+		&(struct world_config){.storm = CURE_ENFORCE, .backlog = 128, .timeout_ms = 60000, .no_retries = true});
+	world_run(1000, NULL, 0);
+	for (unsigned i = 0; i < 2000; i++)
+		world_request(1 + i % 20, 1 + i / 20);
+	world_run(12000, NULL, 0);
+	print("herd");
+	assert_int_equal(world.all.connected, 2000);
+	assert_int_equal(world.all.overflows, 0);
+	world_end();
+}
+
+/* One network sends four of five SYNs. */
+static void test_b12_8_hog(void **state)
+{
+	const struct world_load loads[] = {
+		{.first = 1, .n_networks = 20, .hosts = 10, .rate = 300},
+		{.first = 100, .n_networks = 1, .hosts = 100, .rate = 1200},
+	};
+	unsigned done = 0, requests = 0;
+
+	for (int v6 = 0; v6 < 2; v6++) {
+		world_begin(&(struct world_config){.v6 = v6, .storm = CURE_ENFORCE});
+		world_run(12000, loads, 1);
+		memset(world.of, 0, sizeof(world.of));
+		world_run(20000, loads, 2);
+		print("hog");
+		for (unsigned i = 1; i <= 20; i++) {
+			done += world.of[i].done;
+			requests += world.of[i].requests;
+		}
+		print_message("  the others: %u of %u, the hog: %u of %u\n", done, requests, world.of[100].done,
+			      world.of[100].requests);
+		assert_true(done >= 0.98 * requests);
+		assert_true(world_goodput(12, 32) >= 0.85 * C);
+		world_end();
+	}
+}
+
+static void test_b12_10_short_patience(void **state)
+{
+	world_begin(&(struct world_config){.storm = CURE_ENFORCE,
+					   .timeout_ms = 300,
+					   .retries = 10,
+					   .yaml = "    storm: {client_timeout: 300ms, hold: 250ms}\n"});
+	world_run(12000, &usual, 1);
+	world.n_upstream = 0;
+	world_run(5000, &usual, 1);
+	world.n_upstream = 10;
+	world_run(15000, &usual, 1);
+	print("300 ms");
+	assert_true(world_goodput(19, 29) >= 380);
+	world_end();
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_b12_1_stall),       cmocka_unit_test(test_b12_2_capacity),
+		cmocka_unit_test(test_b12_3_surge),       cmocka_unit_test(test_b12_4_healthy),
+		cmocka_unit_test(test_b12_5_nearly_full), cmocka_unit_test(test_b12_7_herd),
+		cmocka_unit_test(test_b12_8_hog),         cmocka_unit_test(test_b12_10_short_patience),
+	};
+
+	if (rig_eal(320, false, 0))
+		return 1;
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
