@@ -81,6 +81,15 @@ class Run:
                 counts[int(t)] += 1
         return counts
 
+    def connect_us(self, mode):
+        """R9: how long connecting took while the cure was in that mode."""
+        arms = [arm for arm in self.record["arms"] if arm["mode"] == mode]
+        return [
+            int(a["connected_us"]) - int(a["began_us"])
+            for a in self.attempts
+            if a["connected_us"] and any(arm["from_us"] <= int(a["began_us"]) < arm["until_us"] for arm in arms)
+        ]
+
     def connects_s(self):
         """--herd: when each client had its answer."""
         return self.answers_s
@@ -90,6 +99,17 @@ def median(values):
     """Of those that are; None if most are not."""
     there = [v for v in values if v is not None]
     return statistics.median(there) if 2 * len(there) > len(values) else None
+
+
+def spread(values, worst, unit="", digits=0):
+    """The median, and the worst of several that differ."""
+    middle, bad = number(median(values), unit, digits), number(worst(values, key=_rank), unit, digits)
+    return middle if middle == bad else f"{middle} ({bad})"
+
+
+def _rank(value):
+    """What never came is the latest."""
+    return float("inf") if value is None else value
 
 
 def number(value, unit="", digits=0):
@@ -102,16 +122,15 @@ def table(head, rows):
 
 
 def rate_row(runs):
-    """One subject of one kind, the median of its seeds."""
+    """One subject of one kind: of each figure the median of its seeds, and the worst."""
 
     def of(method, *args):
-        return median([getattr(run, method)(*args) for run in runs])
+        return [getattr(run, method)(*args) for run in runs]
 
-    cells = [number(of("before"), "/s"), number(of("during"), "/s"), number(of("after", 30), "/s")]
+    cells = [spread(of("before"), min, "/s"), spread(of("during"), min, "/s"), spread(of("after", 30), min, "/s")]
     late = of("after", 60)
-    cells.append("" if late is None else number(late, "/s"))
-    recoveries = [run.recovery_s() for run in runs]
-    cells += [number(median(recoveries), " s", 1), number(of("wasted"))]
+    cells.append("" if None in late else spread(late, min, "/s"))
+    cells += [spread(of("recovery_s"), max, " s", 1), spread(of("wasted"), max)]
     return [runs[0].record["subject_title"], *cells]
 
 
@@ -122,17 +141,43 @@ def herd_row(runs):
     def last(run):
         return max(run.connects_s(), default=None)
 
+    def half(run):
+        return statistics.median(run.connects_s()) if run.connects_s() else None
+
     return [
         runs[0].record["subject_title"],
-        *(number(median([within(run, s) for run in runs])) for s in (6, 30)),
-        number(median([last(run) for run in runs]), " s", 1),
-        number(median([run.record["herd"] - len(run.answers_s) for run in runs])),
-        number(median([run.record["upstream"]["ListenDrops"] for run in runs])),
+        *(spread([within(run, s) for run in runs], min) for s in (6, 30)),
+        spread([half(run) for run in runs], max, " s", 1),
+        spread([last(run) for run in runs], max, " s", 1),
+        spread([run.record["herd"] - len(run.answers_s) for run in runs], max),
+        spread([len(run.attempts) for run in runs], max),
+        spread([run.record["upstream"]["ListenDrops"] for run in runs], max),
     ]
 
 
+def steady_rows(run):
+    """R9: enforce and off by turns, in the same run."""
+    rows = []
+    for mode in ("enforce", "off"):
+        us = sorted(run.connect_us(mode))
+        cells = [f"{us[int(share * len(us))]}" if us else "" for share in (0.5, 0.9, 0.99)]
+        rows.append([f"storm: {mode}", f"{len(us)}", *cells])
+    return rows
+
+
+def steady(run):
+    did = run.record["did"]
+    text = table(STEADY_HEAD, steady_rows(run))
+    text += f"\nOf {did['attempts']} attempts {did['held']} were held, {did['refused']} refused, "
+    text += f"{did['silent']} unanswered. "
+    told = "; ".join(run.record["told"])
+    return text + (f"Events: {told}.\n" if told else "No event.\n")
+
+
 RATE_HEAD = ("subject", "before", "during", "+30 s", "+60 s", "recovered after", "done for nobody")
-HERD_HEAD = ("subject", "answered by 6 s", "by 30 s", "the last", "never", "SYNs that the upstream dropped")
+HERD_HEAD = ("subject", "answered by 6 s", "by 30 s", "half of them by", "the last", "never", "attempts",
+             "SYNs that the upstream dropped")
+STEADY_HEAD = ("mode", "connects", "half within, us", "90 %", "99 %")
 
 
 def plot(runs_by_subject, path):
@@ -165,6 +210,8 @@ def load_runs(directory):
 def section(kind, subjects, plots):
     first = next(iter(subjects.values()))[0]
     text = f"### {kind}: {first.record['title']}\n\n"
+    if "arms" in first.record:
+        return text + steady(first)
     if first.record["herd"]:
         text += table(HERD_HEAD, [herd_row(runs) for runs in subjects.values()])
     else:
@@ -196,7 +243,8 @@ def head(runs):
     measured = f" (measured before each run: {min(capacities):.0f} to {max(capacities):.0f}/s)" if capacities else ""
     record = every[0].record
     seeds = len({run.seed for run in every})
-    medians = f"Medians of {seeds} seeds" if seeds > 1 else "One seed"
+    several = f"Where there are several seeds (up to {seeds}): medians, and the worst in brackets"
+    medians = several if seeds > 1 else "One seed"
     return f"""## Storm
 
 Ten workers that take 20 ms for a request do 500 a second{measured}.

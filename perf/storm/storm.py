@@ -36,6 +36,7 @@ WARM_S = 10
 PREFIXES = range(32, 53)  # of clients: 21 networks
 MEASURE_S = 4  # of the capacity
 CAPTURED_S = 5
+ALTERNATE_S = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +64,8 @@ class Kind:
     load: tuple = ()  # options of the load
     keep_alive: bool = False
     herd: int = 0
+    alternating: bool = False  # the cure `storm` on and off, each for ALTERNATE_S; no trigger
+    seeds: int = 1  # runs over Spillway, at least
     client_sysctl: tuple = ()  # (name as Namespace.sysctl has it, value)
 
     @property
@@ -73,17 +76,21 @@ class Kind:
 KINDS = {
     kind.name: kind
     for kind in (
-        Kind("R1", "load 0.8 C, the upstream stalls for 5 s", after_s=63),
+        Kind("R1", "load 0.8 C, the upstream stalls for 5 s", after_s=63, seeds=5),
         Kind("R2", "load 0.8 C, the upstream has 0.3 of its capacity for 10 s",
-             Trigger(10, ("capacity 0.3", "capacity 1"))),
-        Kind("R3", "2.5 times the load for 10 s", Trigger(10, surge=2.5)),
+             Trigger(10, ("capacity 0.3", "capacity 1")), seeds=5),
+        Kind("R3", "2.5 times the load for 10 s", Trigger(10, surge=2.5), seeds=5),
         Kind("R4", "as R1, and the clients back off, with full jitter", load=("--backoff",)),
         Kind("R5", "as R1, with a backlog of 128 instead of 4096", backlog=128,
              subjects=("nftables", "haproxy", "spillway-off", "spillway")),
         Kind("R6", "as R1, over a fixed limit of 600 connections", subjects=("fixed-600",)),
-        Kind("R7", "2000 clients connect at once, backlog 128", herd=2000, backlog=128, after_s=0),
+        Kind("R7", "2000 clients connect at once, backlog 128", herd=2000, backlog=128, after_s=0, seeds=5),
         Kind("R7b", "as R7, with the SYN timers of Linux before 6.5", herd=2000, backlog=128, after_s=0,
              subjects=("nftables", "spillway"), client_sysctl=(("ipv4__tcp_syn_linear_timeouts", 0),)),
+        Kind("R8", "as R7, and clients that are refused try again at once, three times", herd=2000, backlog=128,
+             after_s=0, load=("--retries", RETRIES), subjects=("spillway-refusing", "spillway")),
+        Kind("R9", "load 0.8 C, and nothing happens", Trigger(0), after_s=100, alternating=True,
+             subjects=("spillway",)),
         Kind("R10", "as R1, over a pool of 1000 connections that are kept", keep_alive=True,
              subjects=("nftables", "haproxy-tuned", "spillway"), load=("--pool", "1000")),
     )
@@ -160,6 +167,22 @@ class Run:
         self.record["during"] = upstream.tell(end)
         self.record["trigger_until_us"] = (time.monotonic_ns() - begin_ns) // 1000
 
+    def _alternate(self, begin_ns):
+        """Records from when to when the cure was on or off; what it did about anybody; and what it says happened."""
+        last = max((e["number"] for e in self.subject.events()), default=0)
+        before, arms = self.subject.attempts(), []
+        for at_s in range(WARM_S, int(self.kind.seconds), ALTERNATE_S):
+            wait_until(begin_ns + at_s * 1_000_000_000)
+            mode = ("enforce", "off")[len(arms) % 2]
+            self.subject.ctl("cure", "storm", mode)
+            # What is under way belongs to neither.
+            arms.append({"mode": mode, "from_us": (time.monotonic_ns() - begin_ns) // 1000 + 100_000,
+                         "until_us": (at_s + ALTERNATE_S) * 1_000_000 - 100_000})
+        wait_until(begin_ns + int(self.kind.seconds * 1e9))
+        after = self.subject.attempts()
+        told = [f"{e['kind']}: {e['text']}" for e in self.subject.events(last) if e["kind"] != "cure"]
+        self.record |= {"arms": arms, "did": {key: after[key] - before[key] for key in after}, "told": told}
+
     @contextlib.contextmanager
     def _client_settings(self):
         before = [(name, self.lab.client.get_sysctl(name)) for name, _ in self.kind.client_sysctl]
@@ -189,7 +212,9 @@ class Run:
         log = self.dir / "attempts.csv"
         load = start_load(self.lab, self.lab.client, VIP[self.family], PORT, log, *self._options())
         begin_ns = json.loads(load.stdout.readline())["begin_ns"]
-        if not self.kind.herd:
+        if self.kind.alternating:
+            self._alternate(begin_ns)
+        elif not self.kind.herd:
             self._trigger(upstream, begin_ns)
         self.record["load"] = json.loads(load.stdout.readline())
         load.wait(10)
@@ -227,7 +252,7 @@ def run_all(lab, kinds, only, seeds, family):
     bad = 0
     for kind in kinds:
         for name in [name for name in kind.subjects if not only or name in only]:
-            for seed in seeds:
+            for seed in range(1, max(seeds, kind.seeds if name == On.name else 1) + 1):
                 with serving(SUBJECTS[name](lab)) as subject:
                     run = Run(lab, kind, subject, seed, family)
                     run.go()
@@ -240,7 +265,8 @@ def main():
     parser.add_argument("--off", action="store_true", help="only what has no cure")
     parser.add_argument("--only", type=names_of, default=[], help="of " + ",".join(KINDS))
     parser.add_argument("--subjects", type=names_of, default=[], help="of " + ",".join(SUBJECTS))
-    parser.add_argument("--seeds", type=int, default=1, help="runs of each kind over each subject")
+    parser.add_argument("--seeds", type=int, default=1, help="runs of each kind over each subject, at least; over "
+                        "Spillway some have five")
     parser.add_argument("--family", type=int, choices=(4, 6), default=4)
     args = parser.parse_args()
     unknown = [n for n in args.only if n not in KINDS] + [n for n in args.subjects if n not in SUBJECTS]
@@ -248,12 +274,12 @@ def main():
         parser.error(f"unknown: {', '.join(unknown)}")
     end_on_signals()
     kinds = [KINDS[name] for name in args.only or KINDS]
-    only = args.subjects or [name for name in SUBJECTS if not (args.off and name == On.name)]
+    only = args.subjects or [name for name, kind in SUBJECTS.items() if not (args.off and issubclass(kind, On))]
     shutil.rmtree(OUT, ignore_errors=True)
     with Lab() as lab:
         spread_clients(lab, PREFIXES)
         lab.up1.sysctl(core__somaxconn=4096, ipv4__tcp_max_syn_backlog=8192)
-        bad = run_all(lab, kinds, only, range(1, args.seeds + 1), args.family)
+        bad = run_all(lab, kinds, only, args.seeds, args.family)
     # A part of the experiment is not the project's result.
     part = args.only or args.subjects
     subprocess.run([sys.executable, TOP / "perf" / "storm" / "report.py", OUT,

@@ -2,6 +2,7 @@
 """What stands between the clients and the upstream: kernel NAT, HAProxy, Spillway; and how benches run over it."""
 
 import contextlib
+import dataclasses
 
 from gateways import Nftables, Service, Spillway
 from netns import LabError, eventually
@@ -128,17 +129,27 @@ class Off(Spillway):
     always = ()
     cures = "{wall: off, names: off, silence: off, path: off, storm: off}"
 
+    options = ""  # of the service
+
     def __init__(self, lab):
         edits = [("\nservices:\n", f"\ncures: {self.cures}\nservices:\n")]
-        super().__init__(lab, services=(STORM,), edits=edits)
+        service = dataclasses.replace(STORM, options=self.options)
+        super().__init__(lab, services=(service,), edits=edits)
 
     def settings(self):
-        return [f"cures: {self.cures}"]
+        return [f"cures: {self.cures}", *self.options.splitlines()]
 
     def losses(self):
-        """Packets that it dropped, by reason."""
+        """Packets that it dropped, by reason; a RST that its receiver would not have believed is no loss."""
         reasons = self.ledger()["reasons"]
-        return {name: n for name, n in reasons.items() if name.startswith("drop_") and n}
+        kept = {name: n for name, n in reasons.items() if name.startswith("drop_") and n}
+        kept.pop("drop_rst_window", None)
+        return kept
+
+    def attempts(self):
+        """What became of all attempts."""
+        row = next(row for row in self.ctl("services")["services"] if row["name"] == STORM.name)
+        return {key: row[key] for key in ("attempts", "new_flows", "held", "refused", "silent")}
 
 
 class On(Off):
@@ -149,7 +160,15 @@ class On(Off):
     cures = "{}"
 
 
-SUBJECTS = {kind.name: kind for kind in (Nat, Untuned, Tuned, FixedLimit, Off, On)}
+class Refusing(On):
+    """Told what the upstream can do; who is beyond that is refused at once."""
+
+    name = "spillway-refusing"
+    title = "Spillway, refusing what is beyond 450/s instead of holding it"
+    options = "storm: {rate: 450/s, burst: 45, hold: off}"
+
+
+SUBJECTS = {kind.name: kind for kind in (Nat, Untuned, Tuned, FixedLimit, Off, On, Refusing)}
 
 
 @contextlib.contextmanager
