@@ -2,16 +2,12 @@
 #include "saved.h"
 #include "events.h"
 #include "nameset.h"
+#include "saved_file.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <jansson.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/stat.h>
-#include <time.h>
-#include <unistd.h>
+#include <string.h>
 
 #define FORMAT         "spillway-state"
 #define VERSION        1
@@ -19,28 +15,17 @@
 #define MSEC           1000000ULL
 #define WRITE_EVERY_NS SEC
 #define REFRESH_MAX_NS (60 * SEC)
-#define STALE_SHARE    10 /* the times of answers may be off by so much of `stale` */
-#define FILE_BYTES_MAX (64 << 20)
+#define STALE_SHARE    10         /* the times of answers may be off by so much of `stale` */
 #define ADDRESSES_MAX  (1u << 18) /* in all: as many as there can be backends */
-#define TIME_MAX_MS    (INT64_C(1) << 53)
 
 struct saved {
 	struct events *events;
-	char dir[256];
-	char path[PATH_MAX], temporary[PATH_MAX];
+	struct saved_file file;
 	uint64_t refresh_ns;
 	uint64_t written_ns;    /* the last try */
 	uint64_t n_changes;     /* that the file has */
 	bool failing, too_many; /* said already */
 };
-
-static uint64_t wall_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_REALTIME, &ts);
-	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-}
 
 static uint64_t clamp_ns(uint64_t v, uint64_t min, uint64_t max)
 {
@@ -54,9 +39,7 @@ struct saved *saved_create(const char *dir, uint64_t stale_ns, struct events *ev
 	if (!saved)
 		return NULL;
 	saved->events = events;
-	snprintf(saved->dir, sizeof(saved->dir), "%s", dir);
-	snprintf(saved->path, sizeof(saved->path), "%s/names.json", dir);
-	snprintf(saved->temporary, sizeof(saved->temporary), "%s/names.json.new", dir);
+	saved_file_init(&saved->file, dir, "names.json", FORMAT, VERSION);
 	saved->refresh_ns = clamp_ns(stale_ns / STALE_SHARE, WRITE_EVERY_NS, REFRESH_MAX_NS);
 	return saved;
 }
@@ -76,16 +59,6 @@ struct saved_name {
 	size_t n;
 };
 
-static bool read_time(const json_t *object, const char *key, uint64_t *ms)
-{
-	const json_t *value = json_object_get(object, key);
-
-	if (!json_is_integer(value) || json_integer_value(value) < 0 || json_integer_value(value) > TIME_MAX_MS)
-		return false;
-	*ms = (uint64_t)json_integer_value(value);
-	return true;
-}
-
 static bool read_addresses(const json_t *list, struct saved_name *out)
 {
 	const json_t *item;
@@ -103,57 +76,19 @@ static bool read_addresses(const json_t *list, struct saved_name *out)
 	return true;
 }
 
-/* An answer from the future is one of now: the clock was set back. */
 static bool read_name(const json_t *object, uint64_t now_ms, struct saved_name *out)
 {
 	json_int_t family = json_integer_value(json_object_get(object, "family"));
 	uint64_t ttl_ms, answered_ms;
 
 	out->name = json_string_value(json_object_get(object, "name"));
-	if (!out->name || (family != 4 && family != 6) || !read_time(object, "ttl_ms", &ttl_ms) ||
-	    !read_time(object, "answered_ms", &answered_ms))
+	if (!out->name || (family != 4 && family != 6) || !saved_read_number(object, "ttl_ms", &ttl_ms) ||
+	    !saved_read_number(object, "answered_ms", &answered_ms))
 		return false;
 	out->family = family;
 	out->ttl_ns = ttl_ms < UINT64_MAX / MSEC ? ttl_ms * MSEC : UINT64_MAX;
-	out->age_ns = answered_ms < now_ms ? (now_ms - answered_ms) * MSEC : 0;
+	out->age_ns = saved_age_ns(answered_ms, now_ms);
 	return read_addresses(json_object_get(object, "addresses"), out);
-}
-
-/* The list of names; NULL with what is wrong in `why`, or "" if there is no file. The caller's. */
-static json_t *read_file(const char *path, char *why, size_t size)
-{
-	FILE *f = fopen(path, "re");
-	json_error_t error;
-	json_t *doc, *names;
-	struct stat st;
-
-	why[0] = '\0';
-	if (!f) {
-		if (errno != ENOENT)
-			snprintf(why, size, "cannot be read: %s", strerror(errno));
-		return NULL;
-	}
-	if (fstat(fileno(f), &st) || !S_ISREG(st.st_mode) || st.st_size > FILE_BYTES_MAX) {
-		snprintf(why, size, "no regular file of at most %d MiB", FILE_BYTES_MAX >> 20);
-		fclose(f);
-		return NULL;
-	}
-	doc = json_loadf(f, JSON_REJECT_DUPLICATES, &error);
-	fclose(f);
-	if (!doc) {
-		snprintf(why, size, "damaged: line %d: %s", error.line, error.text);
-		return NULL;
-	}
-	names = json_object_get(doc, "names");
-	if (json_string_length(json_object_get(doc, "format")) != strlen(FORMAT) ||
-	    strcmp(json_string_value(json_object_get(doc, "format")), FORMAT) != 0 ||
-	    json_integer_value(json_object_get(doc, "version")) != VERSION || !json_is_array(names)) {
-		snprintf(why, size, "not a file of this program's version %d", VERSION);
-		names = NULL;
-	}
-	json_incref(names);
-	json_decref(doc);
-	return names;
 }
 
 static bool all_right(const json_t *list, uint64_t now_ms, struct saved_name *scratch, char *why, size_t size)
@@ -189,17 +124,18 @@ static unsigned restore_all(const json_t *list, uint64_t now_ms, struct saved_na
 unsigned saved_load(struct saved *saved, struct names *names)
 {
 	struct saved_name *scratch = malloc(sizeof(*scratch));
-	uint64_t now_ms = wall_ms();
+	uint64_t now_ms = saved_wall_ms();
 	char why[256] = "out of memory";
-	json_t *list = scratch ? read_file(saved->path, why, sizeof(why)) : NULL;
+	json_t *doc = scratch ? saved_file_read(&saved->file, "names", why, sizeof(why)) : NULL;
+	const json_t *list = json_object_get(doc, "names");
 	unsigned n = 0;
 
 	if (list && all_right(list, now_ms, scratch, why, sizeof(why)))
 		n = restore_all(list, now_ms, scratch, names);
 	if (why[0])
-		events_add(saved->events, EVENT_WARNING, "saved_sets_refused", "names", saved->path,
+		events_add(saved->events, EVENT_WARNING, "saved_sets_refused", "names", saved->file.path,
 			   "%s; the gateway starts without what it knew of names", why);
-	json_decref(list);
+	json_decref(doc);
 	free(scratch);
 	return n;
 }
@@ -243,36 +179,13 @@ static void add_name(void *arg, const struct name_view *view)
 					"answered_ms", (json_int_t)(age_ms < l->now_ms ? l->now_ms - age_ms : 0)));
 }
 
-/*
- * Not waiting for the disk: what a power cut leaves half written is refused at the next start, and a decision shall not
- * wait for that long.
- */
-static int write_file(const struct saved *saved, const json_t *doc)
-{
-	int fd, err = 0;
-
-	if (mkdir(saved->dir, 0755) && errno != EEXIST)
-		return -errno;
-	fd = open(saved->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
-	if (fd < 0)
-		return -errno;
-	errno = EIO;
-	if (json_dumpfd(doc, fd, JSON_INDENT(1)))
-		err = -errno;
-	if (close(fd) && !err)
-		err = -errno;
-	if (!err && rename(saved->temporary, saved->path))
-		err = -errno;
-	return err;
-}
-
 static void say_written(struct saved *saved, int err, bool too_many)
 {
 	if (err && !saved->failing)
-		events_add(saved->events, EVENT_WARNING, "sets_not_saved", "names", saved->path,
+		events_add(saved->events, EVENT_WARNING, "sets_not_saved", "names", saved->file.path,
 			   "%s; a restart while DNS is down would find nothing, or what is there now", strerror(-err));
 	if (too_many && !saved->too_many)
-		events_add(saved->events, EVENT_WARNING, "sets_not_saved", "names", saved->path,
+		events_add(saved->events, EVENT_WARNING, "sets_not_saved", "names", saved->file.path,
 			   "more than %u addresses: the rest is not in it", ADDRESSES_MAX);
 	saved->failing = err != 0;
 	saved->too_many = too_many;
@@ -280,12 +193,12 @@ static void say_written(struct saved *saved, int err, bool too_many)
 
 void saved_write(struct saved *saved, struct names *names)
 {
-	struct listing l = {.list = json_array(), .now_ms = wall_ms()};
+	struct listing l = {.list = json_array(), .now_ms = saved_wall_ms()};
 	json_t *doc;
 
 	names_foreach(names, add_name, &l);
-	doc = json_pack("{s:s,s:i,s:o}", "format", FORMAT, "version", VERSION, "names", l.list);
-	say_written(saved, doc ? write_file(saved, doc) : -ENOMEM, l.too_many);
+	doc = json_pack("{s:o}", "names", l.list);
+	say_written(saved, doc ? saved_file_write(&saved->file, doc) : -ENOMEM, l.too_many);
 	json_decref(doc);
 }
 
