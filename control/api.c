@@ -329,6 +329,7 @@ static const struct route {
 	{"/v1/reload", 0},
 	{"/v1/cure", PARAM_CURE | PARAM_MODE},
 	{"/v1/breaker", PARAM_BACKEND | PARAM_FORCE},
+	{"/v1/limiter", PARAM_BACKEND | PARAM_RESET},
 	{"/v1/drain", PARAM_SERVICE | PARAM_BACKEND | PARAM_SET | PARAM_DEADLINE},
 };
 

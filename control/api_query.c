@@ -138,6 +138,11 @@ static bool param_force(const char *value, struct api_query *q)
 	return i >= 0;
 }
 
+static bool param_reset(const char *value, struct api_query *q)
+{
+	return strcmp(value, "reset") == 0;
+}
+
 static bool param_deadline(const char *value, struct api_query *q)
 {
 	return config_parse_duration(value, &q->deadline_ns) == 0 && q->deadline_ns >= DEADLINE_MIN_NS &&
@@ -171,6 +176,7 @@ static const struct param {
 	{"mode", PARAM_MODE, param_mode, "enforce, shadow or off"},
 	{"set", PARAM_SET, param_set, "auto"},
 	{"set", PARAM_FORCE, param_force, "open, close or auto"},
+	{"set", PARAM_RESET, param_reset, "reset"},
 	{"deadline", PARAM_DEADLINE, param_deadline, "a duration such as 30s, from 1s to 7d"},
 	{"since", PARAM_SINCE, param_since, "the number of an event"},
 	{"follow", PARAM_FOLLOW, param_follow, "1 or 0"},

@@ -30,6 +30,7 @@ enum api_param {
 	PARAM_SINCE = 1 << 10,
 	PARAM_FOLLOW = 1 << 11,
 	PARAM_FORCE = 1 << 12, /* `set`, of a breaker */
+	PARAM_RESET = 1 << 13, /* `set`, of a limiter */
 };
 
 /*

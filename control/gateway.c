@@ -18,6 +18,7 @@
 #include "owners.h"
 #include "paths.h"
 #include "saved.h"
+#include "saved_limits.h"
 #include "services.h"
 #include "silence_events.h"
 #include "view.h"
@@ -275,6 +276,12 @@ static int start_saved(struct gateway *gw)
 	n = saved_load(gw->saved, gw->names);
 	if (n)
 		gateway_say("%u sets of addresses from before, in %s", n, gw->config->state_dir);
+	gw->saved_limits = saved_limits_create(gw->config->state_dir, gw->events);
+	if (!gw->saved_limits)
+		return -ENOMEM;
+	n = saved_limits_load(gw->saved_limits, gw->limiters, observe_now_ns(gw->dp));
+	if (n)
+		gateway_say("what is usual of %u backends is known from before, in %s", n, gw->config->state_dir);
 	return 0;
 }
 
@@ -549,9 +556,12 @@ void gateway_stop(struct gateway *gw)
 	/* Only now: workers beat in the gates' memory. */
 	for (unsigned i = 0; i < gw->config->n_ports; i++)
 		gate_close(gw->ports[i].gate);
-	if (was_ready)
+	if (was_ready) {
 		saved_write(gw->saved, gw->names);
+		saved_limits_write(gw->saved_limits, gw->limiters, observe_now_ns(gw->dp));
+	}
 	saved_destroy(gw->saved);
+	saved_limits_destroy(gw->saved_limits);
 	names_destroy(gw->names);
 	netlink_destroy(gw->netlink);
 	checks_destroy(gw->checks);

@@ -6,6 +6,8 @@
 #include "drain.h"
 #include "events.h"
 #include "gateway_private.h"
+#include "limiters.h"
+#include "observe.h"
 #include "services.h"
 
 #include <errno.h>
@@ -280,6 +282,30 @@ static void set_breaker(struct gateway *gw, const struct api_query *query, struc
 		   mode == CURE_SHADOW ? " (shadow: it gets new flows all the same)" : "", c->uid);
 }
 
+/* A base is what first bytes usually take: the words of B.10. */
+static void reset_limiter(struct gateway *gw, const struct api_query *query, struct api_command *c)
+{
+	int result;
+
+	if (!(query->given & PARAM_BACKEND) || !(query->given & PARAM_RESET)) {
+		refuse(c, 400, "expected backend= and set=reset");
+		return;
+	}
+	result = limiters_reset(gw->limiters, query->backend, gw->config->cures.of[CURE_STORM], observe_now_ns(gw->dp));
+	if (result < 0) {
+		refuse(c, result == -ENOENT ? 404 : 409,
+		       result == -ENOENT ? "no such backend"
+					 : "the cure storm is off: nothing is known of any backend");
+		return;
+	}
+	c->status = 200;
+	c->answer = json_pack("{s:s,s:s}", "backend", query->backend, "set", result ? "measuring" : "forgotten");
+	events_add(gw->events, EVENT_INFO, "usual_reset", cure_name[CURE_STORM], query->backend, "%s, by uid %u",
+		   result ? "limited as it is, it is asked with half as much at once, for what first bytes take now"
+			  : "what first bytes usually take is forgotten, and measured anew",
+		   c->uid);
+}
+
 static const struct command {
 	const char *path;
 	unsigned params; /* enum api_param */
@@ -288,6 +314,7 @@ static const struct command {
 	{"/v1/reload", 0, reload},
 	{"/v1/cure", PARAM_CURE | PARAM_MODE, set_cure},
 	{"/v1/breaker", PARAM_BACKEND | PARAM_FORCE, set_breaker},
+	{"/v1/limiter", PARAM_BACKEND | PARAM_RESET, reset_limiter},
 	{"/v1/drain", PARAM_SERVICE | PARAM_BACKEND | PARAM_SET | PARAM_DEADLINE, drain},
 };
 

@@ -13,6 +13,7 @@
 #include "owners.h"
 #include "paths.h"
 #include "saved.h"
+#include "saved_limits.h"
 #include "services.h"
 #include "silence_events.h"
 
@@ -276,8 +277,10 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 	say_refused(gw);
 	gateway_publish_view(gw);
 	watch_silence(gw);
-	if (gw->state == GATEWAY_READY)
+	if (gw->state == GATEWAY_READY) {
 		saved_tick(gw->saved, gw->names, services_name_changes(gw->services), clock_monotonic_ns());
+		saved_limits_tick(gw->saved_limits, gw->limiters, observe_now_ns(gw->dp));
+	}
 	if (gw->state == GATEWAY_READY && services_dirty(gw->services) &&
 	    clock_monotonic_ns() - gw->last_publish_ns > RETRY_NS)
 		publish_soon(gw);

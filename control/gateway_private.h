@@ -47,6 +47,7 @@ struct gateway {
 	struct checks *checks;
 	struct limiters *limiters;
 	struct saved *saved;
+	struct saved_limits *saved_limits;
 	struct api *api;
 	struct events *events;
 	struct silence_events *silence_events;

@@ -20,7 +20,10 @@
 	10000000ull /* by which first bytes may be later than usual, or by a quarter, while work grows */
 #define TICKS_IN_RATES (LIMITER_SECOND_TICKS * LIMITER_RATE_SECONDS)
 
+#define RAMP_DOUBLES   10 /* times that the work in the ramp doubles; its first tenth is the least share */
+
 const char *const limiter_state_name[LIMITER_STATES] = {"open", "limiting"};
+const char *const limiter_base_name[LIMITER_BASES] = {"none", "measured", "restart", "left", "limited"};
 
 static uint64_t min_u64(uint64_t a, uint64_t b)
 {
@@ -69,7 +72,7 @@ static void learn_rate(struct limiter *l, uint32_t answered, uint64_t now_ns)
 
 /* --- the base --- */
 
-static void note_base(struct limiter *l, uint64_t ns, uint64_t now_ns)
+static void note_base(struct limiter *l, uint64_t ns, enum limiter_base from, uint64_t now_ns)
 {
 	uint64_t number = (now_ns - l->frozen_ns) / BASE_SLOT_NS + 1;
 	typeof(&l->bases[0]) slot = &l->bases[number % LIMITER_BASE_SLOTS];
@@ -78,6 +81,7 @@ static void note_base(struct limiter *l, uint64_t ns, uint64_t now_ns)
 		return;
 	slot->number = number;
 	slot->least_ns = ns;
+	slot->from = from;
 }
 
 /* What is too old counts until something newer is known. */
@@ -85,23 +89,39 @@ static void find_base(struct limiter *l, uint64_t now_ns)
 {
 	uint64_t number = (now_ns - l->frozen_ns) / BASE_SLOT_NS + 1, least_ns = UINT64_MAX;
 
-	for (int i = 0; i < LIMITER_BASE_SLOTS; i++)
-		if (l->bases[i].number && number - l->bases[i].number < LIMITER_BASE_SLOTS)
-			least_ns = min_u64(least_ns, l->bases[i].least_ns);
+	for (int i = 0; i < LIMITER_BASE_SLOTS; i++) {
+		if (!l->bases[i].number || number - l->bases[i].number >= LIMITER_BASE_SLOTS ||
+		    l->bases[i].least_ns >= least_ns)
+			continue;
+		least_ns = l->bases[i].least_ns;
+		l->base_from = l->bases[i].from;
+	}
 	if (least_ns != UINT64_MAX)
 		l->base_ns = least_ns;
 }
 
-/* What is slow because it is congested is not what is usual. */
+static bool is_base_sound(const struct limiter *l)
+{
+	return l->base_from != LIMITER_BASE_NONE && l->base_from != LIMITER_BASE_LIMITED;
+}
+
+static void learn_mean(struct limiter *l, uint64_t mean_ns, uint64_t now_ns)
+{
+	if (l->state == LIMITER_OPEN) {
+		note_base(l, mean_ns, LIMITER_BASE_MEASURED, now_ns);
+		l->base_seen_ns = now_ns;
+	} else if (!l->base_ns || mean_ns < l->base_ns) {
+		note_base(l, mean_ns, is_base_sound(l) ? LIMITER_BASE_MEASURED : LIMITER_BASE_LIMITED, now_ns);
+	}
+}
+
+/* What is slow because it is congested is not what is usual; what is fast though it is congested is. */
 static void learn_base(struct limiter *l, uint64_t n, uint64_t us, uint64_t now_ns)
 {
 	l->n_group += n;
 	l->group_us += us;
 	if (l->n_group >= BASE_SAMPLES) {
-		uint64_t mean_ns = l->group_us * 1000 / l->n_group;
-
-		if (l->state == LIMITER_OPEN || !l->base_ns || mean_ns < l->base_ns)
-			note_base(l, mean_ns, now_ns);
+		learn_mean(l, l->group_us * 1000 / l->n_group, now_ns);
 		l->n_group = l->group_us = 0;
 	}
 	find_base(l, now_ns);
@@ -177,6 +197,8 @@ static void enter(struct limiter *l, enum limiter_state state, uint64_t now_ns)
 	l->state = state;
 	l->since_ns = now_ns;
 	l->calm_ns = l->again_ns = l->probing_until_ns = 0;
+	/* Half of them in congestion, half of them not, they would be neither. */
+	l->n_group = l->group_us = 0;
 }
 
 /* True: it changed. */
@@ -216,10 +238,13 @@ static void end_probing(struct limiter *l, uint64_t now_ns, uint32_t chance)
 {
 	l->probing_until_ns = 0;
 	l->again_ns = again_at(now_ns, chance);
+	l->n_again++;
+	l->refuted_ns = 0;
 	if (l->n_probed < PROBED_MIN)
 		return;
+	l->refuted_ns = base_or_first(l);
 	memset(l->bases, 0, sizeof(l->bases));
-	note_base(l, l->probed_us * 1000 / l->n_probed, now_ns);
+	note_base(l, l->probed_us * 1000 / l->n_probed, LIMITER_BASE_LIMITED, now_ns);
 	find_base(l, now_ns);
 }
 
@@ -279,14 +304,26 @@ static void find_window(struct limiter *l, uint64_t answered)
 	l->window = max_u64(l->window, usual);
 }
 
-static uint32_t find_limit(const struct limiter *l)
+static uint32_t find_limit(const struct limiter *l, const struct limiter_parameters *p)
 {
-	uint64_t budget_us = (LIMITER_GAIN * base_or_first(l) + l->slack_ns) / 1000, limit;
+	uint64_t budget_us = (LIMITER_GAIN * base_or_first(l) + l->slack_ns) / 1000, limit = l->window;
 
-	if (l->state == LIMITER_OPEN)
-		return l->window;
-	limit = max_u64(l->rate * budget_us / 1000000, LIMITER_MIN);
-	return l->probing_until_ns ? limit / 2 : limit;
+	if (l->state == LIMITER_LIMITING)
+		limit = max_u64(l->rate * budget_us / 1000000, LIMITER_MIN);
+	if (l->probing_until_ns)
+		limit /= 2;
+	return p->most ? min_u64(limit, p->most) : limit;
+}
+
+/* Twice as much with each tenth of the way: it need not be known how much it will be in the end. */
+uint32_t limiter_ramp(uint32_t share)
+{
+	uint64_t tenths = (uint64_t)share * RAMP_DOUBLES, done, least;
+
+	tenths -= min_u64(tenths, UINT64_C(1) << 32);
+	done = tenths >> 32;
+	least = (uint64_t)LIMITER_MIN << done;
+	return least + (least * (uint32_t)tenths >> 32);
 }
 
 /* The slot has another owner, or a worker's counts began anew. */
@@ -327,21 +364,78 @@ bool limiter_tick(struct limiter *l, const struct limiter_counts *counts, const 
 	changed = judge(l, now_ns);
 	run_probing(l, timed, timed_us, now_ns, chance);
 	find_window(l, answered);
-	l->limit = find_limit(l);
+	l->limit = find_limit(l, p);
 	l->soft = l->state == LIMITER_OPEN && !l->base_ns;
 	if (l->state == LIMITER_LIMITING)
 		l->hold_ns /= 2;
 	return changed;
 }
 
+/* --- from one life to the next --- */
+
+void limiter_recall(struct limiter *l, const struct limiter_past *past, enum limiter_base from, uint64_t now_ns)
+{
+	note_base(l, past->base_ns, from, now_ns);
+	find_base(l, now_ns);
+	l->base_seen_ns = now_ns - past->base_age_ns;
+	if (past->rate_age_ns >= LIMITER_RATE_WORTH_NS)
+		return;
+	forget_ticks(l, now_ns / LIMITER_TICK_NS);
+	l->rate = past->rate;
+	l->rates[second_of(l->tick_number)] = min_u64(past->rate, UINT32_MAX);
+}
+
+/*
+ * What takes longer than clients wait for may be a congestion that was there when the gateway began, and is no use
+ * else.
+ */
+bool limiter_past(const struct limiter *l, uint64_t now_ns, struct limiter_past *out)
+{
+	if (!is_base_sound(l) || !l->base_ns || l->impatient)
+		return false;
+	*out = (struct limiter_past){
+		.base_ns = l->base_ns,
+		.base_age_ns = now_ns - l->base_seen_ns,
+		.rate = l->rate,
+		.rate_age_ns = now_ns - l->tick_ns,
+	};
+	return true;
+}
+
+bool limiter_reset(struct limiter *l, uint64_t now_ns)
+{
+	if (l->state == LIMITER_LIMITING && l->base_ns) {
+		l->again_ns = now_ns;
+		return true;
+	}
+	memset(l->bases, 0, sizeof(l->bases));
+	l->base_ns = l->n_group = l->group_us = 0;
+	l->base_from = LIMITER_BASE_NONE;
+	return false;
+}
+
 /* --- words for people --- */
+
+void limiter_say_usual(uint64_t base_ns, enum limiter_base from, char out[static LIMITER_USUAL_LEN])
+{
+	static const char *const words[LIMITER_BASES] = {
+		[LIMITER_BASE_NONE] = "",
+		[LIMITER_BASE_MEASURED] = "",
+		[LIMITER_BASE_RESTART] = ", from before the restart",
+		[LIMITER_BASE_LEFT] = ", from before it left",
+		[LIMITER_BASE_LIMITED] = ", measured while it was limited",
+	};
+
+	snprintf(out, LIMITER_USUAL_LEN, "%.1f%s", base_ns / 1e6, words[from]);
+}
 
 void limiter_describe(const struct limiter *l, char *out, size_t size)
 {
-	char usual[48] = "", limit[32];
+	char base[LIMITER_USUAL_LEN], usual[LIMITER_USUAL_LEN + 16] = "", limit[32];
 
+	limiter_say_usual(l->base_ns, l->base_from, base);
 	if (l->base_ns)
-		snprintf(usual, sizeof(usual), " (usually %.1f)", l->base_ns / 1e6);
+		snprintf(usual, sizeof(usual), " (usually %s)", base);
 	snprintf(limit, sizeof(limit), l->state == LIMITER_OPEN ? "it may have %u at once" : "at most %u", l->limit);
 	snprintf(out, size, "%sfirst bytes take %.1f ms%s, %llu answers a second at the most, %u under way: %s",
 		 l->stalled ? "it answers nothing; " : "", l->first_byte_ns / 1e6, usual, (unsigned long long)l->rate,

@@ -24,16 +24,17 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define LIMITER_TICK_NS      100000000ull
-#define LIMITER_MIN          16           /* work at a time that it may always have */
-#define LIMITER_SLACK_NS     100000000ull /* what a first byte may take more than usual */
-#define LIMITER_SLACK_MIN_NS 10000000ull  /* even where the clients' patience does not allow for it */
-#define LIMITER_TOLERANCE    2            /* or so many times as long */
-#define LIMITER_GAIN         2
-#define LIMITER_FIRST_BASE   100000000ull    /* of one of which too little is known, for what stalls */
-#define LIMITER_STALL_NS     300000000ull    /* without an answer, but five times its base at least */
-#define LIMITER_WINDOW_MIN   64              /* work that may begin at once though no more than that was seen of late */
-#define LIMITER_AGAIN_NS     600000000000ull /* congested for so long, it may be that it will not become faster again */
+#define LIMITER_TICK_NS       100000000ull
+#define LIMITER_MIN           16           /* work at a time that it may always have */
+#define LIMITER_SLACK_NS      100000000ull /* what a first byte may take more than usual */
+#define LIMITER_SLACK_MIN_NS  10000000ull  /* even where the clients' patience does not allow for it */
+#define LIMITER_TOLERANCE     2            /* or so many times as long */
+#define LIMITER_GAIN          2
+#define LIMITER_FIRST_BASE    100000000ull /* of one of which too little is known, for what stalls */
+#define LIMITER_STALL_NS      300000000ull /* without an answer, but five times its base at least */
+#define LIMITER_WINDOW_MIN    64           /* work that may begin at once though no more than that was seen of late */
+#define LIMITER_AGAIN_NS      600000000000ull /* congested for so long, it may be that it will not become faster again */
+#define LIMITER_RATE_WORTH_NS 60000000000ull  /* what it answered that long ago says nothing of what it can now */
 
 /* Of all workers, ever. */
 struct limiter_counts {
@@ -41,6 +42,24 @@ struct limiter_counts {
 	uint64_t timed, timed_us;     /* of those, where the time is known: how many, and their sum */
 	uint64_t gave_up, gave_up_us; /* clients that left unanswered, and how long they had waited in all */
 	uint32_t wip; /* work now: unanswered SYNs, open exchanges, and what their clients left behind */
+};
+
+/* Where what is known of its first bytes comes from. */
+enum limiter_base {
+	LIMITER_BASE_NONE,
+	LIMITER_BASE_MEASURED,
+	LIMITER_BASE_RESTART, /* measured by the gateway's last life */
+	LIMITER_BASE_LEFT,    /* measured before the backend left its services */
+	LIMITER_BASE_LIMITED, /* measured while it was limited: nothing that is worth to be remembered */
+	LIMITER_BASES,
+};
+
+extern const char *const limiter_base_name[LIMITER_BASES]; /* "none", "measured", "restart", "left", "limited" */
+
+/* What a limiter leaves to the next one of the same backend. */
+struct limiter_past {
+	uint64_t base_ns, base_age_ns; /* and since when nothing has shown that it is so still */
+	uint64_t rate, rate_age_ns;    /* answers in a second */
 };
 
 #define LIMITER_SECOND_TICKS 10 /* in which answers per second are counted, any ten in a row */
@@ -63,8 +82,10 @@ struct limiter {
 	bool soft;         /* nothing is known that would make it more than a way to spread what comes */
 	/* As of the last tick: */
 	uint64_t base_ns;       /* how long first bytes take when nothing is wrong; 0: not known yet */
+	uint64_t base_seen_ns;  /* when that was seen last, without congestion; may be before the clock began */
 	uint64_t first_byte_ns; /* of late */
-	uint64_t rate;          /* the most that it answered in a second, of the last ten */
+	enum limiter_base base_from;
+	uint64_t rate; /* the most that it answered in a second, of the last ten */
 	uint64_t slack_ns;
 	/* An attempt may wait for so long: what its client's patience leaves beside the work; half of it in congestion.
 	 */
@@ -80,9 +101,10 @@ struct limiter {
 	/* Answers, by tick, and the most that a second had of those that ended in each second: */
 	uint64_t tick_number;
 	uint32_t answers[LIMITER_SECOND_TICKS], rates[LIMITER_RATE_SECONDS];
-	/* Means of a hundred first bytes, the least of each 5 s; UINT64_MAX: none. */
+	/* Means of a hundred first bytes, the least of each 5 s. */
 	struct {
-		uint64_t number, least_ns;
+		uint64_t number, least_ns; /* 0: none */
+		enum limiter_base from;
 	} bases[LIMITER_BASE_SLOTS];
 	uint64_t n_group, group_us;
 	uint64_t frozen_ns; /* by which times of bases are behind the clock: they do not age in congestion */
@@ -92,15 +114,34 @@ struct limiter {
 	/* When it was congested for too long: */
 	uint64_t again_ns, probing_until_ns; /* 0: not planned; not under way */
 	uint64_t n_probed, probed_us;
+	uint32_t n_again;    /* how often that came to an end */
+	uint64_t refuted_ns; /* what was usual before the last time; 0: it came to nothing, and is so still */
 };
 
 struct limiter_parameters {
 	uint64_t client_timeout_ns; /* how long its clients wait */
+	uint32_t most;              /* in its breaker's ramp: work at a time; 0: it is in none */
 };
 
 /* True: the state changed. `elapsed` since the last tick may be anything: rates go by the clock, not by ticks. */
 bool limiter_tick(struct limiter *l, const struct limiter_counts *counts, const struct limiter_parameters *p,
 		  uint64_t now_ns, uint32_t chance);
 
-/* "first bytes take 480 ms (usually 20), 412 answers/s at the most, 97 under way: at most 59" */
+/* Before its first tick: what was known of the backend, which is too old nowhere. */
+void limiter_recall(struct limiter *l, const struct limiter_past *past, enum limiter_base from, uint64_t now_ns);
+/* False: there is nothing that is worth to be remembered. */
+bool limiter_past(const struct limiter *l, uint64_t now_ns, struct limiter_past *out);
+/*
+ * What is usual is to be measured anew. One that is limited is asked at once with half as much, as it is after ten
+ * minutes, for what it takes in congestion would be taken for usual else; true: that has been begun.
+ */
+bool limiter_reset(struct limiter *l, uint64_t now_ns);
+
+/* What a backend may have at a time in its breaker's ramp, of which it has come so far: of 2^32 - 1. */
+uint32_t limiter_ramp(uint32_t share);
+
+/* "first bytes take 480.0 ms (usually 20.0), 412 answers a second at the most, 97 under way: at most 59" */
 void limiter_describe(const struct limiter *l, char *out, size_t size);
+/* "20.0", "20.0, from before the restart", … */
+#define LIMITER_USUAL_LEN 64
+void limiter_say_usual(uint64_t base_ns, enum limiter_base from, char out[static LIMITER_USUAL_LEN]);

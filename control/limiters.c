@@ -5,8 +5,10 @@
 #include "hash.h"
 #include "observe.h"
 #include "services.h"
+#include "streak.h"
 #include "view.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,11 +17,14 @@
 #define OVERLOAD_US   200000         /* a SYN that is counted as overload went unanswered for as long at least */
 #define PACE_PERCENT  90             /* of the most that was answered lately, those that waited are let through */
 #define PACE_MIN      10             /* a second; below, as there is room */
-#define PACE_AFTER_NS 10000000000ull /* that goes on for so long after the last limit */
+#define PACE_AFTER_NS 10000000000ull /* that goes on for so long after the last limit, and after a breaker was open */
 #define SHARE_TIMES   2              /* of what is answered, divided by all */
 #define SECOND_TICKS  10             /* about */
 #define TOLD_EVERY_NS 10000000000ull
-#define DESCRIPTION   200
+#define DESCRIPTION   240
+#define BASE_CHANGED  8          /* what changed by one part of so many is worth to be written, */
+#define RATE_CHANGED  3          /* and an answer less or more in so many a second, */
+#define RATE_MIN      30         /* if there are so many */
 #define LIMIT_UNKNOWN UINT32_MAX /* of a slot that has just been given to another one */
 
 struct backend {
@@ -28,8 +33,13 @@ struct backend {
 	uint64_t timeout_ns; /* the shortest patience of the clients of its services; 0: none names it */
 	uint64_t told_ns;    /* when an event of it was told last */
 	uint32_t n_untold;
-	bool told;      /* that it is limited now */
-	bool impatient; /* that is told */
+	bool told;                 /* that it is limited now */
+	bool impatient;            /* that is told */
+	uint32_t n_again;          /* of limiter.n_again, told */
+	bool was_open;             /* its breaker */
+	uint64_t left_open_ns;     /* when that was over last; 0: never */
+	struct limiter_past saved; /* base_ns 0: nothing of it */
+	struct slot_info who;      /* proto 0: nobody */
 	struct limiter limiter;
 };
 
@@ -37,6 +47,7 @@ struct backend {
 struct service {
 	uint32_t generation;                  /* of its slot */
 	uint32_t n_limits, n_congested;       /* of its backends: with a limit, and congested */
+	bool left_open;                       /* one of them was dead, and is back since less than PACE_AFTER_NS */
 	uint64_t hold_ns, calm_hold_ns, rate; /* the shortest of those that are congested, and of the others */
 	uint64_t limited_ns;                  /* when one of them was last; 0: never */
 	/* Who was let through, as sums, of the ticks of the last second; from `n_active` ticks on it is shared out. */
@@ -52,7 +63,9 @@ struct limiters {
 	struct limiters_config config;
 	struct backend *backends;    /* by slot */
 	struct service *services_at; /* by slot */
-	bool idle;                   /* nothing is measured, nothing limited */
+	struct limiter_memory *memory;
+	bool idle;    /* nothing is measured, nothing limited */
+	bool unsaved; /* something was forgotten that is saved */
 	uint64_t now_ns;
 };
 
@@ -66,7 +79,8 @@ struct limiters *limiters_create(struct dataplane *dp, const struct services *se
 	*l = (struct limiters){.dp = dp, .services = services, .events = events, .config = *config, .idle = true};
 	l->backends = calloc(config->n_backend_slots, sizeof(*l->backends));
 	l->services_at = calloc(config->n_service_slots, sizeof(*l->services_at));
-	if (l->backends && l->services_at)
+	l->memory = limiter_memory_create();
+	if (l->backends && l->services_at && l->memory)
 		return l;
 	limiters_destroy(l);
 	return NULL;
@@ -78,6 +92,7 @@ void limiters_destroy(struct limiters *limiters)
 		return;
 	free(limiters->backends);
 	free(limiters->services_at);
+	limiter_memory_destroy(limiters->memory);
 	free(limiters);
 }
 
@@ -161,6 +176,62 @@ static void tell_impatient(struct limiters *l, const struct slot_info *info, str
 			b->limiter.base_ns / 1e6, b->timeout_ns / 1e6);
 }
 
+static void tell_again(struct limiters *l, const struct slot_info *info, struct backend *b)
+{
+	char id[SLOT_ID_STRLEN];
+
+	if (b->n_again == b->limiter.n_again)
+		return;
+	b->n_again = b->limiter.n_again;
+	if (b->limiter.refuted_ns)
+		events_add(l->events, EVENT_WARNING, "usual_measured_again", cure_name[CURE_STORM], slots_id(info, id),
+			   "limited for %.0f s; asked with half as much, first bytes take %.1f ms, which is usual from "
+			   "now on (it was %.1f): slower for good?",
+			   (l->now_ns - b->limiter.since_ns) / 1e9, b->limiter.base_ns / 1e6,
+			   b->limiter.refuted_ns / 1e6);
+	else
+		events_add(
+			l->events, EVENT_WARNING, "usual_measured_again", cure_name[CURE_STORM], slots_id(info, id),
+			"limited for %.0f s; asked with half as much, it answered too little to say what first bytes "
+			"take now: what was usual stays",
+			(l->now_ns - b->limiter.since_ns) / 1e9);
+}
+
+/* The slot has another owner, or none: what was known of the one before may be of use to it again. */
+static void leave(struct limiters *l, struct backend *b)
+{
+	struct limiter_known known = {.who = b->who, .from = LIMITER_BASE_LEFT};
+
+	if (!b->who.proto)
+		return;
+	if (limiter_past(&b->limiter, l->now_ns, &known.past))
+		limiter_memory_put(l->memory, &known, l->now_ns);
+	*b = (struct backend){.limit = b->limit, .timeout_ns = b->timeout_ns};
+}
+
+static void arrive(struct limiters *l, const struct slot_info *info, struct backend *b)
+{
+	struct limiter_known known;
+
+	leave(l, b);
+	b->generation = info->ref.generation;
+	b->limit = LIMIT_UNKNOWN;
+	b->who = *info;
+	if (limiter_memory_take(l->memory, info, l->now_ns, &known))
+		limiter_recall(&b->limiter, &known.past, known.from, l->now_ns);
+}
+
+/* In the ramp it may have little at a time at first, too, while others can take the rest. */
+static uint32_t look_at_breaker(struct limiters *l, uint32_t slot, struct backend *b)
+{
+	enum breaker_state state = streak_state(dataplane_breaker(l->dp, slot));
+
+	if (b->was_open && state != BREAKER_OPEN)
+		b->left_open_ns = l->now_ns;
+	b->was_open = state == BREAKER_OPEN;
+	return state == BREAKER_RAMP ? limiter_ramp(dataplane_backend_share_now(l->dp, slot)) : 0;
+}
+
 static void tick_backend(struct limiters *l, uint32_t slot, enum cure_mode mode)
 {
 	struct backend *b = &l->backends[slot];
@@ -171,14 +242,14 @@ static void tick_backend(struct limiters *l, uint32_t slot, enum cure_mode mode)
 	bool changed;
 
 	if (!services_backend(l->services, slot, &info)) {
+		leave(l, b);
 		put_limit(l, slot, 0);
 		return;
 	}
 	/* One without any flow yet may get its first ones all at once. */
 	observe_work(l->dp, slot, &work);
-	if (b->generation != info.ref.generation)
-		*b = (struct backend){
-			.generation = info.ref.generation, .limit = LIMIT_UNKNOWN, .timeout_ns = b->timeout_ns};
+	if (!b->who.proto || b->generation != info.ref.generation)
+		arrive(l, &info, b);
 	/* One that nobody names any more has the flows that it has. */
 	if (!b->timeout_ns) {
 		put_limit(l, slot, 0);
@@ -192,11 +263,13 @@ static void tick_backend(struct limiters *l, uint32_t slot, enum cure_mode mode)
 		.gave_up_us = work.gave_up_us + work.overloads * OVERLOAD_US,
 		.wip = work.wip,
 	};
+	p.most = look_at_breaker(l, slot, b);
 	changed = limiter_tick(&b->limiter, &counts, &p, l->now_ns, hash_public(&l->now_ns, sizeof(l->now_ns), slot));
 	put_limit(l, slot, b->limiter.soft ? b->limiter.limit | LIMIT_SOFT : b->limiter.limit);
 	if (changed)
 		tell_state(l, &info, b, mode);
 	tell_impatient(l, &info, b);
+	tell_again(l, &info, b);
 }
 
 /* --- services --- */
@@ -217,6 +290,7 @@ static void learn_timeouts(void *arg, const struct services_side *side)
 static void begin_service(struct service *svc)
 {
 	svc->n_limits = svc->n_congested = 0;
+	svc->left_open = false;
 	svc->hold_ns = svc->calm_hold_ns = UINT64_MAX;
 	svc->rate = 0;
 }
@@ -237,6 +311,7 @@ static void add_side(void *arg, const struct services_side *side)
 		uint64_t *hold_ns = congested ? &svc->hold_ns : &svc->calm_hold_ns;
 
 		svc->rate += b->limiter.rate;
+		svc->left_open |= b->left_open_ns && l->now_ns - b->left_open_ns < PACE_AFTER_NS;
 		if (!b->limit)
 			continue;
 		svc->n_limits++;
@@ -284,7 +359,7 @@ static void put_service(struct limiters *l, uint32_t slot)
 
 	if (svc->n_congested)
 		svc->limited_ns = l->now_ns;
-	lately = svc->limited_ns && l->now_ns - svc->limited_ns < PACE_AFTER_NS;
+	lately = svc->left_open || (svc->limited_ns && l->now_ns - svc->limited_ns < PACE_AFTER_NS);
 	if (lately && pace >= PACE_MIN)
 		limit.pace = pace;
 	if (lately)
@@ -321,7 +396,8 @@ static void forget_all(struct limiters *l)
 		begin_service(&l->services_at[slot]);
 		put_service(l, slot);
 	}
-	l->idle = true;
+	limiter_memory_clear(l->memory);
+	l->idle = l->unsaved = true;
 }
 
 void limiters_tick(struct limiters *limiters, enum cure_mode mode, uint64_t now_ns)
@@ -339,4 +415,86 @@ void limiters_tick(struct limiters *limiters, enum cure_mode mode, uint64_t now_
 	for (uint32_t slot = 0; slot < limiters->config.n_backend_slots; slot++)
 		tick_backend(limiters, slot, mode);
 	tick_services(limiters);
+}
+
+/* --- an operator's word --- */
+
+static struct backend *find_backend(struct limiters *l, const char *backend_id)
+{
+	char id[SLOT_ID_STRLEN];
+
+	for (uint32_t slot = 0; slot < l->config.n_backend_slots; slot++)
+		if (l->backends[slot].who.proto && strcmp(slots_id(&l->backends[slot].who, id), backend_id) == 0)
+			return &l->backends[slot];
+	return NULL;
+}
+
+int limiters_reset(struct limiters *l, const char *backend_id, enum cure_mode mode, uint64_t now_ns)
+{
+	struct backend *b = find_backend(l, backend_id);
+	struct limiter_known gone;
+
+	if (mode == CURE_OFF)
+		return -EPERM;
+	if (b)
+		return limiter_reset(&b->limiter, now_ns);
+	if (!limiter_memory_take_id(l->memory, backend_id, now_ns, &gone))
+		return -ENOENT;
+	l->unsaved = true;
+	return 0;
+}
+
+/* --- what outlives a restart --- */
+
+bool limiters_remember(struct limiters *l, const struct limiter_known *known, uint64_t now_ns)
+{
+	return limiter_memory_put(l->memory, known, now_ns);
+}
+
+void limiters_known(const struct limiters *l, uint64_t now_ns, void (*fn)(void *arg, const struct limiter_known *known),
+		    void *arg)
+{
+	for (uint32_t slot = 0; slot < l->config.n_backend_slots; slot++) {
+		const struct backend *b = &l->backends[slot];
+		struct limiter_known known = {.who = b->who, .from = b->limiter.base_from};
+
+		if (b->who.proto && limiter_past(&b->limiter, now_ns, &known.past))
+			fn(arg, &known);
+	}
+	limiter_memory_foreach(l->memory, now_ns, fn, arg);
+}
+
+static bool differs(uint64_t a, uint64_t b, uint64_t part)
+{
+	return (a > b ? a - b : b - a) > b / part;
+}
+
+static bool is_unsaved(const struct backend *b, uint64_t now_ns)
+{
+	struct limiter_past past;
+
+	if (!b->who.proto || !limiter_past(&b->limiter, now_ns, &past))
+		return b->saved.base_ns != 0;
+	return differs(past.base_ns, b->saved.base_ns, BASE_CHANGED) ||
+	       ((past.rate >= RATE_MIN || b->saved.rate >= RATE_MIN) &&
+		differs(past.rate, b->saved.rate, RATE_CHANGED));
+}
+
+bool limiters_unsaved(const struct limiters *l, uint64_t now_ns)
+{
+	for (uint32_t slot = 0; slot < l->config.n_backend_slots; slot++)
+		if (is_unsaved(&l->backends[slot], now_ns))
+			return true;
+	return l->unsaved;
+}
+
+void limiters_saved(struct limiters *l, uint64_t now_ns)
+{
+	for (uint32_t slot = 0; slot < l->config.n_backend_slots; slot++) {
+		struct backend *b = &l->backends[slot];
+
+		if (!b->who.proto || !limiter_past(&b->limiter, now_ns, &b->saved))
+			b->saved = (struct limiter_past){0};
+	}
+	l->unsaved = false;
 }

@@ -382,6 +382,11 @@ void dataplane_backend_share(struct dataplane *dp, uint32_t slot, uint32_t share
 	__atomic_store_n(&dp->cells.backends[slot].share, share, __ATOMIC_RELAXED);
 }
 
+uint32_t dataplane_backend_share_now(const struct dataplane *dp, uint32_t slot)
+{
+	return __atomic_load_n(&dp->cells.backends[slot].share, __ATOMIC_RELAXED);
+}
+
 void dataplane_backend_limit(struct dataplane *dp, uint32_t slot, uint32_t limit)
 {
 	__atomic_store_n(&dp->cells.backends[slot].limit, limit, __ATOMIC_RELAXED);

@@ -336,6 +336,7 @@ void dataplane_backend_due(struct dataplane *dp, uint32_t slot, uint64_t at_ns);
 
 /* In the ramp: of the flows that choose it first, those that it gets, of 2^32 - 1. */
 void dataplane_backend_share(struct dataplane *dp, uint32_t slot, uint32_t share);
+uint32_t dataplane_backend_share_now(const struct dataplane *dp, uint32_t slot);
 #define LIMIT_SOFT (UINT32_C(1) << 31) /* who found no room in time goes all the same */
 
 /* The work that it may have at a time (limit.h), with LIMIT_SOFT or not; 0: as much as comes. */

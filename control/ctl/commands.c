@@ -527,18 +527,29 @@ enum ctl_exit command_cure(const struct ctl *ctl)
 	return post(ctl, path, "set");
 }
 
-enum ctl_exit command_breaker(const struct ctl *ctl)
+/* A command about one backend, and a word of what is to be done with it. */
+static enum ctl_exit set_backend(const struct ctl *ctl, const char *of, const char *expected)
 {
 	char *backend, *set, path[512];
 
 	if (ctl->n_args != 2)
-		return usage("expected breaker BACKEND open|close|auto");
+		return usage(expected);
 	backend = client_escape(ctl->args[0]);
 	set = client_escape(ctl->args[1]);
-	snprintf(path, sizeof(path), "/v1/breaker?backend=%s&set=%s", backend ? backend : "", set ? set : "");
+	snprintf(path, sizeof(path), "%s?backend=%s&set=%s", of, backend ? backend : "", set ? set : "");
 	free(backend);
 	free(set);
 	return post(ctl, path, "set");
+}
+
+enum ctl_exit command_breaker(const struct ctl *ctl)
+{
+	return set_backend(ctl, "/v1/breaker", "expected breaker BACKEND open|close|auto");
+}
+
+enum ctl_exit command_limiter(const struct ctl *ctl)
+{
+	return set_backend(ctl, "/v1/limiter", "expected limiter BACKEND reset");
 }
 
 /* One KEY=VALUE of drain, as "&KEY=VALUE". */

@@ -95,5 +95,5 @@ enum ctl_exit usage(const char *what);
 typedef enum ctl_exit command_fn(const struct ctl *ctl);
 
 command_fn command_status, command_services, command_backends, command_flows, command_paths, command_names,
-	command_ledger, command_reload, command_cure, command_breaker, command_drain, command_check, command_clients,
-	command_events, command_explain;
+	command_ledger, command_reload, command_cure, command_breaker, command_limiter, command_drain, command_check,
+	command_clients, command_events, command_explain;

@@ -36,6 +36,8 @@ static const struct command {
 	 "wall, names, silence, path or storm to enforce, shadow or off, until the next reload"},
 	{"breaker", "BACKEND open|close|auto", command_breaker, false,
 	 "hold a backend's breaker open or closed, or leave it to itself again"},
+	{"limiter", "BACKEND reset", command_limiter, false,
+	 "measure anew what first bytes of a backend usually take: it was changed, and is slower for good"},
 	{"drain", "BACKEND [service=NAME] [deadline=30s] [set=auto]", command_drain, false,
 	 "take a backend out: no new flows, and its flows end at the deadline; set=auto puts it back, as a reload does"},
 	{"check", "FILE", command_check, false, "check a configuration file (spillway --check; exits as that does)"},

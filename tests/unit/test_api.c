@@ -494,6 +494,21 @@ static void test_breaker(void **state)
 	assert_int_equal(f->taken, 1);
 }
 
+static void test_limiter(void **state)
+{
+	struct api_fixture *f = *state;
+	struct reply r;
+
+	assert_int_equal(api_fixture_request(f, false, "POST", "/v1/limiter?backend=tcp:198.18.3.21:8080&set=reset",
+					     NULL, "", &r),
+			 0);
+	assert_int_equal(r.status, 200);
+	reply_free(&r);
+	assert_error(f, false, "POST", "/v1/limiter?set=auto", NULL, 400, "bad value 'auto' of 'set': expected reset");
+	assert_error(f, true, "POST", "/v1/limiter?set=reset", NULL, 403, "Unix socket");
+	assert_int_equal(f->taken, 1);
+}
+
 /* Both ways in which decide can be late; afterwards the next command goes through as ever. */
 static void test_command_that_is_not_answered(void **state)
 {
@@ -872,6 +887,7 @@ int main(void)
 		API_TEST(test_reload),
 		API_TEST(test_drain),
 		API_TEST(test_breaker),
+		API_TEST(test_limiter),
 		API_TEST(test_command_that_is_not_answered),
 		API_TEST(test_config_text),
 		API_TEST(test_metrics),

@@ -4,8 +4,11 @@
 
 #include "limiters.h"
 
-#define TICK  LIMITER_TICK_NS
-#define FIRST 1 /* backend, by number */
+#include <errno.h>
+
+#define TICK   LIMITER_TICK_NS
+#define IT     2 /* backend, by number; there is a configuration without it */
+#define SECOND 1000000000ull
 
 static struct limiters *limiters;
 static uint64_t seen; /* the number of the event that was read last */
@@ -27,7 +30,13 @@ static void end_limiters(void)
 
 static struct signal_counts *counts(void)
 {
-	return &rig.worker->signals.counts[slot_of_backend(false, FIRST)];
+	return &rig.worker->signals.counts[slot_of_backend(false, IT)];
+}
+
+static void tick(void)
+{
+	rig.now_ns += TICK;
+	limiters_tick(limiters, f.config->cures.of[CURE_STORM], rig.now_ns);
 }
 
 /* Ticks in each of which `n` responses come after `ms`, while so much is under way. */
@@ -36,18 +45,17 @@ static void ticks(unsigned n_ticks, unsigned n, unsigned ms, uint32_t open)
 	struct signal_counts *c = counts();
 
 	for (unsigned i = 0; i < n_ticks; i++) {
-		rig.now_ns += TICK;
 		c->answered += n;
 		c->timed += n;
 		c->timed_us += n * ms * 1000;
 		c->open = open;
-		limiters_tick(limiters, f.config->cures.of[CURE_STORM], rig.now_ns);
+		tick();
 	}
 }
 
 static uint32_t limit(void)
 {
-	return rig.dp->cells.backends[slot_of_backend(false, FIRST)].limit;
+	return rig.dp->cells.backends[slot_of_backend(false, IT)].limit;
 }
 
 static const struct service_shared *service(void)
@@ -74,7 +82,7 @@ static void said(const char *kind, const char *words)
 
 	assert_true(next_said(&e));
 	assert_string_equal(e.kind, kind);
-	assert_string_equal(e.subject, id_of(false, FIRST));
+	assert_string_equal(e.subject, id_of(false, IT));
 	if (!strstr(e.text, words))
 		fail_msg("expected '%s' in '%s'", words, e.text);
 }
@@ -85,6 +93,20 @@ static void nothing_said(void)
 
 	if (next_said(&e))
 		fail_msg("%s: %s", e.kind, e.text);
+}
+
+/* No service has it any more, and its slot is free. */
+static void take_out(void)
+{
+	configure(1, 5);
+	turn();
+	services_reap(f.services);
+	tick();
+}
+
+static void put_back(void)
+{
+	configure(2, 5);
 }
 
 /* The counts belong to nobody when the test is over. */
@@ -175,14 +197,12 @@ static void test_removed(void **state)
 
 	begin_limiters(CURE_ENFORCE);
 	slot = slot_of_backend(false, 2);
-	rig.worker->signals.counts[slot].open = 100;
-	ticks(1, 0, 0, 0);
-	ticks(10, 0, 0, 0);
+	ticks(11, 0, 0, 100);
 	assert_int_equal(rig.dp->cells.backends[slot].limit, LIMITER_MIN);
+	calm_down();
 	configure(1, 5);
-	ticks(1, 0, 0, 0);
+	tick();
 	assert_int_equal(rig.dp->cells.backends[slot].limit, 0);
-	rig.worker->signals.counts[slot].open = 0;
 	end_limiters();
 }
 
@@ -197,12 +217,135 @@ static void test_impatient(void **state)
 	end_limiters();
 }
 
+/* Gone from DNS and its slot with it, it is the same backend when it comes back, unless that takes too long. */
+static void test_comes_back(void **state)
+{
+	begin_limiters(CURE_ENFORCE);
+	ticks(50, 40, 20, 8);
+	calm_down();
+	take_out();
+	rig.now_ns += 1800 * SECOND;
+	tick();
+	put_back();
+	ticks(1, 0, 0, 0);
+	ticks(1, 4, 900, 80);
+	said("limiting", "first bytes take 180.0 ms (usually 20.0, from before it left), 4 answers a second");
+	calm_down();
+	/* What came in congestion is not added to it, and it becomes too old. */
+	take_out();
+	rig.now_ns += 1800 * SECOND;
+	put_back();
+	ticks(1, 0, 0, 0);
+	ticks(1, 4, 900, 80);
+	nothing_said();
+	calm_down();
+	end_limiters();
+}
+
+static struct streak in_state(enum breaker_state state)
+{
+	return (struct streak){.state = state};
+}
+
+static void set_breaker(enum breaker_state state)
+{
+	uint32_t slot = slot_of_backend(false, IT);
+	uint64_t seen = dataplane_breaker(rig.dp, slot);
+	struct streak s = in_state(state);
+
+	while (!dataplane_breaker_change(rig.dp, slot, &seen, streak_word(&s)))
+		;
+}
+
+/* Its work grows in the ramp, by a limit that refuses nobody; and who waits goes at a pace for a while. */
+static void test_ramp(void **state)
+{
+	uint32_t slot;
+
+	begin_limiters(CURE_ENFORCE);
+	slot = slot_of_backend(false, IT);
+	ticks(50, 40, 20, 8);
+	set_breaker(BREAKER_OPEN);
+	ticks(10, 40, 20, 8);
+	assert_int_equal(service()->pace_interval, 0);
+	set_breaker(BREAKER_RAMP);
+	dataplane_backend_share(rig.dp, slot, UINT32_MAX / 10);
+	ticks(1, 40, 20, 8);
+	assert_int_equal(limit(), LIMITER_MIN | LIMIT_SOFT);
+	assert_int_equal(service()->pace_interval, (UINT64_C(1000000000) << GCRA_FRACTION_BITS) / 360);
+	dataplane_backend_share(rig.dp, slot, UINT32_MAX / 10 * 2 + 10);
+	ticks(1, 40, 20, 8);
+	assert_int_equal(limit(), 2 * LIMITER_MIN | LIMIT_SOFT);
+	set_breaker(BREAKER_CLOSED);
+	ticks(1, 40, 20, 8);
+	assert_int_equal(limit(), LIMITER_WINDOW_MIN | LIMIT_SOFT);
+	assert_true(service()->pace_interval > 0);
+	ticks(98, 40, 20, 8);
+	assert_int_equal(service()->pace_interval, 0);
+	nothing_said();
+	calm_down();
+	end_limiters();
+}
+
+static void test_reset(void **state)
+{
+	char id[SLOT_ID_STRLEN];
+
+	begin_limiters(CURE_ENFORCE);
+	ticks(50, 40, 20, 8);
+	assert_int_equal(limiters_reset(limiters, "tcp:198.18.3.77:8080", CURE_ENFORCE, rig.now_ns), -ENOENT);
+	assert_int_equal(limiters_reset(limiters, id_of(false, IT), CURE_OFF, rig.now_ns), -EPERM);
+	ticks(20, 40, 200, 80);
+	said("limiting", "at most 56");
+	assert_int_equal(limiters_reset(limiters, id_of(false, IT), CURE_ENFORCE, rig.now_ns), 1);
+	ticks(11, 40, 200, 80);
+	said("usual_measured_again",
+	     "; asked with half as much, first bytes take 200.0 ms, which is usual from now on (it was 20.0): "
+	     "slower for good?");
+	ticks(20, 40, 200, 80);
+	said("limit_over", "(usually 200.0, measured while it was limited)");
+	assert_int_equal(limiters_reset(limiters, id_of(false, IT), CURE_ENFORCE, rig.now_ns), 0);
+	ticks(1, 0, 0, 0);
+	calm_down();
+	/* It is forgotten of one that is gone, too. */
+	snprintf(id, sizeof(id), "%s", id_of(false, IT));
+	ticks(50, 40, 20, 8);
+	calm_down();
+	take_out();
+	assert_int_equal(limiters_reset(limiters, id, CURE_ENFORCE, rig.now_ns), 0);
+	assert_int_equal(limiters_reset(limiters, id, CURE_ENFORCE, rig.now_ns), -ENOENT);
+	nothing_said();
+	end_limiters();
+}
+
+/* Ten minutes of congestion: it may be so for good. */
+static void test_measured_again(void **state)
+{
+	begin_limiters(CURE_ENFORCE);
+	ticks(50, 40, 20, 8);
+	ticks(5600, 40, 200, 80);
+	said("limiting", "at most 56");
+	ticks(1600, 40, 200, 80);
+	said("usual_measured_again", "which is usual from now on (it was 20.0): slower for good?");
+	said("limit_over", "no limit");
+	calm_down();
+	/* One that says nothing then leaves it at that. */
+	ticks(100, 0, 0, 80);
+	said("limiting", "it answers nothing; ");
+	ticks(7200, 0, 0, 80);
+	said("usual_measured_again", "it answered too little to say what first bytes take now: what was usual stays");
+	calm_down();
+	end_limiters();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_congested),      cmocka_unit_test(test_told_now_and_then),
 		cmocka_unit_test(test_shadow_and_off), cmocka_unit_test(test_removed),
-		cmocka_unit_test(test_impatient),
+		cmocka_unit_test(test_impatient),      cmocka_unit_test(test_comes_back),
+		cmocka_unit_test(test_ramp),           cmocka_unit_test(test_reset),
+		cmocka_unit_test(test_measured_again),
 	};
 
 	if (rig_eal(320, false, 0))
