@@ -89,10 +89,14 @@ def read_log(path):
 
 
 class Clients:
-    """A load of so many attempts a second, each of its own; `begin_ns` is on the monotonic clock."""
+    """A load of so many attempts a second, each of its own; who fails tries again at once, `retries` times.
 
-    def __init__(self, lab, to, port, log, *, origins, rate, seconds, timeout_ms):
+    `begin_ns` is on the monotonic clock.
+    """
+
+    def __init__(self, lab, to, port, log, *, origins, rate, seconds, timeout_ms, retries=0):
         options = ("--from", ",".join(origins), "--rate", rate, "--seconds", seconds, "--timeout-ms", timeout_ms)
+        options += ("--retries", retries)
         self._lab, self._log = lab, log
         self._child = start_load(lab, lab.client, to, port, log, *options)
         self.begin_ns = json.loads(self._child.stdout.readline())["begin_ns"]

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What is usual of a backend outlives the gateway that measured it."""
+
+import contextlib
+import json
+import os
+
+import pytest
+from attempts import Clients, gather_clients, sources, spread_clients, wait_until
+from conftest import assert_nothing_left, one_worker
+from gateways import Service, Spillway
+from netns import eventually
+from servers import SlowUpstream
+from topology import UPSTREAMS, VIP, bracketed
+
+PORT = 8091
+CAPACITY = 500
+SLOW = 0.3  # of it, in the trouble
+RATE = 400
+NETWORKS = range(32, 53)
+# Seconds since the load's begin: when the upstream becomes slow, the gateway is restarted, and the upstream is well.
+SLOW_S, RESTART_S, WELL_S, END_S = 7, 10, 22, 34
+SETTLED_S = 5  # after the restart: what the first gateway had given to it is worked off
+SERVICE = Service("storm", PORT, PORT, upstreams=("up1",))
+
+
+class Gateway(Spillway):
+    """Its address is in its configuration, so that no name is asked for."""
+
+    always = ()
+    saved_limits = property(lambda self: os.path.join(self.lab.dir, "limits.json"))
+
+    def __init__(self, lab):
+        super().__init__(lab, lab.n_queues, services=(SERVICE,))
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.saved_limits)
+
+    def usual_ms(self):
+        """As it is saved; None: it is not."""
+        try:
+            with open(self.saved_limits, encoding="ascii") as f:
+                rows = json.load(f)["backends"]
+        except FileNotFoundError:
+            return None
+        return rows[0]["base_us"] / 1000 if rows else None
+
+    def limiter(self, family):
+        """Of the upstream: "open" or "limiting"."""
+        name = f"tcp:{bracketed(UPSTREAMS['up1'][family])}:{PORT}"
+        return next(row["limiter"] for row in self.ctl("backends")["backends"] if row["id"] == name)
+
+
+@contextlib.contextmanager
+def storm(lab):
+    """An upstream with a long queue, and clients of many networks."""
+    lab.up1.sysctl(core__somaxconn=4096, ipv4__tcp_max_syn_backlog=8192)
+    spread_clients(lab, NETWORKS)
+    try:
+        with contextlib.closing(SlowUpstream(lab, "up1", PORT, backlog=4096)) as upstream:
+            yield upstream
+    finally:
+        gather_clients(lab, NETWORKS)
+
+
+def goodput(attempts, from_s, until_s):
+    """Answers a second."""
+    return sum(a.result == "ok" and from_s <= a.ended_s < until_s for a in attempts) / (until_s - from_s)
+
+
+def restart(gateway, how):
+    if how == "killed":
+        gateway.kill()
+    else:
+        gateway.stop()
+    gateway.start()
+
+
+@pytest.mark.long
+@one_worker
+@pytest.mark.parametrize("how", ["stopped", "killed"])
+def test_restart_in_congestion(lab, records, family, how):
+    """The next gateway limits as the first one did, and all is well when the upstream is."""
+    with storm(lab) as upstream:
+        gateway = Gateway(lab)
+        gateway.start()
+        try:
+            gateway.wait_serving()
+            clients = Clients(
+                lab,
+                VIP[family],
+                PORT,
+                lab.path("attempts.csv"),
+                origins=sources(family, NETWORKS),
+                rate=RATE,
+                seconds=END_S,
+                timeout_ms=1000,
+                retries=3,
+            )
+            wait_until(clients.begin_ns + SLOW_S * 10**9)
+            assert 10 <= gateway.usual_ms() <= 40
+            upstream.tell(f"capacity {SLOW}")
+            wait_until(clients.begin_ns + RESTART_S * 10**9)
+            assert gateway.limiter(family) == "limiting"
+            restart(gateway, how)
+            assert "what is usual of 1 backends is known from before" in gateway.output()
+            eventually(lambda: gateway.limiter(family) == "limiting", 3, "it is limited again")
+            told = next(e for e in gateway.events() if e["kind"] == "limiting")
+            assert ", from before the restart)" in told["text"], told
+            wait_until(clients.begin_ns + WELL_S * 10**9)
+            upstream.tell("capacity 1")
+            _, attempts = clients.wait()
+            assert gateway.limiter(family) == "open"
+        finally:
+            gateway.stop()
+    slow = goodput(attempts, RESTART_S + SETTLED_S, WELL_S)
+    well = goodput(attempts, WELL_S + 2, END_S - 1)
+    print(f"{slow:.0f}/s while it is slow, {well:.0f}/s when it is well")
+    assert slow >= 0.9 * SLOW * CAPACITY
+    assert well >= 0.95 * RATE
+    assert_nothing_left(lab)
