@@ -158,6 +158,8 @@ static int sets_build(struct policy_service *svc, const struct build_input *in, 
 {
 	int err = set_build(&svc->sets[family][proto], &in->is, family, proto, slots);
 
+	if (proto == SET_TCP)
+		svc->sets[family][proto].hard_max = in->service->storm_hard_max;
 	if (!err && in->would_differ)
 		err = set_build(&svc->would[family][proto], &in->would, family, proto, NULL);
 	return err;

@@ -247,6 +247,10 @@ static const struct config_key storm_keys[] = {
 	{"hold", TYPE_DURATION, 0, FIELD(config_service, storm_hold_ns), .min = NS_PER_MS, .max = 2800 * NS_PER_MS,
 	 .zero_word = "off", .fallback = "900ms",
 	 .help = "a new connection may wait this long before it is refused; clients notice from 1 s on (RFC 6298)"},
+	{"hard_max", TYPE_NUMBER, 0, FIELD(config_service, storm_hard_max), .min = 1, .max = 1000000,
+	 .zero_word = "off", .fallback = "off",
+	 .help = "work that each backend may have under way at a time, of TCP: unanswered connections and questions, whatever "
+		 "it could bear. Where services share a backend each looks at all of its work"},
 	STORM_RATE("rate", storm_rate_per_s, "cap on new flows of the service"),
 	STORM_BURST("burst", storm_burst, "new flows of the service that may come at once beyond `rate`"),
 	STORM_RATE("client_rate", storm_client_rate_per_s, "cap on new flows of one client: an IPv4 address, a /64"),

@@ -97,7 +97,7 @@ static const struct policy_backend *choose_with_room(struct worker *w, const str
 	const struct policy_backend *spare;
 	struct ipaddr client;
 
-	if (mode == CURE_OFF || it->p.proto != PROTO_TCP || limit_has_room(w, chosen->ref.slot, false) ||
+	if (mode == CURE_OFF || it->p.proto != PROTO_TCP || limit_has_room(w, set->hard_max, chosen->ref.slot, false) ||
 	    !select_takes_flows(w->cells, chosen->ref.slot))
 		return chosen;
 	spare = limit_find(w, set, it->hash, false);

@@ -6,10 +6,10 @@
 #define BACKENDS   64 /* and of those so many: where they are full, most are */
 #define PACE_BURST 4  /* that may go at once */
 
-static bool is_fit(const struct worker *w, const struct policy *policy, uint32_t slot, bool late)
+static bool is_fit(const struct worker *w, const struct policy_set *set, uint32_t slot, bool late)
 {
-	return (policy->modes.of[CURE_WALL] != CURE_ENFORCE || select_takes_flows(w->cells, slot)) &&
-	       limit_has_room(w, slot, late);
+	return (w->burst.policy->modes.of[CURE_WALL] != CURE_ENFORCE || select_takes_flows(w->cells, slot)) &&
+	       limit_has_room(w, set->hard_max, slot, late);
 }
 
 const struct policy_backend *limit_find(const struct worker *w, const struct policy_set *set, uint64_t hash, bool late)
@@ -18,16 +18,27 @@ const struct policy_backend *limit_find(const struct worker *w, const struct pol
 	uint64_t at = select_second_hash(hash);
 
 	for (unsigned i = 0; b && i < CHOICES; i++) {
-		if (is_fit(w, w->burst.policy, b->ref.slot, late))
+		if (is_fit(w, set, b->ref.slot, late))
 			return b;
 		b = &set->backends[set->table[(at + i) % set->table_size]];
 	}
 	for (uint32_t i = 0; i < set->n_backends && i < BACKENDS; i++) {
 		b = &set->backends[(at + i) % set->n_backends];
-		if (is_fit(w, w->burst.policy, b->ref.slot, late))
+		if (is_fit(w, set, b->ref.slot, late))
 			return b;
 	}
 	return NULL;
+}
+
+/* Who stands in line waits for those before him, and they for what backends bear. */
+enum storm_cap limit_reason(const struct worker *w, const struct policy_set *set, uint64_t hash)
+{
+	struct policy_set without = *set;
+
+	without.hard_max = 0;
+	if (!set->hard_max || limit_find(w, set, hash, true))
+		return STORM_LIMIT;
+	return limit_find(w, &without, hash, true) ? STORM_HARD_MAX : STORM_LIMIT;
 }
 
 static struct gcra_rate pace_of(const struct worker *w, uint32_t service_slot)

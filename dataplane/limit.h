@@ -8,18 +8,23 @@
  * While it is congested, who waited in vain hears so; while only what comes at once is spread, nobody is told to go
  * away: silence lets his kernel ask once more. With a soft limit he goes all the same.
  *
+ * An operator's maximum (storm.hard_max, of a service) is never soft, whatever decide knows of the backend.
+ *
  * Workers read each other's levels without a lock: a backend gets at most one burst per worker more than its limit.
  */
 #pragma once
 
 #include "core.h"
 
-/* Who has waited for long enough, or cannot, is `late`: for it, a soft limit is none. */
-static inline bool limit_has_room(const struct worker *w, uint32_t backend_slot, bool late)
+/* Who has waited for long enough, or cannot, is `late`: for it, a soft limit is none. `hard_max`: of the set. */
+static inline bool limit_has_room(const struct worker *w, uint32_t hard_max, uint32_t backend_slot, bool late)
 {
 	uint32_t limit = __atomic_load_n(&w->cells->backends[backend_slot].limit, __ATOMIC_RELAXED);
+	uint32_t most = late && limit & LIMIT_SOFT ? 0 : limit & ~LIMIT_SOFT;
 
-	return !limit || (late && limit & LIMIT_SOFT) || observe_wip(w->dp, backend_slot) < (limit & ~LIMIT_SOFT);
+	if (hard_max && (!most || hard_max < most))
+		most = hard_max;
+	return !most || observe_wip(w->dp, backend_slot) < most;
 }
 
 /* Somebody waits for one of the service's backends of that family. */
@@ -29,10 +34,10 @@ static inline bool limit_is_queued(const struct worker *w, uint32_t service_slot
 }
 
 /* True: some backend of the service has a limit, or somebody waits for one. */
-static inline bool limit_applies(const struct worker *w, uint32_t service_slot, bool v6)
+static inline bool limit_applies(const struct worker *w, const struct policy_service *svc, bool v6)
 {
-	return __atomic_load_n(&w->cells->services[service_slot].n_limits, __ATOMIC_RELAXED) ||
-	       limit_is_queued(w, service_slot, v6);
+	return __atomic_load_n(&w->cells->services[svc->ref.slot].n_limits, __ATOMIC_RELAXED) ||
+	       svc->sets[v6][SET_TCP].hard_max || limit_is_queued(w, svc->ref.slot, v6);
 }
 
 /* True: none of its backends is congested. */
@@ -43,6 +48,8 @@ static inline bool limit_only_spreads(const struct worker *w, uint32_t service_s
 
 /* The flow's best choice that takes flows and has room, of the first few; NULL: there is none. */
 const struct policy_backend *limit_find(const struct worker *w, const struct policy_set *set, uint64_t hash, bool late);
+/* Why it has to wait, which one that may not go is asked for: STORM_HARD_MAX if nothing else is in its way. */
+enum storm_cap limit_reason(const struct worker *w, const struct policy_set *set, uint64_t hash);
 
 /* Whether one of those that waited may go now; takes nothing. */
 bool limit_may_go(const struct worker *w, uint32_t service_slot);

@@ -73,15 +73,22 @@ extern const char *const made_name[MADE_COUNT];
 	A(hold_prefix, STORM, "held a new connection beyond its prefix's cap")                                         \
 	A(hold_service, STORM, "held a new connection beyond the service's cap")                                       \
 	A(hold_limit, STORM, "held a new connection: its backends have all the work that they bear now")               \
+	A(hold_hard_max, STORM,                                                                                        \
+	  "held a new connection: its backends have all the work that they may have (storm.hard_max)")                 \
 	A(refuse_client, STORM, "refused a new connection beyond its client's cap, with RST")                          \
 	A(refuse_prefix, STORM, "refused a new connection beyond its prefix's cap, with RST")                          \
 	A(refuse_service, STORM, "refused a new connection beyond the service's cap, with RST")                        \
 	A(refuse_limit, STORM, "refused a new connection beyond what its backends bear now, with RST")                 \
+	A(refuse_hard_max, STORM,                                                                                      \
+	  "refused a new connection beyond what its backends may have (storm.hard_max), with RST")                     \
 	A(silence_client, STORM, "let a new flow beyond its client's cap go unanswered")                               \
 	A(silence_prefix, STORM, "let a new flow beyond its prefix's cap go unanswered")                               \
 	A(silence_service, STORM, "let a new flow beyond the service's cap go unanswered")                             \
 	A(silence_limit, STORM, "let a new connection beyond what its backends bear now go unanswered")                \
-	A(spare, STORM, "sent a new flow to another choice, the first one having all the work that it bears now")
+	A(silence_hard_max, STORM,                                                                                     \
+	  "let a new connection beyond what its backends may have (storm.hard_max) go unanswered")                     \
+	A(spare, STORM,                                                                                                \
+	  "sent a new flow to another choice, the first one having all the work that it bears now, or may have")
 
 enum action {
 #define A(name, cure, help) ACTION_##name,

@@ -55,11 +55,13 @@ static enum outcome_class class_of_action(enum action a)
 	case ACTION_refuse_prefix:
 	case ACTION_refuse_service:
 	case ACTION_refuse_limit:
+	case ACTION_refuse_hard_max:
 		return OUTCOME_REFUSED;
 	case ACTION_silence_client:
 	case ACTION_silence_prefix:
 	case ACTION_silence_service:
 	case ACTION_silence_limit:
+	case ACTION_silence_hard_max:
 		return OUTCOME_SILENT;
 	case ACTION_rst_dead:
 	case ACTION_rst_idle:
@@ -84,6 +86,7 @@ static enum outcome_class class_of_action(enum action a)
 	case ACTION_hold_prefix:
 	case ACTION_hold_service:
 	case ACTION_hold_limit:
+	case ACTION_hold_hard_max:
 	case ACTION_spare:
 	case ACTION_COUNT:
 		break;

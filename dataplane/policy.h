@@ -44,6 +44,8 @@ struct policy_set {
 	uint32_t table_size;   /* prime: 2039, 16381 or 65537; 0 if there is no backend */
 	const uint16_t *table; /* table[hash % table_size] = index into backends[] */
 	const struct policy_backend *backends;
+	uint32_t
+		hard_max; /* of TCP: work that each may have at a time, whatever it bears (limit.h); 0: what it bears */
 };
 
 /* All times in milliseconds. */
@@ -72,7 +74,9 @@ enum storm_cap {
 	STORM_PREFIX,  /* of one prefix: an IPv4 /24, an IPv6 /48 */
 	STORM_SERVICE, /* of all */
 	STORM_CAPS,
-	STORM_LIMIT = STORM_CAPS, /* no cap: what its backends bear now (limit.h) */
+	/* No caps on flows, but on what its backends have under way (limit.h): */
+	STORM_LIMIT = STORM_CAPS, /* what they bear now */
+	STORM_HARD_MAX,           /* what an operator lets them have */
 };
 
 /* Whose share it is. */

@@ -19,7 +19,8 @@
 #define ONE_FOR_EACH_CAP(name)                                                                                         \
 	static_assert(name##_prefix == name##_client + STORM_PREFIX &&                                                 \
 			      name##_service == name##_client + STORM_SERVICE &&                                       \
-			      name##_limit == name##_client + STORM_LIMIT,                                             \
+			      name##_limit == name##_client + STORM_LIMIT &&                                           \
+			      name##_hard_max == name##_client + STORM_HARD_MAX,                                       \
 		      "one for each cap, in their order")
 ONE_FOR_EACH_CAP(VERDICT_answer_storm);
 ONE_FOR_EACH_CAP(VERDICT_shed_storm);
@@ -86,7 +87,7 @@ void storm_take(struct worker *w, uint32_t service_slot, const struct storm_caps
 
 struct test {
 	uint64_t wait;          /* until all caps let it through, as far as can be told now; 0: they do */
-	enum storm_cap first;   /* of those that do not, in their order; or STORM_LIMIT */
+	enum storm_cap first;   /* of those that do not, in their order; or what limit_reason() says */
 	enum storm_cap longest; /* the one that `wait` is for */
 	bool full;              /* caps would let it through, and its backends have no room */
 	enum hold_rank rank;    /* then: when it is its turn */
@@ -141,13 +142,13 @@ static struct test test_all(const struct worker *w, const struct policy_service 
 	struct test t = test_caps(w, caps, 0);
 	bool v6 = it->p.family == 6;
 
-	if (t.wait || it->p.proto != PROTO_TCP || it->ref != FLOW_REF_NONE || !limit_applies(w, svc->ref.slot, v6))
+	if (t.wait || it->p.proto != PROTO_TCP || it->ref != FLOW_REF_NONE || !limit_applies(w, svc, v6))
 		return t;
 	t.rank = fair_rank(w, &caps->shares, client);
 	t.full = hold_is_queued(&w->holds, hold_queue_at(svc->ref.slot, v6), t.rank) ||
 		 !has_room_upstream(w, svc, v6, it->hash, false);
 	if (t.full)
-		t.first = STORM_LIMIT;
+		t.first = limit_reason(w, &svc->sets[v6][SET_TCP], it->hash);
 	return t;
 }
 
@@ -425,10 +426,10 @@ static bool try_again(struct worker *w, struct burst *b, struct hold *h)
 	if (svc) {
 		caps = find_caps(w, svc, &h->src);
 		t = test_caps(w, &caps, h->in_line);
-		t.full = !t.wait && limit_applies(w, h->service.slot, v6) &&
+		t.full = !t.wait && limit_applies(w, svc, v6) &&
 			 !has_room_upstream(w, svc, v6, h->hash, w->now_ns >= h->end_ns);
 		if (t.full)
-			t.first = STORM_LIMIT;
+			t.first = limit_reason(w, &svc->sets[v6][SET_TCP], h->hash);
 		if (waits_on(w, h, &caps, &t))
 			return false;
 	}

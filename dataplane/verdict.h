@@ -60,6 +60,8 @@ enum cause {
 	V(answer_storm_prefix, ANSWERED, STORM, "SYN beyond its prefix's cap on new flows, answered with RST")            \
 	V(answer_storm_service, ANSWERED, STORM, "SYN beyond the service's cap on new flows, answered with RST")          \
 	V(answer_storm_limit, ANSWERED, STORM, "SYN beyond what its backends bear now, answered with RST")                \
+	V(answer_storm_hard_max, ANSWERED, STORM,                                                                         \
+	  "SYN beyond what its backends may have under way (storm.hard_max), answered with RST")                          \
 	V(answer_wall_open, ANSWERED, WALL,                                                                               \
 	  "SYN to a service whose backends' breakers are all open, answered with RST")                                    \
 	V(answer_wall_unreachable, ANSWERED, WALL,                                                                        \
@@ -89,6 +91,8 @@ enum cause {
 	V(shed_storm_prefix, SHED, STORM, "new flow beyond its prefix's cap: UDP, or a SYN over the RST limits")          \
 	V(shed_storm_service, SHED, STORM, "new flow beyond the service's cap: UDP, or a SYN over the RST limits")        \
 	V(shed_storm_limit, SHED, STORM, "SYN beyond what its backends bear now, over the RST limits")                    \
+	V(shed_storm_hard_max, SHED, STORM,                                                                               \
+	  "SYN beyond what its backends may have under way (storm.hard_max), over the RST limits")                        \
 	/* absorbed */                                                                                                    \
 	V(absorb_held, ABSORBED, STORM, "SYN of a connection that is held already")                                       \
 	/* dropped: malformed, in the order in which the bytes are read */                                                \

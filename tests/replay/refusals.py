@@ -210,6 +210,19 @@ def limited(case, family):
     flows[7].client("S", 1000)
 
 
+def hard_max(case, family):
+    """The backend is let have one thing under way, and without a hold nobody waits: a client is told of it once."""
+    flows = [TcpFlow(case, family, 40000 + i) for i in range(4)]
+    flows[0].open()
+    flows[0].client("PA", 1001, 5001, b"request")
+    (frame,) = flows[1].client("S", 1000, verdict="answer_storm_hard_max")
+    is_refused(frame, flows[1], 1000)
+    for flow in flows[2:]:
+        flow.client("S", 1000, expect=0, verdict="shed_storm_hard_max")
+    flows[0].server("PA", 5001, 1008, b"response")
+    flows[3].client("S", 1000)
+
+
 def workers(case, family):
     """All frames come to the first of two workers, which gives what belongs to the second to that."""
     for i in range(4):

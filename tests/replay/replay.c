@@ -77,6 +77,7 @@ struct replay {
 	struct policy_timeouts timeouts;
 	struct cap caps[STORM_CAPS];
 	uint32_t hold_ms;
+	uint32_t hard_max;
 	uint32_t n_running; /* workers that do; 0: all */
 	struct event events[EVENTS_MAX];
 	unsigned n_events, next_event;
@@ -570,6 +571,7 @@ static const struct {
 	{"idle_ms", FIELD(timeouts.established_ms)},
 	{"holds", FIELD(config.n_holds)},
 	{"hold_ms", FIELD(hold_ms)},
+	{"hard_max", FIELD(hard_max)},
 	{"client_rate", FIELD(caps[STORM_CLIENT].rate)},
 	{"client_burst", FIELD(caps[STORM_CLIENT].burst)},
 	{"prefix_rate", FIELD(caps[STORM_PREFIX].rate)},
@@ -620,6 +622,8 @@ static void set_policy(struct replay *r)
 		r->rig.policy.modes.of[cure] = r->mode;
 	svc->timeouts = r->timeouts;
 	svc->storm.hold_ns = r->hold_ms * MS_NS;
+	for (int family = 0; family < SET_FAMILIES; family++)
+		svc->sets[family][SET_TCP].hard_max = r->hard_max;
 	for (int cap = 0; cap < STORM_CAPS; cap++)
 		if (r->caps[cap].rate &&
 		    gcra_rate_init(&svc->storm.caps[cap], r->caps[cap].rate, 1000 * MS_NS, r->caps[cap].burst))

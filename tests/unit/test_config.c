@@ -232,6 +232,26 @@ static void test_values_and_positions(void **state)
 	config_free(c);
 }
 
+static void test_hard_max(void **state)
+{
+	struct messages m;
+	struct config *c = parse(GATEWAY SERVICE "    storm: {hard_max: 250}\n", &m);
+
+	assert_non_null(c);
+	assert_int_equal(m.n, 0);
+	assert_int_equal(c->services[0].storm_hard_max, 250);
+	messages_fini(&m);
+	config_free(c);
+	c = parse(GATEWAY SERVICE "    storm: {hard_max: off}\n", &m);
+	assert_non_null(c);
+	assert_int_equal(c->services[0].storm_hard_max, 0);
+	messages_fini(&m);
+	config_free(c);
+	assert_null(parse(GATEWAY SERVICE "    storm: {hard_max: 0}\n", &m));
+	assert_non_null(strstr(m.text, "services[0].storm.hard_max: expected a whole number from 1 to 1000000, or off"));
+	messages_fini(&m);
+}
+
 static void test_without_effect_is_warned(void **state)
 {
 	struct messages m;
@@ -866,6 +886,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_defaults),
 		cmocka_unit_test(test_values_and_positions),
+		cmocka_unit_test(test_hard_max),
 		cmocka_unit_test(test_without_effect_is_warned),
 		cmocka_unit_test(test_single_keys_without_effect_are_warned),
 		cmocka_unit_test(test_storm),

@@ -423,6 +423,88 @@ static void test_late_wheel(bool v6, unsigned workers)
 	stop();
 }
 
+static void put_hard_max(bool v6, uint32_t hard_max)
+{
+	rig.service.sets[v6][SET_TCP].hard_max = hard_max;
+}
+
+/* An operator's word, where nothing is congested and decide has said nothing: it holds, and whoever waited is refused.
+ */
+static void test_hard_max(bool v6, unsigned workers)
+{
+	struct talk t[3];
+
+	begin_with(v6, 1, 1);
+	put_hard_max(v6, 3);
+	limit_all(64 | LIMIT_SOFT, 0);
+	rig.policy.modes.of[CURE_WALL] = CURE_OFF;
+	for (unsigned i = 0; i < 3; i++) {
+		ask(v6, i);
+		t[i] = went(v6, i);
+		request(&t[i]);
+	}
+	for (unsigned i = 3; i < 7; i++)
+		ask(v6, i);
+	take_none();
+	assert_int_equal(did(ACTION_hold_hard_max), 4);
+	response(&t[0]);
+	assert_int_equal(take_all(), 1);
+	rig.now_ns += MS;
+	turn();
+	t[0] = went(v6, 3);
+	request(&t[0]);
+	/* The last moment of a hold, at which a soft limit is none, does not change that. */
+	for (unsigned ms = 0; ms < HOLD_MS + 10; ms++) {
+		rig.now_ns += MS;
+		turn();
+		assert_true(wip() <= 3);
+	}
+	take_all();
+	assert_int_equal(verdicts(VERDICT_answer_storm_hard_max) + verdicts(VERDICT_shed_storm_hard_max), 3);
+	assert_int_equal(verdicts(VERDICT_answer_storm_limit) + verdicts(VERDICT_shed_storm_limit), 0);
+	/* The other family's backends have a word of their own. */
+	for (unsigned i = 8; i < 16; i++)
+		(void)begin(PROTO_TCP, !v6, i);
+	/* Taken back, it is no more. */
+	put_hard_max(v6, 0);
+	(void)begin(PROTO_TCP, v6, 7);
+	stop();
+}
+
+/* Before decide has said anything there is no hold, and what is congested is no matter of the operator's. */
+static void test_hard_max_and_limit(bool v6, unsigned workers)
+{
+	begin_with(v6, 1, 1);
+	put_hard_max(v6, 3);
+	for (unsigned i = 0; i < 3; i++)
+		(void)begin(PROTO_TCP, v6, i);
+	ask(v6, 3);
+	assert_int_equal(take_all(), 1);
+	assert_int_equal(verdicts(VERDICT_answer_storm_hard_max), 1);
+	limit_all(2, 0);
+	ask(v6, 4);
+	take_none();
+	assert_int_equal(did(ACTION_hold_limit), 1);
+	assert_int_equal(did(ACTION_hold_hard_max), 0);
+	stop();
+}
+
+/* Others take what one may not have. */
+static void test_hard_max_spare(bool v6, unsigned workers)
+{
+	begin_with(v6, 1, 2);
+	put_hard_max(v6, 8);
+	for (unsigned i = 0; i < 16; i++)
+		(void)begin(PROTO_TCP, v6, i);
+	assert_true(did(ACTION_spare) > 0);
+	for (unsigned i = 0; i < 2; i++)
+		assert_int_equal(observe_wip(rig.dp, rig.backends[v6][SET_TCP][i].ref.slot), 8);
+	ask(v6, 16);
+	assert_int_equal(take_all(), 1);
+	assert_int_equal(verdicts(VERDICT_answer_storm_hard_max), 1);
+	stop();
+}
+
 /* In shadow all go as they came, and what would have been is counted. */
 static void test_shadow(bool v6, unsigned workers)
 {
@@ -435,6 +517,10 @@ static void test_shadow(bool v6, unsigned workers)
 	assert_int_equal(did(ACTION_hold_limit), 0);
 	pass_ms(HOLD_MS + 40);
 	assert_int_equal(would(ACTION_refuse_limit) + would(ACTION_silence_limit), 3);
+	limit_all(0, 0);
+	put_hard_max(v6, 4);
+	(void)begin(PROTO_TCP, v6, 4);
+	assert_int_equal(would(ACTION_hold_hard_max), 1);
 	stop();
 }
 
@@ -478,6 +564,9 @@ EACH(test_spread)
 EACH(test_breaker_goes_first)
 EACH(test_families_apart)
 EACH(test_late_wheel)
+EACH(test_hard_max)
+EACH(test_hard_max_and_limit)
+EACH(test_hard_max_spare)
 EACH(test_shadow)
 EACH(test_service_goes)
 
@@ -497,6 +586,9 @@ int main(void)
 		cmocka_unit_test(test_breaker_goes_first_each),
 		cmocka_unit_test(test_families_apart_each),
 		cmocka_unit_test(test_late_wheel_each),
+		cmocka_unit_test(test_hard_max_each),
+		cmocka_unit_test(test_hard_max_and_limit_each),
+		cmocka_unit_test(test_hard_max_spare_each),
 		cmocka_unit_test(test_shadow_each),
 		cmocka_unit_test(test_service_goes_each),
 	};
