@@ -5,6 +5,10 @@
 #include "json_row.h"
 #include "observe.h"
 #include "outcome.h"
+#include "storm_words.h"
+#include "view.h"
+
+#include <string.h>
 
 struct client_json {
 	char address[IPADDR_STRLEN];
@@ -28,7 +32,62 @@ static json_t *last_json(const struct api_source *src, const struct api_clock *c
 			 api_backend_owner(src, o->backend_slot, o->last_ns, backend));
 }
 
-static json_t *client_json(const struct api_source *src, const struct api_clock *clock, const struct client_row *c)
+struct storm_json {
+	const char *test, *answer; /* storm_words.h */
+	bool shadow;               /* it was not done */
+	uint32_t count;
+	double first, last;
+	const char *service;
+	char lets_in[STORM_WORDS_LEN]; /* "when it is its turn: its own cap lets in 20 a second"; "": nobody knows */
+};
+
+static const struct json_field storm_fields[] = {
+	JSON_FIELD(storm_json, test),    JSON_FIELD(storm_json, answer),  JSON_FIELD(storm_json, shadow),
+	JSON_FIELD(storm_json, count),   JSON_FIELD(storm_json, first),   JSON_FIELD(storm_json, last),
+	JSON_FIELD(storm_json, service), JSON_FIELD(storm_json, lets_in),
+};
+
+static const struct view_service *service_named(const struct view *view, const char *name)
+{
+	for (size_t i = 0; view && name && i < view->n_services; i++)
+		if (strcmp(view->services[i].name, name) == 0)
+			return &view->services[i];
+	return NULL;
+}
+
+/* What the cure storm held of it, or sent away, by which of its tests. */
+static json_t *storm_json(const struct api_source *src, const struct view *view, const struct api_clock *clock,
+			  const struct client_row *c)
+{
+	json_t *rows = json_array();
+
+	for (unsigned i = 0; i < c->n; i++) {
+		const struct outcome_row *o = &c->outcomes[i];
+		char service[API_OWNER_LEN];
+		struct storm_outcome storm;
+		struct storm_json row;
+
+		if (!storm_outcome_read(o->reason, &storm))
+			continue;
+		row = (struct storm_json){
+			.test = storm_test_name[storm.test],
+			.answer = storm_answer_name[storm.answer],
+			.shadow = storm.shadow,
+			.count = o->count,
+			.first = api_wall_s(clock, o->first_ns),
+			.last = api_wall_s(clock, o->last_ns),
+			.service = api_service_owner(src, o->service_slot, o->last_ns, service),
+		};
+		if (service_named(view, row.service))
+			storm_say_lets_in(view, service_named(view, row.service), storm.test, &c->addr, row.lets_in,
+					  sizeof(row.lets_in));
+		json_array_append_new(rows, JSON_ROW(storm_fields, &row));
+	}
+	return rows;
+}
+
+static json_t *client_json(const struct api_source *src, const struct view *view, const struct api_clock *clock,
+			   const struct client_row *c)
 {
 	struct client_json row = {
 		.since = api_wall_s(clock, c->since_ns),
@@ -43,6 +102,7 @@ static json_t *client_json(const struct api_source *src, const struct api_clock 
 	ipaddr_format(&c->addr, row.address);
 	json = JSON_ROW(client_fields, &row);
 	json_object_set_new(json, "last", c->n ? last_json(src, clock, &c->outcomes[0]) : json_null());
+	json_object_set_new(json, "storm", storm_json(src, view, clock, c));
 	return json;
 }
 
@@ -91,8 +151,8 @@ static bool known_before(const struct api_source *src, unsigned worker, const st
 	return false;
 }
 
-static void fill_page(const struct api_source *src, const struct api_clock *clock, struct api_cursor *at,
-		      unsigned limit, json_t *rows)
+static void fill_page(const struct api_source *src, const struct view *view, const struct api_clock *clock,
+		      struct api_cursor *at, unsigned limit, json_t *rows)
 {
 	unsigned n_workers = dataplane_n_workers(src->dp);
 
@@ -108,7 +168,7 @@ static void fill_page(const struct api_source *src, const struct api_clock *cloc
 			    known_before(src, at->worker, &row.addr))
 				continue;
 			gather(src, at->worker + 1, &row.addr, &row, true);
-			json_array_append_new(rows, client_json(src, clock, &row));
+			json_array_append_new(rows, client_json(src, view, clock, &row));
 		}
 	}
 }
@@ -124,10 +184,10 @@ unsigned api_doc_clients(const struct api_source *src, const struct view *view, 
 
 	at.skip = 0;
 	if (!(query->given & PARAM_ADDRESS)) {
-		fill_page(src, &clock, &at, query->limit, rows);
+		fill_page(src, view, &clock, &at, query->limit, rows);
 	} else {
 		if (gather(src, 0, &query->address, &row, false))
-			json_array_append_new(rows, client_json(src, &clock, &row));
+			json_array_append_new(rows, client_json(src, view, &clock, &row));
 		at.worker = dataplane_n_workers(src->dp);
 	}
 	api_cursor_format(&at, next);

@@ -7,6 +7,7 @@
 #include "observe.h"
 #include "outcome.h"
 #include "owners.h"
+#include "storm_words.h"
 #include "streak.h"
 #include "tables.h"
 #include "view.h"
@@ -287,6 +288,15 @@ unsigned api_doc_ready(const struct api_source *src, const struct view *view, co
 struct service_row {
 	const char *name, *listen;
 	uint32_t backends;
+	/* Of its backends' limiters: */
+	uint32_t limiting;      /* how many are congested */
+	double limiting_since;  /* the first of them; null: none is */
+	double limit;           /* of their work at a time, together; null: not all of them have one */
+	uint64_t wip;           /* what they have */
+	double usual_ms;        /* what first bytes take when nothing is wrong, of the one with the slowest of late, */
+	double first_byte_ms;   /* and what they took of late; null: not known */
+	uint64_t answers_per_s; /* in the best second of the last ten, together */
+	double hard_max;        /* of each one's work; null: none */
 	const char *down_reason;
 	struct service_report r;
 };
@@ -297,6 +307,14 @@ static const struct json_field service_fields[] = {
 	JSON_FIELD(service_row, name),
 	JSON_FIELD_LIST(service_row, listen),
 	JSON_FIELD(service_row, backends),
+	JSON_FIELD(service_row, limiting),
+	JSON_FIELD(service_row, limiting_since),
+	JSON_FIELD(service_row, limit),
+	JSON_FIELD(service_row, wip),
+	JSON_FIELD(service_row, usual_ms),
+	JSON_FIELD(service_row, first_byte_ms),
+	JSON_FIELD(service_row, answers_per_s),
+	JSON_FIELD(service_row, hard_max),
 	SERVICE_COUNT(flows),
 	SERVICE_COUNT(attempts),
 	SERVICE_COUNT(new_flows),
@@ -313,7 +331,53 @@ static const struct json_field service_fields[] = {
 	JSON_FIELD(service_row, down_reason),
 };
 
-json_t *api_service_json(const struct api_source *src, const struct view_service *s)
+static double wall_s(uint64_t at_ns, uint64_t now_ns)
+{
+	struct timespec wall;
+
+	clock_gettime(CLOCK_REALTIME, &wall);
+	return (double)wall.tv_sec + (double)(wall.tv_nsec / 1000000) / 1e3 - seconds_between(at_ns, now_ns);
+}
+
+static double ms_or_none(uint64_t ns)
+{
+	return ns ? ns / 1e6 : NAN;
+}
+
+/* Its backends are those that the policy has for it: one that only drains takes none of its flows. */
+static void fill_limits(const struct view *view, const struct view_service *s, struct service_row *row)
+{
+	uint64_t since_ns = UINT64_MAX, limit = 0, slowest_ns = 0;
+	uint32_t n = 0;
+
+	row->limiting_since = row->limit = row->usual_ms = row->first_byte_ms = NAN;
+	row->hard_max = s->hard_max ? s->hard_max : NAN;
+	for (size_t i = 0; view && i < view->n_backends; i++) {
+		const struct view_backend *b = &view->backends[i];
+
+		if (b->proto != PROTO_TCP || !storm_is_of(b, s->name))
+			continue;
+		n++;
+		row->wip += b->limiter.wip;
+		row->answers_per_s += b->limiter.rate;
+		if (b->limiter.first_byte_ns > slowest_ns) {
+			slowest_ns = b->limiter.first_byte_ns;
+			row->usual_ms = ms_or_none(b->limiter.usual_ns);
+			row->first_byte_ms = ms_or_none(slowest_ns);
+		}
+		if (!b->limiter.limiting)
+			continue;
+		row->limiting++;
+		limit += b->limiter.limit;
+		since_ns = b->limiter.since_ns < since_ns ? b->limiter.since_ns : since_ns;
+	}
+	if (row->limiting)
+		row->limiting_since = wall_s(since_ns, clock_monotonic_ns());
+	if (n && row->limiting == n)
+		row->limit = limit;
+}
+
+json_t *api_service_json(const struct api_source *src, const struct view *view, const struct view_service *s)
 {
 	struct service_row row = {
 		.name = s->name,
@@ -322,6 +386,7 @@ json_t *api_service_json(const struct api_source *src, const struct view_service
 		.down_reason = *s->down_reason ? s->down_reason : NULL,
 	};
 
+	fill_limits(view, s, &row);
 	observe_service(src->dp, s->slot, &row.r);
 	return JSON_ROW(service_fields, &row);
 }
@@ -329,10 +394,17 @@ json_t *api_service_json(const struct api_source *src, const struct view_service
 unsigned api_doc_services(const struct api_source *src, const struct view *view, const struct api_query *query,
 			  json_t **doc, char err[static API_QUERY_ERR])
 {
+	struct storm_rates *rates = storm_rates_read(src, view);
 	json_t *rows = json_array();
 
-	for (size_t i = 0; view && i < view->n_services; i++)
-		json_array_append_new(rows, api_service_json(src, &view->services[i]));
+	for (size_t i = 0; view && i < view->n_services; i++) {
+		json_t *row = api_service_json(src, view, &view->services[i]);
+
+		/* Who stood in whose way, in the last ten seconds. */
+		json_object_set_new(row, "storm", rates ? storm_rates_json(&rates[i]) : json_array());
+		json_array_append_new(rows, row);
+	}
+	free(rates);
 	*doc = json_pack("{s:o}", "services", rows);
 	return 200;
 }
@@ -343,8 +415,13 @@ struct backend_row {
 	const char *breaker_evidence; /* by which it is not closed; null: it is */
 	double breaker_next_s;        /* open: until it is probed again; ramp: until it is closed; null: neither */
 	const char *limiter;          /* "open", "limiting" */
+	double limiter_since;         /* null: it never was otherwise */
 	double limit;                 /* of its work at a time; null: none */
+	double hard_max;              /* the same, by an operator's word */
 	double usual_ms;              /* what first bytes take when nothing is wrong; null: not known yet */
+	const char *usual_from;       /* "measured", "restart", "left" or "limited": limiter.h; null: not known yet */
+	double first_byte_ms;         /* what they took of late; null: there was none */
+	double calm_ms;               /* limiting: below that, for a second, it is over; null: when it answers */
 	uint64_t answers_per_s;       /* in the best second of the last ten */
 	uint32_t weight;
 	uint64_t flows, new_flows, connects, failures, resteered, unfinished, probes, pinned;
@@ -369,8 +446,13 @@ static const struct json_field backend_fields[] = {
 	JSON_FIELD(backend_row, breaker_evidence),
 	JSON_FIELD(backend_row, breaker_next_s),
 	JSON_FIELD(backend_row, limiter),
+	JSON_FIELD(backend_row, limiter_since),
 	JSON_FIELD(backend_row, limit),
+	JSON_FIELD(backend_row, hard_max),
 	JSON_FIELD(backend_row, usual_ms),
+	JSON_FIELD(backend_row, usual_from),
+	JSON_FIELD(backend_row, first_byte_ms),
+	JSON_FIELD(backend_row, calm_ms),
 	JSON_FIELD(backend_row, answers_per_s),
 	JSON_FIELD(backend_row, weight),
 	JSON_FIELD(backend_row, flows),
@@ -438,14 +520,6 @@ static void fill_signals(const struct api_source *src, uint32_t slot, struct bac
 	row->first_byte_p99_ms = quantile_ms(&first_byte, 990);
 }
 
-static double wall_s(uint64_t at_ns, uint64_t now_ns)
-{
-	struct timespec wall;
-
-	clock_gettime(CLOCK_REALTIME, &wall);
-	return (double)wall.tv_sec + (double)(wall.tv_nsec / 1000000) / 1e3 - seconds_between(at_ns, now_ns);
-}
-
 static const char *evidence_of(const struct view_breaker *b)
 {
 	if (b->forced)
@@ -471,11 +545,15 @@ static void fill_breaker(const struct view_breaker *b, const struct backend_repo
 		row->breaker_next_s = seconds_between(now_ns, b->closes_ns);
 }
 
-static void fill_limiter(const struct view_limiter *l, struct backend_row *row)
+static void fill_limiter(const struct view_limiter *l, uint64_t now_ns, struct backend_row *row)
 {
 	row->limiter = limiter_state_name[l->limiting ? LIMITER_LIMITING : LIMITER_OPEN];
+	row->limiter_since = l->since_ns ? wall_s(l->since_ns, now_ns) : NAN;
 	row->limit = l->limiting ? l->limit : NAN;
-	row->usual_ms = l->usual_ns ? l->usual_ns / 1e6 : NAN;
+	row->usual_ms = ms_or_none(l->usual_ns);
+	row->usual_from = l->usual_ns ? limiter_base_name[l->from] : NULL;
+	row->first_byte_ms = ms_or_none(l->first_byte_ns);
+	row->calm_ms = l->limiting && !l->stalled && l->calm_ns != UINT64_MAX ? l->calm_ns / 1e6 : NAN;
 	row->answers_per_s = l->rate;
 }
 
@@ -492,7 +570,8 @@ json_t *api_backend_json(const struct api_source *src, const struct view_backend
 	row.connects = r.connects;
 	row.failures = r.failures;
 	fill_breaker(b->breaker, &r, now_ns, &row);
-	fill_limiter(&b->limiter, &row);
+	fill_limiter(&b->limiter, now_ns, &row);
+	row.hard_max = b->hard_max ? b->hard_max : NAN;
 	row.resteered = r.resteered;
 	row.unfinished = r.unfinished;
 	row.probes = r.probes;

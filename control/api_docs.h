@@ -61,7 +61,7 @@ void api_ledger_sum(const struct api_source *src, struct ledger *sum);
 uint64_t api_pinned(const struct view_backend *b, const struct backend_report *r);
 
 /* Rows of /v1/services, /v1/backends, /v1/flows and /v1/events. */
-json_t *api_service_json(const struct api_source *src, const struct view_service *s);
+json_t *api_service_json(const struct api_source *src, const struct view *view, const struct view_service *s);
 json_t *api_backend_json(const struct api_source *src, const struct view_backend *b);
 json_t *api_flow_json(const struct flow_row *f, const struct view *view);
 json_t *api_event_json(const struct event_record *e);

@@ -286,13 +286,15 @@ static bool is_failure(const struct finding *f)
 	return outcome_info(f->reason).cause != CAUSE_NONE;
 }
 
-static json_t *findings_json(const struct explain *e)
+static json_t *findings_json(struct explain *e)
 {
 	json_t *rows = json_array();
 
-	for (size_t i = 0; i < e->findings.n; i++)
+	for (size_t i = 0; i < e->findings.n; i++) {
+		e->findings.of[i].about = e->about;
 		if (is_failure(&e->findings.of[i]))
 			json_array_append_new(rows, finding_json(e->src, e->view, &e->clock, &e->findings.of[i]));
+	}
 	for (size_t i = 0; e->is_backend && i < e->view->n_backends; i++)
 		if (concerns(&e->backends, e->view->backends[i].id))
 			explain_backend(e->src, &e->view->backends[i], rows);
@@ -420,7 +422,7 @@ static json_t *services_json(const struct explain *e)
 
 	for (size_t i = 0; e->view && i < e->view->n_services; i++)
 		if (concerns(&e->services, e->view->services[i].name))
-			json_array_append_new(rows, api_service_json(e->src, &e->view->services[i]));
+			json_array_append_new(rows, api_service_json(e->src, e->view, &e->view->services[i]));
 	return rows;
 }
 

@@ -5,6 +5,7 @@
 #include "json_row.h"
 #include "observe.h"
 #include "policy.h"
+#include "storm_words.h"
 #include "view.h"
 
 #include <assert.h>
@@ -236,17 +237,6 @@ static void say_backend(const struct api_source *src, const struct view_backend 
 	snprintf(out, size, "; %s now: %s", backend->id, breaker);
 }
 
-/* `services` as in the view: names, comma separated. */
-static bool is_of(const struct view_backend *b, const char *service)
-{
-	size_t len = strlen(service);
-
-	for (const char *at = b->services; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL)
-		if (strncmp(at, service, len) == 0 && (at[len] == ',' || !at[len]))
-			return true;
-	return false;
-}
-
 /* It was refused because all are open: those that are so still. */
 static void say_open(const struct api_source *src, const struct view *view, const char *service, char *out, size_t size)
 {
@@ -256,7 +246,7 @@ static void say_open(const struct api_source *src, const struct view *view, cons
 	for (size_t i = 0; view && i < view->n_backends; i++) {
 		const struct view_backend *b = &view->backends[i];
 
-		if (!is_of(b, service) || !explain_is_open(src, b) || n++ >= OPEN_SHOWN)
+		if (!storm_is_of(b, service) || !explain_is_open(src, b) || n++ >= OPEN_SHOWN)
 			continue;
 		say_backend(src, b, out + len, size - len);
 		len = strlen(out);
@@ -267,9 +257,22 @@ static void say_open(const struct api_source *src, const struct view *view, cons
 		snprintf(out, size, "; no breaker of %s is open now", service);
 }
 
+/* "; it is let in when it is its turn: …" */
+static void say_lets_in(const struct view *view, const struct view_service *svc, const struct finding *f, char *out,
+			size_t size)
+{
+	struct storm_outcome o;
+	char words[STORM_WORDS_LEN];
+
+	if (!storm_outcome_read(f->reason, &o))
+		return;
+	storm_say_lets_in(view, svc, o.test, &f->about, words, sizeof(words));
+	snprintf(out, size, "; such a one is let in %s", words);
+}
+
 /* "; shop now: no IPv4 backend", "; tcp:198.18.3.21:8080 now: breaker open: …", or nothing. */
-static void say_now(const struct api_source *src, const struct view *view, const struct outcome_info *info,
-		    const struct finding_row *row, char *out, size_t size)
+static void say_now(const struct api_source *src, const struct view *view, const struct finding *f,
+		    const struct outcome_info *info, const struct finding_row *row, char *out, size_t size)
 {
 	const struct view_service *svc = service_now(view, row->service);
 	const struct view_backend *backend = backend_now(view, row->backend);
@@ -281,6 +284,8 @@ static void say_now(const struct api_source *src, const struct view *view, const
 		say_backend(src, backend, out, size);
 	else if (info->cause == CAUSE_WALL && svc && !row->backend)
 		say_open(src, view, svc->name, out, size);
+	else if (info->cause == CAUSE_STORM && svc)
+		say_lets_in(view, svc, f, out, size);
 }
 
 /* "3 times to its network within two minutes: SYN to a service …; shop now: no IPv4 backend" */
@@ -296,7 +301,7 @@ static void say(const struct api_source *src, const struct view *view, const str
 
 	if (f->count != 1)
 		snprintf(times, sizeof(times), "%llu times", (unsigned long long)f->count);
-	say_now(src, view, info, row, now, sizeof(now));
+	say_now(src, view, f, info, row, now, sizeof(now));
 	snprintf(row->sentence, sizeof(row->sentence), "%s%s: %s%s%s", times, whose[f->scope],
 		 info->shadow ? "in shadow, so not done: " : "", info->help, now);
 }

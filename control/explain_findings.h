@@ -25,6 +25,7 @@ struct finding {
 	uint32_t service_slot, backend_slot;
 	uint64_t count;
 	uint64_t first_ns, last_ns; /* the dataplane's clock */
+	struct ipaddr about;        /* what was asked for */
 };
 
 struct findings {

@@ -4,6 +4,7 @@
 #include "breaker.h"
 #include "clock.h"
 #include "observe.h"
+#include "storm_words.h"
 #include "view.h"
 
 #include <inttypes.h>
@@ -216,19 +217,22 @@ static void silence(const struct subject *subject, const struct backend_report *
 
 /* --- storm --- */
 
-static void limited(const struct subject *subject, const struct view_limiter *l, json_t *rows)
+static void limited(const struct subject *subject, const struct view_backend *b, json_t *rows)
 {
-	uint64_t limit = l->limit;
-	char usual[40] = "";
+	uint64_t limit = b->limiter.limit, hard_max = b->hard_max;
+	char words[STORM_WORDS_LEN];
 
-	if (!l->limiting)
+	storm_say_limited(b, clock_monotonic_ns(), words, sizeof(words));
+	if (*words)
+		add(rows, subject, "storm", "limit", &limit, "%s", words);
+	if (hard_max && b->limiter.wip >= hard_max)
+		add(rows, subject, "storm", "hard_max", &hard_max,
+		    "it has all the work that it may have at a time (storm.hard_max): %u of %u", b->limiter.wip,
+		    b->hard_max);
+	if (b->limiter.limiting || (b->limiter.from != LIMITER_BASE_RESTART && b->limiter.from != LIMITER_BASE_LEFT))
 		return;
-	if (l->usual_ns)
-		snprintf(usual, sizeof(usual), " instead of %.1f", l->usual_ns / 1e6);
-	add(rows, subject, "storm", "limit", &limit,
-	    "it is congested, for %.1f s: first bytes take %.1f ms%s, and it answered %" PRIu64
-	    " a second at the most of late; it is given no more than %u at a time, of which it has %u",
-	    ago_s(clock_monotonic_ns(), l->since_ns), l->first_byte_ns / 1e6, usual, l->rate, l->limit, l->wip);
+	limiter_say_usual(b->limiter.usual_ns, b->limiter.from, words);
+	add(rows, subject, "storm", "usual", NULL, "first bytes of it usually take, in ms, %s", words);
 }
 
 void explain_backend(const struct api_source *src, const struct view_backend *b, json_t *rows)
@@ -238,7 +242,7 @@ void explain_backend(const struct api_source *src, const struct view_backend *b,
 
 	observe_backend(src->dp, b->slot, &r);
 	wall(src, &subject, b, &r, rows);
-	limited(&subject, &b->limiter, rows);
+	limited(&subject, b, rows);
 	names(&subject, b, &r, rows);
 	silence(&subject, &r, rows);
 }

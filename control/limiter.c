@@ -154,9 +154,14 @@ static bool is_slow(const struct limiter *l)
 	return l->base_ns && l->first_byte_ns > longest_ns(l);
 }
 
+uint64_t limiter_calm_ns(const struct limiter *l)
+{
+	return l->base_ns ? longest_ns(l) * 3 / 4 : UINT64_MAX;
+}
+
 static bool is_calm(const struct limiter *l)
 {
-	return !l->stalled && (!l->base_ns || l->first_byte_ns < longest_ns(l) * 3 / 4);
+	return !l->stalled && l->first_byte_ns < limiter_calm_ns(l);
 }
 
 /*

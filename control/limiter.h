@@ -137,6 +137,9 @@ bool limiter_past(const struct limiter *l, uint64_t now_ns, struct limiter_past 
  */
 bool limiter_reset(struct limiter *l, uint64_t now_ns);
 
+/* First bytes that take less, for a second, end the congestion. */
+uint64_t limiter_calm_ns(const struct limiter *l);
+
 /* What a backend may have at a time in its breaker's ramp, of which it has come so far: of 2^32 - 1. */
 uint32_t limiter_ramp(uint32_t share);
 

@@ -111,10 +111,13 @@ void limiters_view(const struct limiters *limiters, struct view *view, uint64_t 
 			continue;
 		to->limiter = (struct view_limiter){
 			.limiting = b->limiter.state == LIMITER_LIMITING,
+			.stalled = b->limiter.stalled,
 			.limit = b->limiter.limit,
 			.wip = b->limiter.wip,
 			.since_ns = since_ns(&b->limiter, now_ns, clock_ns),
 			.usual_ns = b->limiter.base_ns,
+			.calm_ns = limiter_calm_ns(&b->limiter),
+			.from = b->limiter.base_from,
 			.first_byte_ns = b->limiter.first_byte_ns,
 			.rate = b->limiter.rate,
 		};

@@ -147,6 +147,68 @@ static const struct metric backend_metrics[] = {
 	 offsetof(struct backend_sample, pinned)},
 };
 
+static double limiter_limiting(const struct view_backend *b)
+{
+	return b->limiter.limiting;
+}
+
+static double limiter_limit(const struct view_backend *b)
+{
+	uint32_t limit = b->limiter.limiting ? b->limiter.limit : 0;
+
+	return b->hard_max && (!limit || b->hard_max < limit) ? b->hard_max : limit;
+}
+
+static double limiter_wip(const struct view_backend *b)
+{
+	return b->limiter.wip;
+}
+
+static double limiter_base(const struct view_backend *b)
+{
+	return b->limiter.usual_ns / 1e9;
+}
+
+static double limiter_first_byte(const struct view_backend *b)
+{
+	return b->limiter.first_byte_ns / 1e9;
+}
+
+static double limiter_rate(const struct view_backend *b)
+{
+	return b->limiter.rate;
+}
+
+/* What decide knows of a backend, in the unit that the metric is of. */
+static const struct limiter_metric {
+	const char *name, *help;
+	double (*value)(const struct view_backend *b);
+} limiter_metrics[] = {
+	{"limiting", "1 if the backend is congested, and limited", limiter_limiting},
+	{"limit", "work that it may have at a time, congested as it is, or by storm.hard_max; 0: no limit",
+	 limiter_limit},
+	{"wip", "work that it had at decide's last look", limiter_wip},
+	{"base_seconds", "how long first bytes take when nothing is wrong; 0: not known yet", limiter_base},
+	{"first_byte_seconds", "how long they took of late, those that never came included", limiter_first_byte},
+	{"answers_per_second", "answers in the best second of the last ten", limiter_rate},
+};
+
+static void put_limiters(FILE *out, const struct view *view)
+{
+	for (size_t m = 0; m < sizeof(limiter_metrics) / sizeof(limiter_metrics[0]); m++) {
+		const struct limiter_metric *metric = &limiter_metrics[m];
+		char name[64];
+
+		snprintf(name, sizeof(name), "spillway_backend_limiter_%s", metric->name);
+		put_family(out, name, "gauge", metric->help);
+		for (size_t i = 0; view && i < view->n_backends; i++) {
+			fprintf(out, "%s{", name);
+			put_label(out, "backend", view->backends[i].id);
+			fprintf(out, "} %.9g\n", metric->value(&view->backends[i]));
+		}
+	}
+}
+
 static void put_backends(FILE *out, const struct api_source *src, const struct view *view)
 {
 	for (size_t m = 0; m < sizeof(backend_metrics) / sizeof(backend_metrics[0]); m++) {
@@ -526,6 +588,7 @@ char *api_metrics(const struct api_source *src, const struct view *view, enum me
 	put_paths(out, src, &sum);
 	put_verdicts(out, &sum);
 	put_backends(out, src, view);
+	put_limiters(out, view);
 	put_signals(out, src, view);
 	put_durations(out, src, view, DURATION_HANDSHAKE, "spillway_backend_handshake_seconds",
 		      "from a SYN to the backend's answer, where it was sent once");

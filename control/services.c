@@ -701,13 +701,15 @@ static void add_backend(void *arg, const struct slot_info *info)
 }
 
 /* Who names the backend, and with which weight. */
-static void add_user(struct view_filler *f, const char *service, const struct policy_backend *b)
+static void add_user(struct view_filler *f, const char *service, const struct policy_backend *b, uint32_t hard_max)
 {
 	static const char more[] = ",...";
 	struct view_backend *row = &f->view->backends[f->row_of[b->ref.slot]];
 	size_t len = strlen(row->services), room = sizeof(row->services) - sizeof(more) - len;
 
 	row->weight = b->weight;
+	if (hard_max && (!row->hard_max || hard_max < row->hard_max))
+		row->hard_max = hard_max;
 	if (len >= sizeof(more) && strcmp(row->services + len - strlen(more), more) == 0)
 		return;
 	/* Whole names: half of one would be another service. */
@@ -722,7 +724,7 @@ static void add_users(struct view_filler *f, const struct service *svc)
 		const struct policy_set *set = &svc->part->sets[i / SET_PROTOS][i % SET_PROTOS];
 
 		for (uint32_t b = 0; b < set->n_backends; b++)
-			add_user(f, svc->name, &set->backends[b]);
+			add_user(f, svc->name, &set->backends[b], set->hard_max);
 	}
 }
 
@@ -769,7 +771,17 @@ static int add_service(struct view *view, const struct service *svc)
 {
 	struct view_service *row = &view->services[view->n_services++];
 
-	*row = (struct view_service){.slot = svc->ref.slot, .generation = svc->ref.generation};
+	*row = (struct view_service){
+		.slot = svc->ref.slot,
+		.generation = svc->ref.generation,
+		.caps =
+			{
+				[STORM_CLIENT] = svc->config->storm_client_rate_per_s,
+				[STORM_PREFIX] = svc->config->storm_prefix_rate_per_s,
+				[STORM_SERVICE] = svc->config->storm_rate_per_s,
+			},
+		.hard_max = svc->config->storm_hard_max,
+	};
 	snprintf(row->name, sizeof(row->name), "%s", svc->name);
 	row->listen = format_listeners(svc->config);
 	for (unsigned i = 0; svc->part && i < SET_FAMILIES * SET_PROTOS; i++)

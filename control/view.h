@@ -8,7 +8,9 @@
 #include "breaker.h"
 #include "gate.h"
 #include "ipaddr.h"
+#include "limiter.h"
 #include "netlink.h"
+#include "policy.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -48,9 +50,12 @@ struct view_breaker {
 /* What decide limits a backend's work by. */
 struct view_limiter {
 	bool limiting;
-	uint32_t limit, wip;    /* at most so much at a time, if limiting; of so much, as of the view */
-	uint64_t since_ns;      /* monotonic, limiting or not; 0: ever */
-	uint64_t usual_ns;      /* what first bytes take when nothing is wrong; 0: not known yet */
+	bool stalled;        /* it answers nothing */
+	uint32_t limit, wip; /* at most so much at a time, if limiting; of so much, as of the view */
+	uint64_t since_ns;   /* monotonic, limiting or not; 0: ever */
+	uint64_t usual_ns;   /* what first bytes take when nothing is wrong; 0: not known yet */
+	uint64_t calm_ns; /* below that for a second, it is not limited any more; UINT64_MAX: as soon as it answers */
+	enum limiter_base from; /* the usual one */
 	uint64_t first_byte_ns; /* what they took of late */
 	uint64_t rate;          /* answers in the best second of the last ten */
 };
@@ -68,6 +73,7 @@ struct view_backend {
 	uint64_t deadline_ns; /* when its flows are ended; 0: they are not */
 	char services[128];   /* names, comma separated; "..." at the end if there are more */
 	struct view_limiter limiter;
+	uint32_t hard_max;                  /* the least of what its services let it have at a time; 0: none says */
 	const struct view_breaker *breaker; /* NULL: closed, and never was anything else of late */
 };
 
@@ -76,8 +82,10 @@ struct view_service {
 	char *listen; /* "198.18.100.1:80/tcp,[2001:db8:100::1]:80/tcp", of any length */
 	uint32_t slot;
 	unsigned n_backends;
-	char down_reason[128]; /* "" if each listener has a usable backend, and all that it should have */
-	uint32_t generation;   /* of the slot */
+	char down_reason[128];     /* "" if each listener has a usable backend, and all that it should have */
+	uint32_t generation;       /* of the slot */
+	uint64_t caps[STORM_CAPS]; /* new flows per second, by enum storm_cap; 0: none */
+	uint32_t hard_max;         /* of its backends' work; 0: none */
 };
 
 struct view_name {

@@ -77,6 +77,7 @@ enum storm_cap {
 	/* No caps on flows, but on what its backends have under way (limit.h): */
 	STORM_LIMIT = STORM_CAPS, /* what they bear now */
 	STORM_HARD_MAX,           /* what an operator lets them have */
+	STORM_TESTS,
 };
 
 /* Whose share it is. */

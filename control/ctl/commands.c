@@ -55,6 +55,38 @@ static const struct column shadow_columns[] = {
 	{"would_silence", "WOULD SILENCE", COLUMN_NUMBER},
 };
 
+/* Of those that have a backend which is limited. */
+static const struct column limit_columns[] = {
+	{"name", "LIMITED", COLUMN_TEXT},
+	{"limiting", "BACKENDS", COLUMN_NUMBER},
+	{"limiting_since", "SINCE", COLUMN_TIME},
+	{"limit", "LIMIT", COLUMN_NUMBER},
+	{"wip", "WORK", COLUMN_NUMBER},
+	{"usual_ms", "USUAL MS", COLUMN_NUMBER},
+	{"first_byte_ms", "BYTE MS", COLUMN_NUMBER},
+	{"answers_per_s", "ANSWERS/S", COLUMN_NUMBER},
+};
+
+static const struct column storm_columns[] = {
+	{"name", "STORM AT", COLUMN_TEXT},           {"test", "TEST", COLUMN_TEXT},
+	{"held_per_s", "HELD/S", COLUMN_NUMBER},     {"refused_per_s", "REFUSED/S", COLUMN_NUMBER},
+	{"silent_per_s", "SILENT/S", COLUMN_NUMBER},
+};
+
+/* Those of which that number is more than zero. */
+static json_t *rows_with(const json_t *rows, const char *key)
+{
+	json_t *found = json_array(), *row;
+	size_t i;
+
+	json_array_foreach(rows, i, row)
+	{
+		if (json_number_value(json_object_get(row, key)) > 0)
+			json_array_append(found, row);
+	}
+	return found;
+}
+
 /* Those of which anything stands in the columns from the second on. */
 static json_t *rows_counted(const json_t *rows, const struct column *columns, size_t n_columns)
 {
@@ -76,19 +108,19 @@ static json_t *rows_counted(const json_t *rows, const struct column *columns, si
 enum ctl_exit command_services(const struct ctl *ctl)
 {
 	enum ctl_exit result;
-	json_t *doc, *shadow;
+	json_t *doc, *rows;
 
 	if (ctl->n_args > 0)
 		return usage("services takes no argument");
 	result = client_request(ctl, "GET", "/v1/services", &doc);
 	if (result == EXIT_OK && !ctl->json) {
-		table_print(stdout, service_columns, N_COLUMNS(service_columns), json_object_get(doc, "services"));
-		shadow = rows_counted(json_object_get(doc, "services"), shadow_columns, N_COLUMNS(shadow_columns));
-		if (json_array_size(shadow) > 0) {
-			putchar('\n');
-			table_print(stdout, shadow_columns, N_COLUMNS(shadow_columns), shadow);
-		}
-		json_decref(shadow);
+		rows = json_object_get(doc, "services");
+		table_print(stdout, service_columns, N_COLUMNS(service_columns), rows);
+		table_print_more(stdout, limit_columns, N_COLUMNS(limit_columns), rows_with(rows, "limiting"));
+		table_print_more(stdout, storm_columns, N_COLUMNS(storm_columns),
+				 table_rows_within(rows, "storm", "name"));
+		table_print_more(stdout, shadow_columns, N_COLUMNS(shadow_columns),
+				 rows_counted(rows, shadow_columns, N_COLUMNS(shadow_columns)));
 	}
 	json_decref(doc);
 	return result;
@@ -293,6 +325,9 @@ static const struct column backend_columns[] = {
 	{"handshake_p50_ms", "SYN MS", COLUMN_NUMBER},
 	{"first_byte_p50_ms", "BYTE MS", COLUMN_NUMBER},
 	{"first_byte_p99_ms", "P99", COLUMN_NUMBER},
+	{"usual_ms", "USUAL", COLUMN_NUMBER},
+	{"limit", "LIMIT", COLUMN_NUMBER},
+	{"hard_max", "MAX", COLUMN_NUMBER},
 	{"resets_before", "RESETS", COLUMN_NUMBER},
 	{"retransmissions_up", "SENT AGAIN", COLUMN_NUMBER},
 	{"drain_s", "DRAIN", COLUMN_SECONDS},
@@ -309,6 +344,33 @@ static const struct column breaker_columns[] = {
 	{"breaker_evidence", "EVIDENCE", COLUMN_TEXT},
 };
 
+static const struct column limiter_columns[] = {
+	{"id", "LIMITED", COLUMN_TEXT},
+	{"limiter_since", "SINCE", COLUMN_TIME},
+	{"limit", "LIMIT", COLUMN_NUMBER},
+	{"wip", "WORK", COLUMN_NUMBER},
+	{"usual_ms", "USUAL MS", COLUMN_NUMBER},
+	{"usual_from", "FROM", COLUMN_TEXT},
+	{"first_byte_ms", "BYTE MS", COLUMN_NUMBER},
+	{"calm_ms", "UNTIL BELOW", COLUMN_NUMBER},
+	{"answers_per_s", "ANSWERS/S", COLUMN_NUMBER},
+};
+
+static json_t *rows_limited(const json_t *rows)
+{
+	json_t *found = json_array(), *row;
+	size_t i;
+
+	json_array_foreach(rows, i, row)
+	{
+		const char *limiter = json_string_value(json_object_get(row, "limiter"));
+
+		if (limiter && strcmp(limiter, "limiting") == 0)
+			json_array_append(found, row);
+	}
+	return found;
+}
+
 /* Those whose breakers have something to say. */
 static json_t *rows_with_evidence(const json_t *rows)
 {
@@ -321,17 +383,6 @@ static json_t *rows_with_evidence(const json_t *rows)
 			json_array_append(found, row);
 	}
 	return found;
-}
-
-static void print_breakers(const json_t *rows)
-{
-	json_t *found = rows_with_evidence(rows);
-
-	if (json_array_size(found) > 0) {
-		putchar('\n');
-		table_print(stdout, breaker_columns, N_COLUMNS(breaker_columns), found);
-	}
-	json_decref(found);
 }
 
 /* All of them, unless a limit is set. */
@@ -348,7 +399,8 @@ enum ctl_exit command_backends(const struct ctl *ctl)
 	result = query_pages(ctl, &q, rows);
 	if (result == EXIT_OK && !ctl->json) {
 		query_print(&q, backend_columns, N_COLUMNS(backend_columns), rows);
-		print_breakers(rows);
+		table_print_more(stdout, breaker_columns, N_COLUMNS(breaker_columns), rows_with_evidence(rows));
+		table_print_more(stdout, limiter_columns, N_COLUMNS(limiter_columns), rows_limited(rows));
 	}
 	json_decref(rows);
 	return result;

@@ -60,6 +60,11 @@ struct column {
 /* Aligned, two spaces between columns, "-" for null and for what is not there. `rows`: an array of objects. */
 void table_print(FILE *out, const struct column *columns, size_t n_columns, const json_t *rows);
 
+/* The same after an empty line; nothing of no rows, which it takes. */
+void table_print_more(FILE *out, const struct column *columns, size_t n_columns, json_t *rows);
+/* Of a list within each row: its rows, to which the row's own `owner` is added. The caller's. */
+json_t *table_rows_within(const json_t *rows, const char *list, const char *owner);
+
 /* One value as a table would show it. */
 #define CELL_STRLEN 512
 const char *cell_format(enum column_kind kind, const json_t *value, char out[static CELL_STRLEN]);

@@ -20,6 +20,12 @@ static const struct column client_columns[] = {
 	{"last_backend", "BACKEND", COLUMN_TEXT},
 };
 
+static const struct column storm_columns[] = {
+	{"address", "STORM", COLUMN_TEXT}, {"answer", "CLIENT WAS", COLUMN_TEXT}, {"test", "BY TEST", COLUMN_TEXT},
+	{"count", "COUNT", COLUMN_NUMBER}, {"first", "SINCE", COLUMN_TIME},       {"last", "LAST", COLUMN_TIME},
+	{"shadow", "SHADOW", COLUMN_TEXT}, {"service", "SERVICE", COLUMN_TEXT},   {"lets_in", "IS LET IN", COLUMN_TEXT},
+};
+
 /* The last outcome's fields beside the others: a table has no rows in rows. */
 static void flatten_last(json_t *rows)
 {
@@ -54,6 +60,8 @@ enum ctl_exit command_clients(const struct ctl *ctl)
 	if (result == EXIT_OK && !ctl->json) {
 		flatten_last(rows);
 		query_print(&q, client_columns, N_COLUMNS(client_columns), rows);
+		table_print_more(stdout, storm_columns, N_COLUMNS(storm_columns),
+				 table_rows_within(rows, "storm", "address"));
 	}
 	json_decref(rows);
 	return result;

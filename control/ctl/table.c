@@ -138,3 +138,28 @@ void table_print(FILE *out, const struct column *columns, size_t n_columns, cons
 	}
 	free(width);
 }
+
+void table_print_more(FILE *out, const struct column *columns, size_t n_columns, json_t *rows)
+{
+	if (json_array_size(rows) > 0) {
+		fputc('\n', out);
+		table_print(out, columns, n_columns, rows);
+	}
+	json_decref(rows);
+}
+
+json_t *table_rows_within(const json_t *rows, const char *list, const char *owner)
+{
+	json_t *all = json_array(), *row, *inner;
+	size_t i, j;
+
+	json_array_foreach(rows, i, row)
+	{
+		json_array_foreach(json_object_get(row, list), j, inner)
+		{
+			json_object_set(inner, owner, json_object_get(row, owner));
+			json_array_append(all, inner);
+		}
+	}
+	return all;
+}

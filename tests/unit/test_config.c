@@ -248,7 +248,8 @@ static void test_hard_max(void **state)
 	messages_fini(&m);
 	config_free(c);
 	assert_null(parse(GATEWAY SERVICE "    storm: {hard_max: 0}\n", &m));
-	assert_non_null(strstr(m.text, "services[0].storm.hard_max: expected a whole number from 1 to 1000000, or off"));
+	assert_non_null(
+		strstr(m.text, "services[0].storm.hard_max: expected a whole number from 1 to 1000000, or off"));
 	messages_fini(&m);
 }
 
