@@ -96,7 +96,7 @@ class Clients:
 
     def __init__(self, lab, to, port, log, *, origins, rate, seconds, timeout_ms, retries=0):
         options = ("--from", ",".join(origins), "--rate", rate, "--seconds", seconds, "--timeout-ms", timeout_ms)
-        options += ("--retries", retries)
+        options += ("--retries", retries) if retries else ()
         self._lab, self._log = lab, log
         self._child = start_load(lab, lab.client, to, port, log, *options)
         self.begin_ns = json.loads(self._child.stdout.readline())["begin_ns"]

@@ -153,9 +153,10 @@ class Spillway:
         self.config = lab.path("spillway.yaml")
         self.log = lab.path("spillway.log")
         self.child = None
-        self.saved = os.path.join(lab.dir, "names.json")
-        if os.path.exists(self.saved):
-            os.unlink(self.saved)  # of another test's gateway
+        self.saved, self.saved_limits = (os.path.join(lab.dir, name) for name in ("names.json", "limits.json"))
+        for path in (self.saved, self.saved_limits):
+            if os.path.exists(path):
+                os.unlink(path)  # of another test's gateway
         text = self.config_text(n_workers)
         for old, new in edits:
             if old not in text:

@@ -2,8 +2,8 @@
 """What is usual of a backend outlives the gateway that measured it."""
 
 import contextlib
+import dataclasses
 import json
-import os
 
 import pytest
 from attempts import Clients, gather_clients, sources, spread_clients, wait_until
@@ -28,12 +28,9 @@ class Gateway(Spillway):
     """Its address is in its configuration, so that no name is asked for."""
 
     always = ()
-    saved_limits = property(lambda self: os.path.join(self.lab.dir, "limits.json"))
 
-    def __init__(self, lab):
-        super().__init__(lab, lab.n_queues, services=(SERVICE,))
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.saved_limits)
+    def __init__(self, lab, options=""):
+        super().__init__(lab, lab.n_queues, services=(dataclasses.replace(SERVICE, options=options),))
 
     def usual_ms(self):
         """As it is saved; None: it is not."""
@@ -44,10 +41,23 @@ class Gateway(Spillway):
             return None
         return rows[0]["base_us"] / 1000 if rows else None
 
+    @staticmethod
+    def upstream_id(family):
+        return f"tcp:{bracketed(UPSTREAMS['up1'][family])}:{PORT}"
+
+    def upstream(self, family):
+        """The upstream's row."""
+        rows = self.ctl("backends")["backends"]
+        return next(row for row in rows if row["id"] == self.upstream_id(family))
+
+    def rate(self, test, what):
+        """How many a second of the service's clients were so by that test of the storm's."""
+        service = next(row for row in self.ctl("services")["services"] if row["name"] == SERVICE.name)
+        return next((row[what] for row in service["storm"] if row["test"] == test), 0)
+
     def limiter(self, family):
         """Of the upstream: "open" or "limiting"."""
-        name = f"tcp:{bracketed(UPSTREAMS['up1'][family])}:{PORT}"
-        return next(row["limiter"] for row in self.ctl("backends")["backends"] if row["id"] == name)
+        return self.upstream(family)["limiter"]
 
 
 @contextlib.contextmanager
@@ -117,4 +127,38 @@ def test_restart_in_congestion(lab, records, family, how):
     print(f"{slow:.0f}/s while it is slow, {well:.0f}/s when it is well")
     assert slow >= 0.9 * SLOW * CAPACITY
     assert well >= 0.95 * RATE
+    assert_nothing_left(lab)
+
+
+HARD_MAX = 12
+
+
+def test_hard_max(lab, records, family):
+    """Half of what the upstream could do at once, by its operator's word; who is beyond it hears why."""
+    with storm(lab) as upstream:
+        gateway = Gateway(lab, f"storm: {{hard_max: {HARD_MAX}}}")
+        gateway.start()
+        try:
+            gateway.wait_serving()
+            upstream.tell("capacity 0")
+            options = {"origins": sources(family, NETWORKS), "rate": 100, "timeout_ms": 1000}
+            clients = Clients(lab, VIP[family], PORT, lab.path("attempts.csv"), seconds=4, **options)
+            eventually(lambda: gateway.ledger()["reasons"]["answer_storm_hard_max"] > 20, 5, "many are refused")
+            row = gateway.upstream(family)
+            # A worker may give it a burst more.
+            assert HARD_MAX <= row["wip"] <= HARD_MAX + 32 * lab.n_queues and row["hard_max"] == HARD_MAX
+            eventually(lambda: gateway.rate("hard_max", "refused_per_s") > 0, 5, "so many a second are")
+            found = gateway.ctl("explain", VIP[family])["findings"]
+            told = next(f["sentence"] for f in found if f["reason"] == "answer_storm_hard_max")
+            assert f"is let in when {gateway.upstream_id(family)} has less than {HARD_MAX} under way" in told, told
+            upstream.tell("capacity 1")
+            clients.wait()
+            clients = Clients(lab, VIP[family], PORT, lab.path("attempts.csv"), seconds=2, **options)
+            _, attempts = clients.wait()
+            assert goodput(attempts, 0, 2) >= 90
+            told = gateway.ctl("limiter", gateway.upstream_id(family), "reset")
+            assert told["set"] in ("forgotten", "measuring")
+            assert [e for e in gateway.events() if e["kind"] == "usual_reset"]
+        finally:
+            gateway.stop()
     assert_nothing_left(lab)
