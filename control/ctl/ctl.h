@@ -46,6 +46,7 @@ char *client_escape(const char *text);
 enum column_kind {
 	COLUMN_TEXT,
 	COLUMN_NUMBER,
+	COLUMN_WHOLE, /* the same without decimals: what may be null is no integer in JSON */
 	COLUMN_SECONDS,
 	COLUMN_BYTES,
 	COLUMN_TIME, /* Unix seconds, shown as local time; the day, too, unless it is today */

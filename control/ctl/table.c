@@ -78,6 +78,8 @@ const char *cell_format(enum column_kind kind, const json_t *value, char out[sta
 		format_time(json_number_value(value), out, CELL_STRLEN);
 	else if (json_is_number(value) && kind == COLUMN_BYTES)
 		format_bytes(json_number_value(value), out, CELL_STRLEN);
+	else if (json_is_number(value) && kind == COLUMN_WHOLE)
+		snprintf(out, CELL_STRLEN, "%.0f", json_number_value(value));
 	else if (json_is_integer(value))
 		snprintf(out, CELL_STRLEN, "%lld", (long long)json_integer_value(value));
 	else if (json_is_real(value))

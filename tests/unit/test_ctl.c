@@ -85,13 +85,15 @@ static void test_lists(void **state)
 	assert_int_equal(ctl(*state, "backends"), 0);
 	assert_says(
 		"tcp:198.18.3.21:8080       shop,blog  active  closed        1     10        90         0         30"
-		"       0    12        5       -        -       -       8          13      -      -        -          -\n");
-	assert_says("  WORK  ZOMBIES  SYN MS  BYTE MS     P99  RESETS  SENT AGAIN  DRAIN ");
-	assert_says("    13        5   0.223   20.479  20.479       8          13      -  2");
+		"       0    12        5       -        -       -      -      -    -       8          13      -      -        -"
+		"          -\n");
+	assert_says("  WORK  ZOMBIES  SYN MS  BYTE MS     P99  USUAL  LIMIT  MAX  RESETS  SENT AGAIN  DRAIN ");
+	assert_says("    13        5   0.223   20.479  20.479      -      -    -       8          13      -  2");
 	assert_says(
 		"tcp:[2001:db8:3::15]:8080  blog       gone    closed        1     12        90         2         32"
-		"      12    14        5   0.223   20.479  20.479       8          13  1"); /* of 19 seconds less than
-											       ten have passed */
+		"      12    14        5   0.223   20.479  20.479      -      -    -       8          13  1"); /* of 19
+											       seconds less than ten
+											       have passed */
 	assert_says("      -    1m48s      3m03s\n");
 	/* Of those that have something to say alone. */
 	assert_says("\n\nBREAKER OF            IS  ");
@@ -99,6 +101,41 @@ static void test_lists(void **state)
 	assert_says("s  5 SYNs in a row failed: 2 unanswered, 3 refused\n");
 	assert_int_equal(ctl(*state, "names"), 0);
 	assert_says("shop.lab.test    4  fresh          2  5.0s  ");
+}
+
+/* One that is limited has a row of its own, and so has its service. */
+static void test_limited(void **state)
+{
+	struct view *view = api_fixture_view(GATEWAY_READY);
+
+	view->backends[1].hard_max = 200;
+	view->backends[1].limiter = (struct view_limiter){
+		.limiting = true,
+		.limit = 56,
+		.wip = 55,
+		.usual_ns = 20000000,
+		.from = LIMITER_BASE_RESTART,
+		.first_byte_ns = 480500000,
+		.calm_ns = 90000000,
+		.rate = 412,
+	};
+	view_publish(view);
+	assert_int_equal(ctl(*state, "backends"), 0);
+	assert_says("  20.479  20.479  20.000     56  200       8 ");
+	assert_says("\n\nLIMITED               SINCE  LIMIT  WORK  USUAL MS  FROM     BYTE MS  UNTIL BELOW  ANSWERS/S\n"
+		    "tcp:198.18.3.22:8080      -     56    13    20.000  restart  480.500       90.000        412\n");
+	assert_int_equal(ctl(*state, "services"), 0);
+	assert_says("\n\nLIMITED  BACKENDS ");
+	assert_says("\nshop            1 ");
+	view_publish(api_fixture_view(GATEWAY_READY));
+}
+
+static void test_limiter_command(void **state)
+{
+	assert_int_equal(ctl(*state, "limiter tcp:198.18.3.21:8080"), 1);
+	assert_says("expected limiter BACKEND reset");
+	assert_int_equal(ctl(*state, "limiter tcp:198.18.3.21:8080 auto"), 3);
+	assert_says("bad value 'auto' of 'set': expected reset");
 }
 
 static void test_ledger(void **state)
@@ -415,22 +452,12 @@ static void test_watch(void **state)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		API_TEST(test_status),
-		API_TEST(test_lists),
-		API_TEST(test_ledger),
-		API_TEST(test_many_backends),
-		API_TEST(test_flows),
-		API_TEST(test_paths),
-		API_TEST(test_json_passes_the_answer),
-		API_TEST(test_reload),
-		API_TEST(test_cure),
-		API_TEST(test_drain),
-		API_TEST(test_clients),
-		API_TEST(test_explain),
-		API_TEST(test_events),
-		API_TEST(test_usage),
-		API_TEST(test_unreachable),
-		API_TEST(test_check),
+		API_TEST(test_status),          API_TEST(test_lists),       API_TEST(test_limited),
+		API_TEST(test_limiter_command), API_TEST(test_ledger),      API_TEST(test_many_backends),
+		API_TEST(test_flows),           API_TEST(test_paths),       API_TEST(test_json_passes_the_answer),
+		API_TEST(test_reload),          API_TEST(test_cure),        API_TEST(test_drain),
+		API_TEST(test_clients),         API_TEST(test_explain),     API_TEST(test_events),
+		API_TEST(test_usage),           API_TEST(test_unreachable), API_TEST(test_check),
 		API_TEST(test_watch),
 	};
 
