@@ -370,7 +370,7 @@ bool limiter_tick(struct limiter *l, const struct limiter_counts *counts, const 
 	run_probing(l, timed, timed_us, now_ns, chance);
 	find_window(l, answered);
 	l->limit = find_limit(l, p);
-	l->soft = l->state == LIMITER_OPEN && !l->base_ns;
+	l->soft = l->state == LIMITER_OPEN && (!l->base_ns || p->most);
 	if (l->state == LIMITER_LIMITING)
 		l->hold_ns /= 2;
 	return changed;

@@ -79,7 +79,7 @@ struct limiter {
 	enum limiter_state state;
 	uint64_t since_ns; /* in that state; 0: ever */
 	uint32_t limit;    /* of work at a time; 0: before the first tick */
-	bool soft;         /* nothing is known that would make it more than a way to spread what comes */
+	bool soft;         /* it only spreads what comes: nothing is known of it yet, or it has just come back */
 	/* As of the last tick: */
 	uint64_t base_ns;       /* how long first bytes take when nothing is wrong; 0: not known yet */
 	uint64_t base_seen_ns;  /* when that was seen last, without congestion; may be before the clock began */

@@ -121,8 +121,7 @@ static void test_congested(void **state)
 	ticks(50, 40, 20, 8);
 	/* It is known, the others are not yet: for them, D is longer. */
 	assert_int_equal(limit(), LIMITER_WINDOW_MIN);
-	assert_int_equal(rig.dp->cells.backends[slot_of_backend(false, FIRST + 1)].limit,
-			 LIMITER_WINDOW_MIN | LIMIT_SOFT);
+	assert_int_equal(rig.dp->cells.backends[slot_of_backend(false, IT - 1)].limit, LIMITER_WINDOW_MIN | LIMIT_SOFT);
 	assert_int_equal(service()->hold_ms, 700);
 	assert_int_equal(service()->n_limits, 4);
 	assert_int_equal(service()->n_congested, 0);
@@ -278,7 +277,7 @@ static void test_ramp(void **state)
 	assert_int_equal(limit(), 2 * LIMITER_MIN | LIMIT_SOFT);
 	set_breaker(BREAKER_CLOSED);
 	ticks(1, 40, 20, 8);
-	assert_int_equal(limit(), LIMITER_WINDOW_MIN | LIMIT_SOFT);
+	assert_int_equal(limit(), LIMITER_WINDOW_MIN);
 	assert_true(service()->pace_interval > 0);
 	ticks(98, 40, 20, 8);
 	assert_int_equal(service()->pace_interval, 0);
@@ -327,7 +326,7 @@ static void test_measured_again(void **state)
 	said("limiting", "at most 56");
 	ticks(1600, 40, 200, 80);
 	said("usual_measured_again", "which is usual from now on (it was 20.0): slower for good?");
-	said("limit_over", "no limit");
+	said("limit_over", "it may have");
 	calm_down();
 	/* One that says nothing then leaves it at that. */
 	ticks(100, 0, 0, 80);
