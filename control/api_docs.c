@@ -327,7 +327,7 @@ static const struct json_field service_fields[] = {
 	SERVICE_COUNT(would_hold),
 	SERVICE_COUNT(would_refuse),
 	SERVICE_COUNT(would_silence),
-	JSON_FIELD_NULL("retries"),
+	SERVICE_COUNT(retries),
 	JSON_FIELD(service_row, down_reason),
 };
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "api.h"
 #include "breakers.h"
+#include "budgets.h"
 #include "checks.h"
 #include "clock.h"
 #include "dataplane.h"
@@ -164,9 +165,10 @@ static int start_dataplane(struct gateway *gw)
 		return -errno;
 	gw->limiters = limiters_create(gw->dp, gw->services, gw->events,
 				       &(struct limiters_config){config.n_backend_slots, config.n_service_slots});
+	gw->budgets = budgets_create(gw->dp, gw->services, config.n_service_slots);
 	gw->checks = checks_create(gw->dp, gw->services, gw->breakers, gw->base, config.n_backend_slots,
 				   gateway_on_check, gw);
-	return gw->checks && gw->limiters ? 0 : -ENOMEM;
+	return gw->checks && gw->limiters && gw->budgets ? 0 : -ENOMEM;
 }
 
 static int start_gate(struct gateway *gw, const struct config_port *port, struct gateway_port *gp)
@@ -567,6 +569,7 @@ void gateway_stop(struct gateway *gw)
 	checks_destroy(gw->checks);
 	breakers_destroy(gw->breakers);
 	limiters_destroy(gw->limiters);
+	budgets_destroy(gw->budgets);
 	services_destroy(gw->services);
 	paths_destroy(gw->paths);
 	silence_events_destroy(gw->silence_events);

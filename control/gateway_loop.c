@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* What wakes the gateway between its start and its stop: timers, notes, names, links and signals. */
 #include "breakers.h"
+#include "budgets.h"
 #include "checks.h"
 #include "clock.h"
 #include "events.h"
@@ -291,6 +292,7 @@ static void on_limiters(evutil_socket_t fd, short what, void *arg)
 	struct gateway *gw = arg;
 
 	limiters_tick(gw->limiters, gw->config->cures.of[CURE_STORM], observe_now_ns(gw->dp));
+	budgets_tick(gw->budgets, &gw->config->cures, observe_now_ns(gw->dp));
 }
 
 /* Each worker tells of its own share of the ports. */

@@ -19,6 +19,7 @@ struct breakers;
 struct checks;
 struct events;
 struct ipaddr;
+struct budgets;
 struct limiters;
 struct name_view;
 struct netlink_link;
@@ -46,6 +47,7 @@ struct gateway {
 	struct breakers *breakers;
 	struct checks *checks;
 	struct limiters *limiters;
+	struct budgets *budgets;
 	struct saved *saved;
 	struct saved_limits *saved_limits;
 	struct api *api;

@@ -126,6 +126,12 @@ void limiters_view(const struct limiters *limiters, struct view *view, uint64_t 
 
 /* --- one backend --- */
 
+static uint32_t limit_word(const struct limiter *l)
+{
+	return (l->limit < LIMIT_WORK ? l->limit : LIMIT_WORK) | (l->soft ? LIMIT_SOFT : 0) |
+	       (l->state == LIMITER_LIMITING ? LIMIT_CONGESTED : 0);
+}
+
 static void put_limit(struct limiters *l, uint32_t slot, uint32_t limit)
 {
 	if (l->backends[slot].limit == limit)
@@ -268,7 +274,7 @@ static void tick_backend(struct limiters *l, uint32_t slot, enum cure_mode mode)
 	};
 	p.most = look_at_breaker(l, slot, b);
 	changed = limiter_tick(&b->limiter, &counts, &p, l->now_ns, hash_public(&l->now_ns, sizeof(l->now_ns), slot));
-	put_limit(l, slot, b->limiter.soft ? b->limiter.limit | LIMIT_SOFT : b->limiter.limit);
+	put_limit(l, slot, limit_word(&b->limiter));
 	if (changed)
 		tell_state(l, &info, b, mode);
 	tell_impatient(l, &info, b);

@@ -318,6 +318,7 @@ static const struct metric service_metrics[] = {
 	SERVICE_METRIC("refused_total", "counter", refused, "new flows refused, and their clients told"),
 	SERVICE_METRIC("silent_total", "counter", silent, "new flows refused in silence"),
 	SERVICE_METRIC("refused_storm_total", "counter", refused_storm, "of both, those beyond a cap"),
+	SERVICE_METRIC("retries_total", "counter", retries, "of new_flows, those that were told to be retries"),
 	SERVICE_METRIC("held_total", "counter", held, "new connections held until their turn"),
 	SERVICE_METRIC("held_admitted_total", "counter", held_admitted, "of those, the ones whose turn came"),
 	SERVICE_METRIC("holding", "gauge", holding, "new connections held now"),

@@ -17,7 +17,7 @@
 
 const char *const storm_test_name[STORM_TESTS] = {
 	[STORM_CLIENT] = "client", [STORM_PREFIX] = "prefix",     [STORM_SERVICE] = "service",
-	[STORM_LIMIT] = "limit",   [STORM_HARD_MAX] = "hard_max",
+	[STORM_LIMIT] = "limit",   [STORM_HARD_MAX] = "hard_max", [STORM_RETRY] = "retry",
 };
 const char *const storm_answer_name[STORM_ANSWERS] = {"held", "refused", "silent"};
 
@@ -26,7 +26,10 @@ const char *const storm_answer_name[STORM_ANSWERS] = {"held", "refused", "silent
 static bool is_among(outcome_reason reason, outcome_reason first, enum storm_answer answer, bool shadow,
 		     struct storm_outcome *out)
 {
-	if (reason < first || reason >= first + STORM_TESTS)
+	/* A retry without a token is never held. */
+	unsigned n = answer == STORM_HELD ? STORM_RETRY : STORM_TESTS;
+
+	if (reason < first || reason >= first + n)
 		return false;
 	*out = (struct storm_outcome){(enum storm_cap)(reason - first), answer, shadow};
 	return true;
@@ -208,6 +211,11 @@ void storm_say_lets_in(const struct view *view, const struct view_service *svc, 
 	case STORM_HARD_MAX:
 		if (!say_backends(view, svc, like, say_hard_max, out, size))
 			snprintf(out, size, "at once: there is no such maximum any more");
+		break;
+	case STORM_RETRY:
+		snprintf(out, size,
+			 "as soon as the service's retry budget has a token for it, or ten seconds after its "
+			 "last failure");
 		break;
 	case STORM_TESTS:
 		break;

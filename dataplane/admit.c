@@ -44,13 +44,12 @@ static bool may_answer(struct worker *w, const struct item *it)
 enum verdict admit_refuse(struct worker *w, uint32_t service_slot, const struct item *it, enum verdict for_tcp,
 			  enum verdict for_udp)
 {
-	struct service_cell *cell = &w->services[service_slot];
 	bool tcp = it->p.proto == PROTO_TCP;
 	enum verdict verdict = tcp ? for_tcp : for_udp;
 
 	if (verdict_info[verdict].class == CLASS_ANSWERED && !may_answer(w, it))
 		verdict = tcp ? VERDICT_shed_refused_limit : VERDICT_shed_icmp_limit;
-	count_add(verdict_info[verdict].class == CLASS_ANSWERED ? &cell->refused : &cell->silent, 1);
+	retry_refused(w, service_slot, it, verdict_info[verdict].class == CLASS_ANSWERED, false);
 	return verdict;
 }
 
@@ -127,7 +126,7 @@ enum verdict admit_serve(struct worker *w, const struct policy *policy, const st
 	wall_placed(w, placed == PLACE_OK ? it->ref : FLOW_REF_NONE);
 	switch (placed) {
 	case PLACE_OK:
-		storm_take(w, slot, caps);
+		storm_take(w, svc, caps, it->ref);
 		if (__builtin_expect(svc->would_differ, 0))
 			count_would_follow(w, svc, it);
 		if (it->p.proto == PROTO_TCP)
@@ -152,11 +151,15 @@ static enum verdict first_packet(struct worker *w, const struct policy *policy, 
 		return VERDICT_answer_ttl_exceeded;
 	if (storm_absorb(w, it))
 		return VERDICT_absorb_held;
-	count_add(&w->services[svc->ref.slot].attempts, 1);
+	retry_begin(w, svc, it);
 	verdict = admit_room(w, svc, it);
 	if (verdict == VERDICT_NONE)
 		verdict = storm_admit(w, policy, svc, it, &caps);
-	return verdict == VERDICT_NONE ? admit_serve(w, policy, svc, it, &caps) : verdict;
+	if (verdict == VERDICT_NONE)
+		verdict = admit_serve(w, policy, svc, it, &caps);
+	if (verdict == VERDICT_NONE || verdict == VERDICT_INSIDE)
+		retry_went_on(w, svc, it);
+	return verdict;
 }
 
 enum verdict admit_again(struct worker *w, const struct policy *policy, struct item *it)
@@ -172,13 +175,14 @@ enum verdict admit_again(struct worker *w, const struct policy *policy, struct i
 	if (it->p.ttl <= 1)
 		return VERDICT_answer_ttl_exceeded;
 	svc = policy->services[listener->service_slot];
-	count_add(&w->services[svc->ref.slot].attempts, 1);
+	retry_begin(w, svc, it);
 	if (!wall_takes_again(w, policy, svc, it))
 		return admit_refuse(w, svc->ref.slot, it, VERDICT_answer_wall_open, VERDICT_answer_wall_unreachable);
 	verdict = storm_admit(w, policy, svc, it, &caps);
 	if (verdict != VERDICT_NONE)
 		return verdict;
-	storm_take(w, svc->ref.slot, &caps);
+	storm_take(w, svc, &caps, it->ref);
+	retry_went_on(w, svc, it);
 	count_add(&w->services[svc->ref.slot].new_flows, 1);
 	count_add(&w->backends[flow_track(&w->flows, it->ref)->backend_slot].new_flows, 1);
 	return VERDICT_NONE;

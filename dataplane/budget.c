@@ -60,7 +60,7 @@ static bool swap(uint64_t *word, uint64_t *seen, uint64_t to)
 	return __atomic_compare_exchange_n(word, seen, to, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
 }
 
-void budget_earn(uint64_t *word, uint32_t cap, uint32_t parts, uint64_t now_ns)
+void budget_earn(uint64_t *word, uint32_t cap, uint64_t parts, uint64_t now_ns)
 {
 	uint64_t seen = __atomic_load_n(word, __ATOMIC_RELAXED), to;
 

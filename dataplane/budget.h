@@ -22,6 +22,7 @@ uint64_t budget_full(uint32_t cap, uint64_t now_ns);
 /* Without side effects. */
 uint64_t budget_parts(uint64_t word, uint32_t cap, uint64_t now_ns);
 bool budget_has(const uint64_t *word, uint32_t cap, uint64_t now_ns);
-void budget_earn(uint64_t *word, uint32_t cap, uint32_t parts, uint64_t now_ns);
+/* `parts`: at most BUDGET_CAP_MAX tokens. */
+void budget_earn(uint64_t *word, uint32_t cap, uint64_t parts, uint64_t now_ns);
 /* False: there was none, and nothing changed. */
 bool budget_spend(uint64_t *word, uint32_t cap, uint64_t now_ns);

@@ -3,7 +3,10 @@
 #include "memory.h"
 #include "observe_worker.h"
 
+#include <assert.h>
 #include <errno.h>
+
+static_assert(sizeof(struct service_shared) == 128, "two lines per service");
 
 uint64_t cells_bytes(uint32_t n_backends, uint32_t n_services)
 {

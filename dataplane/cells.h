@@ -22,7 +22,7 @@ struct backend_shared {
 	uint64_t trial;         /* trial.h: the flow that a half-open one is tried by; workers and decide, likewise */
 	uint64_t responses;     /* streak.h: failed responses in a row; likewise */
 	uint32_t share;         /* decide, relaxed: in the ramp, of its flows, of 2^32 - 1 */
-	uint32_t limit;         /* decide, relaxed: work that it may have at a time, with LIMIT_SOFT or not; 0: none */
+	uint32_t limit;         /* decide, relaxed: work that it may have at a time, with the bits LIMIT_*; 0: none */
 	uint32_t told_ms;       /* workers, by compare-and-swap: CLOCK_MS when decide was told of failures last */
 	uint32_t checks_failed; /* workers, by addition: of the failures in a row, the gateway's own SYNs; or more */
 } __attribute__((aligned(64)));
@@ -42,6 +42,8 @@ struct service_shared {
 	uint64_t share_intervals[FAIR_LEVELS];
 	uint64_t active[FAIR_LEVELS]; /* workers, by addition: clients and networks with a new flow, each once a second
 				       */
+	uint64_t budget;              /* budget.h, of retries; workers, by compare-and-swap, and decide as it begins */
+	uint32_t budget_cap;          /* decide, relaxed: in tokens; 0: nobody needs one */
 } __attribute__((aligned(64)));
 
 /* Which flows are to end: written by decide through dataplane_reap*(), read by workers; relaxed. See reap.c. */

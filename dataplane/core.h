@@ -11,6 +11,7 @@
 #include "bucket.h"
 #include "cells.h"
 #include "client_buckets.h"
+#include "credits.h"
 #include "dataplane.h"
 #include "fib.h"
 #include "flow.h"
@@ -20,6 +21,7 @@
 #include "parse.h"
 #include "policy.h"
 #include "port.h"
+#include "refused.h"
 #include "signal_cells.h"
 #include "snat.h"
 #include "tuples.h"
@@ -44,6 +46,7 @@ struct item {
 	uint8_t verdict; /* enum verdict */
 	uint8_t out_port;
 	struct packet p;
+	uint8_t attempt; /* of a first packet, once it is judged: retry.h */
 };
 
 struct burst {
@@ -95,7 +98,7 @@ static_assert(sizeof(struct backend_cell) == 192, "three lines");
 struct service_cell {
 	uint64_t users;   /* flows that name the slot: it is not reused before this is 0, */
 	uint64_t holding; /* nor before this is */
-	uint64_t attempts, new_flows, refused, silent, held, held_admitted, refused_storm;
+	uint64_t attempts, new_flows, refused, silent, held, held_admitted, refused_storm, retries;
 	uint64_t would_hold, would_refuse, would_silence;
 };
 
@@ -242,6 +245,7 @@ struct worker {
 	struct wall wall;
 	struct answer_limits *limits;
 	struct holds holds;
+	struct refused refused;
 	uint64_t random;               /* state of a generator: jitter */
 	struct backend_cell *backends; /* by slot */
 	struct service_cell *services; /* by slot */
@@ -317,6 +321,7 @@ struct dataplane {
 	struct losses losses;                    /* changed by workers, as hearing.c says */
 	struct client_table clients, prefixes;   /* changed by workers, as client_buckets.h says */
 	struct client_table shares[FAIR_LEVELS]; /* likewise; fairness.h */
+	struct credit_table credits;             /* changed by workers, as credits.h says */
 	struct mtu_table mtus;                   /* written by decide, read by workers */
 	struct gcra wants;                       /* of all workers: what decide is asked to resolve */
 	struct gcra_rate want_rate;

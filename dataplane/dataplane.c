@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "dataplane.h"
+#include "budget.h"
 #include "core.h"
 #include "grace.h"
 #include "memory.h"
@@ -8,6 +9,7 @@
 #include "reap.h"
 #include "signals.h"
 #include "steer.h"
+#include "streak.h"
 #include "trial.h"
 #include "worker.h"
 
@@ -60,6 +62,8 @@ size_t dataplane_memory_plan(const struct dataplane_config *config, unsigned n_q
 	parts[i++] = (struct memory_part){"learned path MTUs", mtu_table_bytes(PATH_MTUS)};
 	parts[i++] =
 		(struct memory_part){"clients and prefixes", (2 + FAIR_LEVELS) * client_table_bytes(CLIENT_ENTRIES)};
+	parts[i++] =
+		(struct memory_part){"failures and refusals", credits_bytes(CREDIT_ENTRIES) + refused_bytes(n) * n};
 	parts[i++] = (struct memory_part){"connections held",
 					  holds_bytes(share(config->n_holds, n), config->n_service_slots) * n};
 	parts[i++] = (struct memory_part){"rings between workers",
@@ -127,6 +131,8 @@ static int dataplane_init(struct dataplane *dp)
 	if (!err)
 		err = client_table_init(&dp->shares[FAIR_NETWORK], CLIENT_ENTRIES, 24, 48, dp->config.secret);
 	if (!err)
+		err = credits_init(&dp->credits, CREDIT_ENTRIES);
+	if (!err)
 		err = rings_create(dp);
 	for (unsigned i = 0; i < config->n_workers && !err; i++) {
 		dp->workers[i] = worker_create(dp, i);
@@ -188,6 +194,7 @@ void dataplane_destroy(struct dataplane *dp)
 	client_table_fini(&dp->prefixes);
 	for (unsigned level = 0; level < FAIR_LEVELS; level++)
 		client_table_fini(&dp->shares[level]);
+	credits_fini(&dp->credits);
 	rte_mempool_free(dp->pool);
 	if (dp->notes_fd >= 0)
 		close(dp->notes_fd);
@@ -413,6 +420,28 @@ void dataplane_service_active(const struct dataplane *dp, uint32_t slot, uint64_
 {
 	for (unsigned level = 0; level < FAIR_LEVELS; level++)
 		active[level] = __atomic_load_n(&dp->cells.services[slot].active[level], __ATOMIC_RELAXED);
+}
+
+bool dataplane_backend_is_strained(const struct dataplane *dp, uint32_t slot, bool breaker_too)
+{
+	const struct backend_shared *shared = &dp->cells.backends[slot];
+	uint32_t limit = __atomic_load_n(&shared->limit, __ATOMIC_RELAXED);
+
+	if (limit & LIMIT_CONGESTED)
+		return true;
+	return breaker_too && streak_state(__atomic_load_n(&shared->breaker, __ATOMIC_RELAXED)) != BREAKER_CLOSED;
+}
+
+/* The cap last, as workers do nothing without one. */
+void dataplane_service_budget(struct dataplane *dp, uint32_t slot, uint32_t cap, uint64_t earned)
+{
+	struct service_shared *shared = &dp->cells.services[slot];
+	uint32_t before = __atomic_load_n(&shared->budget_cap, __ATOMIC_RELAXED);
+
+	if (cap && !before)
+		budget_earn(&shared->budget, cap, earned, dataplane_now_ns(dp));
+	if (cap != before)
+		__atomic_store_n(&shared->budget_cap, cap, __ATOMIC_RELEASE);
 }
 
 uint64_t dataplane_trial(const struct dataplane *dp, uint32_t slot)

@@ -337,9 +337,11 @@ void dataplane_backend_due(struct dataplane *dp, uint32_t slot, uint64_t at_ns);
 /* In the ramp: of the flows that choose it first, those that it gets, of 2^32 - 1. */
 void dataplane_backend_share(struct dataplane *dp, uint32_t slot, uint32_t share);
 uint32_t dataplane_backend_share_now(const struct dataplane *dp, uint32_t slot);
-#define LIMIT_SOFT (UINT32_C(1) << 31) /* who found no room in time goes all the same */
+#define LIMIT_SOFT      (UINT32_C(1) << 31) /* who found no room in time goes all the same */
+#define LIMIT_CONGESTED (UINT32_C(1) << 30)
+#define LIMIT_WORK      (LIMIT_CONGESTED - 1)
 
-/* The work that it may have at a time (limit.h), with LIMIT_SOFT or not; 0: as much as comes. */
+/* The work that it may have at a time (limit.h), with the bits above or not; 0: as much as comes. */
 void dataplane_backend_limit(struct dataplane *dp, uint32_t slot, uint32_t limit);
 
 struct service_limit {
@@ -352,6 +354,13 @@ struct service_limit {
 void dataplane_service_limit(struct dataplane *dp, uint32_t slot, const struct service_limit *limit);
 /* Clients and networks that were let through, each once a second, while it is shared out: sums that only grow. */
 void dataplane_service_active(const struct dataplane *dp, uint32_t slot, uint64_t active[static FAIR_LEVELS]);
+/* It is congested, or, if those are asked for, its breaker is not closed. */
+bool dataplane_backend_is_strained(const struct dataplane *dp, uint32_t slot, bool breaker_too);
+/*
+ * Retries of the service need tokens of a budget of so many (budget.h); 0: they need none. `earned`: when that begins,
+ * in parts of tokens, what was earned since it ended last, for workers do not count that.
+ */
+void dataplane_service_budget(struct dataplane *dp, uint32_t slot, uint32_t cap, uint64_t earned);
 /* Half-open: see trial.h. */
 uint64_t dataplane_trial(const struct dataplane *dp, uint32_t slot);
 void dataplane_trial_win(struct dataplane *dp, uint32_t slot, uint64_t seen);

@@ -166,8 +166,10 @@ struct flow_track {
 	uint8_t scale[DIRS];  /* log2 of the unit of that sender's windows (RFC 7323 2) */
 	uint8_t doubts;       /* how often in a row its silence was none to go by: wall.c, then silence.c */
 	uint8_t snat_index;
-	uint16_t modes;   /* of the cures, at its birth: cure_pack() */
-	uint16_t signals; /* enum signal_flag */
+	uint16_t modes : 10; /* of the cures, at its birth: cure_pack() */
+	uint16_t retry : 1;  /* retry.h: its attempt is one, */
+	uint16_t failed : 1; /* and has failed, which its client has a credit for */
+	uint16_t signals;    /* enum signal_flag */
 	uint32_t service_slot;
 	uint32_t backend_slot;
 	uint8_t dscp[DIRS]; /* of that sender's SYN, where IP has it: the two low bits, ECN's, are 0 */

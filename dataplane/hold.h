@@ -41,6 +41,7 @@ struct hold {
 	uint64_t end_ns; /* then it is over, one way or the other */
 	bool shadow;     /* nothing is held: it only stands for what would be, and is not found */
 	uint8_t rank;    /* enum hold_rank */
+	bool retry;      /* retry.h: it is one, and needs a token */
 	bool queued;     /* it waits for room at its service's backends; on the wheel it stands at its end */
 	/* hold.c's: */
 	uint16_t slot;

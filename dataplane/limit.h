@@ -20,7 +20,7 @@
 static inline bool limit_has_room(const struct worker *w, uint32_t hard_max, uint32_t backend_slot, bool late)
 {
 	uint32_t limit = __atomic_load_n(&w->cells->backends[backend_slot].limit, __ATOMIC_RELAXED);
-	uint32_t most = late && limit & LIMIT_SOFT ? 0 : limit & ~LIMIT_SOFT;
+	uint32_t most = late && limit & LIMIT_SOFT ? 0 : limit & LIMIT_WORK;
 
 	if (hard_max && (!most || hard_max < most))
 		most = hard_max;

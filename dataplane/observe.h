@@ -81,12 +81,16 @@ extern const char *const made_name[MADE_COUNT];
 	A(refuse_limit, STORM, "refused a new connection beyond what its backends bear now, with RST")                 \
 	A(refuse_hard_max, STORM,                                                                                      \
 	  "refused a new connection beyond what its backends may have (storm.hard_max), with RST")                     \
+	A(refuse_retry, STORM, "refused a retry beyond the service's retry budget, with RST")                          \
 	A(silence_client, STORM, "let a new flow beyond its client's cap go unanswered")                               \
 	A(silence_prefix, STORM, "let a new flow beyond its prefix's cap go unanswered")                               \
 	A(silence_service, STORM, "let a new flow beyond the service's cap go unanswered")                             \
 	A(silence_limit, STORM, "let a new connection beyond what its backends bear now go unanswered")                \
 	A(silence_hard_max, STORM,                                                                                     \
 	  "let a new connection beyond what its backends may have (storm.hard_max) go unanswered")                     \
+	A(silence_retry, STORM, "let a retry beyond the service's retry budget go unanswered")                         \
+	A(withhold, STORM,                                                                                             \
+	  "kept an unanswered SYN from another backend: there was no token of the retry budget for it")                \
 	A(spare, STORM,                                                                                                \
 	  "sent a new flow to another choice, the first one having all the work that it bears now, or may have")
 
@@ -304,6 +308,7 @@ struct service_report {
 	uint64_t held;          /* ever */
 	uint64_t held_admitted; /* of held */
 	uint64_t refused_storm; /* of refused and silent: because of a cap */
+	uint64_t retries;       /* of new_flows: those that were told to be retries (retry.h) */
 	/* In shadow, where all of them were admitted: */
 	uint64_t would_hold, would_refuse, would_silence;
 };

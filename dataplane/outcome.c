@@ -2,6 +2,7 @@
 #include "lookup.h"
 #include "memory.h"
 #include "outcome_worker.h"
+#include "retry.h"
 
 #include <errno.h>
 
@@ -109,8 +110,19 @@ static void note_flow(struct worker *w, flow_ref ref, uint32_t backend_slot, out
 	     &(struct client_news){reason, class, service_slot, backend_slot, addrs.proto == PROTO_UDP});
 }
 
+/* The end of an attempt, told to who tells retries apart. */
+static void note_end(struct worker *w, flow_ref ref, enum outcome_class class)
+{
+	if (class == OUTCOME_CONNECTED)
+		retry_served(w, ref);
+	else if (class == OUTCOME_REFUSED || class == OUTCOME_SILENT)
+		retry_failed(w, ref);
+}
+
 void outcome_flow(struct worker *w, flow_ref ref, outcome_reason reason)
 {
+	if (reason >= OUTCOME_ATTEMPT(0))
+		note_end(w, ref, outcome_class(reason));
 	note_flow(w, ref, flow_track(&w->flows, ref)->backend_slot, reason, outcome_class(reason));
 }
 

@@ -56,12 +56,14 @@ static enum outcome_class class_of_action(enum action a)
 	case ACTION_refuse_service:
 	case ACTION_refuse_limit:
 	case ACTION_refuse_hard_max:
+	case ACTION_refuse_retry:
 		return OUTCOME_REFUSED;
 	case ACTION_silence_client:
 	case ACTION_silence_prefix:
 	case ACTION_silence_service:
 	case ACTION_silence_limit:
 	case ACTION_silence_hard_max:
+	case ACTION_silence_retry:
 		return OUTCOME_SILENT;
 	case ACTION_rst_dead:
 	case ACTION_rst_idle:
@@ -87,6 +89,7 @@ static enum outcome_class class_of_action(enum action a)
 	case ACTION_hold_service:
 	case ACTION_hold_limit:
 	case ACTION_hold_hard_max:
+	case ACTION_withhold:
 	case ACTION_spare:
 	case ACTION_COUNT:
 		break;

@@ -7,6 +7,8 @@
 #include "udp.h"
 #include "wall.h"
 
+#include <assert.h>
+
 struct flow_key4 place_down4(const struct worker *w, const struct policy_backend *backend, unsigned snat,
 			     uint16_t snat_port_be)
 {
@@ -151,6 +153,8 @@ static uint32_t first_timeout_ms(const struct worker *w, const struct item *it, 
 		return udp_timeout_ms(w, it->ref, FLOW_UDP_UNREPLIED, t);
 	return pressure_timeout_ms(w, it->p.family == 6, FLOW_SYN_SENT, t->syn_sent_ms);
 }
+
+static_assert(2 * CURES <= 10, "the modes of all cures: flow_track");
 
 /* The entry is made; the rest cannot fail. */
 static void begin(struct worker *w, const struct item *it, const struct policy *policy,

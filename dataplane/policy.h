@@ -77,6 +77,7 @@ enum storm_cap {
 	/* No caps on flows, but on what its backends have under way (limit.h): */
 	STORM_LIMIT = STORM_CAPS, /* what they bear now */
 	STORM_HARD_MAX,           /* what an operator lets them have */
+	STORM_RETRY,              /* nor is the budget of retries (retry.h) */
 	STORM_TESTS,
 };
 
@@ -90,6 +91,7 @@ enum fair_level {
 struct policy_storm {
 	struct gcra_rate caps[STORM_CAPS]; /* all zero: no cap */
 	uint64_t client_timeout_ns;        /* how long its clients wait for an answer */
+	uint32_t retry_budget_ppm;         /* tokens that a first attempt earns, in parts per million */
 	uint64_t hold_ns; /* how long a TCP flow over a cap may wait, at most GCRA_LINE_MAX_NS; 0: not at all */
 };
 

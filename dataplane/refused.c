@@ -4,10 +4,11 @@
 
 #include <errno.h>
 
-#define WAYS    8 /* one line */
-#define RETRY   (UINT64_C(1) << 32)
-#define TAG_BIT (UINT64_C(1) << 33) /* set in each that is in use */
-#define TAG     (~UINT64_C(0) << 33)
+#define WAYS     8 /* one line */
+#define RETRY    (UINT64_C(1) << 32)
+#define CREDITED (UINT64_C(1) << 33)
+#define TAG_BIT  (UINT64_C(1) << 34) /* set in each that is in use */
+#define TAG      (~UINT64_C(0) << 34)
 
 /* A power of two. */
 static uint32_t n_sets(unsigned n_workers)
@@ -69,17 +70,18 @@ static uint64_t *find(const struct refused *r, uint64_t key, uint32_t now_ms, bo
 	return oldest;
 }
 
-void refused_add(struct refused *r, uint64_t hash, uint32_t isn, bool retry, uint32_t now_ms)
+void refused_add(struct refused *r, uint64_t hash, uint32_t isn, struct refused_syn what, uint32_t now_ms)
 {
 	uint64_t key = key_of(hash, isn);
 	bool found;
 
-	*find(r, key, now_ms, &found) = ((key | TAG_BIT) & TAG) | (retry ? RETRY : 0) | now_ms;
+	*find(r, key, now_ms, &found) =
+		((key | TAG_BIT) & TAG) | (what.retry ? RETRY : 0) | (what.credited ? CREDITED : 0) | now_ms;
 	r->last_ms = now_ms;
 	r->any = true;
 }
 
-bool refused_lookup(const struct refused *r, uint64_t hash, uint32_t isn, bool *retry, uint32_t now_ms)
+bool refused_lookup(const struct refused *r, uint64_t hash, uint32_t isn, struct refused_syn *what, uint32_t now_ms)
 {
 	const uint64_t *word;
 	bool found;
@@ -90,6 +92,6 @@ bool refused_lookup(const struct refused *r, uint64_t hash, uint32_t isn, bool *
 	word = find(r, key_of(hash, isn), now_ms, &found);
 	if (!found || now_ms - (uint32_t)*word >= REFUSED_MS)
 		return false;
-	*retry = *word & RETRY;
+	*what = (struct refused_syn){.retry = *word & RETRY, .credited = *word & CREDITED};
 	return true;
 }

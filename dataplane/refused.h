@@ -27,7 +27,13 @@ uint64_t refused_bytes(unsigned n_workers);
 int refused_init(struct refused *r, unsigned n_workers);
 void refused_fini(struct refused *r);
 
-/* `hash`: keyed, of its flow; `isn`: its number; `retry`: what is to be remembered of it. */
-void refused_add(struct refused *r, uint64_t hash, uint32_t isn, bool retry, uint32_t now_ms);
+/* What is to be remembered of it. */
+struct refused_syn {
+	bool retry;
+	bool credited; /* its client got a credit for it */
+};
+
+/* `hash`: keyed, of its flow; `isn`: its number. */
+void refused_add(struct refused *r, uint64_t hash, uint32_t isn, struct refused_syn what, uint32_t now_ms);
 /* False: not lately, as far as is known. */
-bool refused_lookup(const struct refused *r, uint64_t hash, uint32_t isn, bool *retry, uint32_t now_ms);
+bool refused_lookup(const struct refused *r, uint64_t hash, uint32_t isn, struct refused_syn *what, uint32_t now_ms);

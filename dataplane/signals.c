@@ -3,6 +3,7 @@
 #include "hash.h"
 #include "memory.h"
 #include "outcome.h"
+#include "retry.h"
 #include "tcp_options.h"
 #include "trial.h"
 #include "wall.h"
@@ -541,8 +542,9 @@ static void give_up(struct worker *w, struct flow_track *track, uint32_t waited_
 	count_add(&c->gave_up_us, waited_us);
 }
 
-static void client_left(struct worker *w, struct flow_track *track)
+static void client_left(struct worker *w, flow_ref up)
 {
+	struct flow_track *track = flow_track(&w->flows, up);
 	uint32_t waited_us = w->run_us - track->asked_us;
 
 	end_trial(w, track, false);
@@ -553,8 +555,10 @@ static void client_left(struct worker *w, struct flow_track *track)
 		close_exchange(w, track);
 		return;
 	}
-	if (waited_us > gave_up_us(w, track->backend_slot))
+	if (waited_us > gave_up_us(w, track->backend_slot)) {
 		give_up(w, track, waited_us);
+		retry_failed(w, up);
+	}
 	close_exchange(w, track);
 	track->signals |= SIGNAL_FLAG_ZOMBIE;
 	track->exchange_unit = begin_zombie(w, track->backend_slot);
@@ -572,12 +576,10 @@ static void upstream_left(struct worker *w, struct flow_track *track)
 
 void signals_fin(struct worker *w, flow_ref ref)
 {
-	struct flow_track *track = flow_track(&w->flows, ref);
-
 	if (flow_ref_dir(ref) == DIR_UP)
-		client_left(w, track);
+		client_left(w, ref);
 	else
-		upstream_left(w, track);
+		upstream_left(w, flow_track(&w->flows, ref));
 }
 
 static void upstream_reset(struct worker *w, flow_ref down)
@@ -591,6 +593,7 @@ static void upstream_reset(struct worker *w, flow_ref down)
 			note_failure(w, down, SIGNAL_RESET);
 			wall_response_failed(w, down, network_of(w, down));
 		}
+		retry_failed(w, down);
 		signals_decide(w, down, SIGNAL_FAILED);
 	} else if (track->signals & SIGNAL_FLAG_ANSWERED && !(track->signals & SIGNAL_FLAG_ZOMBIE)) {
 		count_add(&w->signals.counts[track->backend_slot].resets_after, 1);
@@ -601,7 +604,7 @@ static void upstream_reset(struct worker *w, flow_ref down)
 void signals_reset(struct worker *w, flow_ref ref)
 {
 	if (flow_ref_dir(ref) == DIR_UP)
-		client_left(w, flow_track(&w->flows, ref));
+		client_left(w, ref);
 	else
 		upstream_reset(w, ref);
 }

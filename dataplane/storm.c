@@ -16,17 +16,20 @@
 #define END_SPREAD    4                  /* of a hold, one part is when it ends */
 #define FRACTION      GCRA_FRACTION_BITS /* waits are in 2^-16 ns */
 
+#define ONE_FOR_EACH_RUNG(name)                                                                                        \
+	ONE_FOR_EACH_CAP(name);                                                                                        \
+	static_assert(name##_retry == name##_client + STORM_RETRY, "and the retry budget last")
 #define ONE_FOR_EACH_CAP(name)                                                                                         \
 	static_assert(name##_prefix == name##_client + STORM_PREFIX &&                                                 \
 			      name##_service == name##_client + STORM_SERVICE &&                                       \
 			      name##_limit == name##_client + STORM_LIMIT &&                                           \
 			      name##_hard_max == name##_client + STORM_HARD_MAX,                                       \
 		      "one for each cap, in their order")
-ONE_FOR_EACH_CAP(VERDICT_answer_storm);
-ONE_FOR_EACH_CAP(VERDICT_shed_storm);
+ONE_FOR_EACH_RUNG(VERDICT_answer_storm);
+ONE_FOR_EACH_RUNG(VERDICT_shed_storm);
 ONE_FOR_EACH_CAP(ACTION_hold);
-ONE_FOR_EACH_CAP(ACTION_refuse);
-ONE_FOR_EACH_CAP(ACTION_silence);
+ONE_FOR_EACH_RUNG(ACTION_refuse);
+ONE_FOR_EACH_RUNG(ACTION_silence);
 
 /* 0 to range - 1; splitmix64. */
 static uint64_t draw(struct worker *w, uint64_t range)
@@ -70,8 +73,10 @@ static struct storm_caps find_caps(struct worker *w, const struct policy_service
 	return caps;
 }
 
-void storm_take(struct worker *w, uint32_t service_slot, const struct storm_caps *caps)
+void storm_take(struct worker *w, const struct policy_service *svc, const struct storm_caps *caps, flow_ref up)
 {
+	if (caps->class != RETRY_NONE)
+		retry_take(w, svc, caps->class, up);
 	for (enum storm_cap cap = 0; cap < STORM_CAPS; cap++) {
 		struct gcra *bucket = caps->at[cap].bucket;
 
@@ -82,20 +87,21 @@ void storm_take(struct worker *w, uint32_t service_slot, const struct storm_caps
 		if (bucket)
 			gcra_take(bucket, caps->at[cap].rate, w->now_ns);
 	}
-	fair_take(w, service_slot, &caps->shares);
+	fair_take(w, svc->ref.slot, &caps->shares);
 }
 
 struct test {
 	uint64_t wait;          /* until all caps let it through, as far as can be told now; 0: they do */
-	enum storm_cap first;   /* of those that do not, in their order; or what limit_reason() says */
+	enum storm_cap first;   /* of those that do not, in their order; or what limit_reason() says, or STORM_RETRY */
 	enum storm_cap longest; /* the one that `wait` is for */
 	bool full;              /* caps would let it through, and its backends have no room */
 	enum hold_rank rank;    /* then: when it is its turn */
+	bool no_token;          /* it is a retry beyond the budget, whatever else */
 };
 
 static bool passes(const struct test *t)
 {
-	return !t->wait && !t->full;
+	return !t->wait && !t->full && !t->no_token;
 }
 
 /*
@@ -142,6 +148,8 @@ static struct test test_all(const struct worker *w, const struct policy_service 
 	struct test t = test_caps(w, caps, 0);
 	bool v6 = it->p.family == 6;
 
+	if (!retry_may_go(w, svc->ref.slot, caps->class))
+		return (struct test){.first = STORM_RETRY, .no_token = true};
 	if (t.wait || it->p.proto != PROTO_TCP || it->ref != FLOW_REF_NONE || !limit_applies(w, svc, v6))
 		return t;
 	t.rank = fair_rank(w, &caps->shares, client);
@@ -156,20 +164,23 @@ static struct test test_all(const struct worker *w, const struct policy_service 
 
 /*
  * A RST, or silence. Where nothing is congested and what comes is only spread, silence: its client's kernel asks again
- * in a second, and nothing is wrong that a program should hear of. The verdict is of no use in shadow.
+ * in a second, and nothing is wrong that a program should hear of. The verdict is of no use in shadow; `it`: NULL in
+ * shadow of a hold.
  */
 static enum verdict refuse(struct worker *w, enum cure_mode mode, uint32_t service_slot, const struct ipaddr *client,
-			   bool tcp, enum storm_cap cap)
+			   const struct item *it, enum storm_cap cap)
 {
 	struct service_cell *cell = &w->services[service_slot];
+	bool tcp = !it || it->p.proto == PROTO_TCP;
 	bool quiet = !tcp || (cap == STORM_LIMIT && limit_only_spreads(w, service_slot));
 	bool aloud = !quiet && (mode == CURE_ENFORCE ? answer_limits_refused(w->limits, client, w->now_ns)
 						     : answer_limits_would_refuse(w->limits, client, w->now_ns));
 
 	if (outcome_attempt_due(w, mode, client, service_slot, SLOT_NONE,
 				(aloud ? ACTION_refuse_client : ACTION_silence_client) + cap)) {
-		count_add(&cell->refused_storm, 1);
-		count_add(aloud ? &cell->refused : &cell->silent, 1);
+		if (!(it->attempt & ATTEMPT_REPEATED))
+			count_add(&cell->refused_storm, 1);
+		retry_refused(w, service_slot, it, aloud, cap == STORM_RETRY);
 	} else {
 		count_add(aloud ? &cell->would_refuse : &cell->would_silence, 1);
 	}
@@ -270,6 +281,7 @@ static bool hold(struct worker *w, const struct policy *policy, const struct pol
 		.end_ns = t->full ? end_ns - draw(w, hold_ns / END_SPREAD) : end_ns,
 		.rank = t->rank,
 		.shadow = mode == CURE_SHADOW,
+		.retry = caps->class == RETRY_AGAIN,
 	};
 	syn_keep(&new.syn, it);
 	plan(w, hold_add(&w->holds, &new, w->now_ns), caps, t);
@@ -296,13 +308,14 @@ enum verdict storm_admit(struct worker *w, const struct policy *policy, const st
 		return VERDICT_NONE;
 	client = packet_src(it->frame, &it->p);
 	*caps = find_caps(w, svc, &client);
+	caps->class = retry_classify(w, svc, it, mode);
 	t = test_all(w, svc, it, &client, caps);
 	if (passes(&t))
 		return VERDICT_NONE;
-	if (!hold(w, policy, svc, it, caps, &t)) {
+	if (t.no_token || !hold(w, policy, svc, it, caps, &t)) {
 		if (t.full && has_room_upstream(w, svc, it->p.family == 6, it->hash, true))
 			return VERDICT_NONE;
-		verdict = refuse(w, mode, svc->ref.slot, &client, it->p.proto == PROTO_TCP, t.first);
+		verdict = refuse(w, mode, svc->ref.slot, &client, it, t.first);
 	}
 	*caps = (struct storm_caps){0};
 	return mode == CURE_ENFORCE ? verdict : VERDICT_NONE;
@@ -356,6 +369,7 @@ static struct item *make_item(struct worker *w, struct burst *b, const struct ho
 
 	if (!syn_make(w, &syn, it))
 		return NULL;
+	it->attempt = h->retry ? ATTEMPT_RETRY : 0;
 	b->n++;
 	return it;
 }
@@ -375,7 +389,7 @@ static void settle(struct worker *w, struct burst *b, const struct hold *h, stru
 	if (!svc) {
 		it->verdict = admit_refuse(w, h->service.slot, it, VERDICT_answer_service_down, VERDICT_NONE);
 	} else if (!passes(t)) {
-		it->verdict = refuse(w, CURE_ENFORCE, h->service.slot, &h->src, true, t->first);
+		it->verdict = refuse(w, CURE_ENFORCE, h->service.slot, &h->src, it, t->first);
 	} else {
 		it->verdict = admit_room(w, svc, it);
 		if (it->verdict == VERDICT_NONE)
@@ -393,9 +407,9 @@ static void settle_shadow(struct worker *w, const struct hold *h, const struct p
 	if (!svc)
 		return;
 	if (!passes(t))
-		refuse(w, CURE_SHADOW, h->service.slot, &h->src, true, t->first);
+		refuse(w, CURE_SHADOW, h->service.slot, &h->src, NULL, t->first);
 	else
-		storm_take(w, svc->ref.slot, caps);
+		storm_take(w, svc, caps, FLOW_REF_NONE);
 }
 
 /*
@@ -404,7 +418,7 @@ static void settle_shadow(struct worker *w, const struct hold *h, const struct p
  */
 static bool waits_on(struct worker *w, struct hold *h, const struct storm_caps *caps, const struct test *t)
 {
-	if (passes(t) || w->now_ns >= h->end_ns)
+	if (passes(t) || t->no_token || w->now_ns >= h->end_ns)
 		return false;
 	if (!t->full && h->in_line >> t->longest & 1 && ++h->n_missed == MISSES_MAX) {
 		h->in_line &= ~(1 << t->longest);
@@ -425,11 +439,15 @@ static bool try_again(struct worker *w, struct burst *b, struct hold *h)
 
 	if (svc) {
 		caps = find_caps(w, svc, &h->src);
+		caps.class = h->retry ? RETRY_AGAIN : RETRY_FIRST;
 		t = test_caps(w, &caps, h->in_line);
 		t.full = !t.wait && limit_applies(w, svc, v6) &&
 			 !has_room_upstream(w, svc, v6, h->hash, w->now_ns >= h->end_ns);
 		if (t.full)
 			t.first = limit_reason(w, &svc->sets[v6][SET_TCP], h->hash);
+		t.no_token = !t.wait && !t.full && !retry_may_go(w, h->service.slot, caps.class);
+		if (t.no_token)
+			t.first = STORM_RETRY;
 		if (waits_on(w, h, &caps, &t))
 			return false;
 	}

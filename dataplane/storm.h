@@ -5,7 +5,8 @@
  * beyond those, silence, which makes the client's own kernel wait. A UDP flow goes unanswered at once: its client has
  * no handshake that could be kept waiting, and an ICMP error would say that nobody listens, which is wrong.
  *
- * The same ladder is for what its backends do not bear now: limit.h.
+ * The same ladder is for what its backends do not bear now: limit.h. Its lower rungs are for retries beyond the
+ * service's budget: retry.h.
  *
  * All caps are tested before anything is taken from any of them, and nothing is taken before the flow has its place:
  * whoever is refused leaves every bucket as it was. Tests that need to know the backend come between the two, in
@@ -18,9 +19,11 @@
 
 #include "core.h"
 #include "fairness.h"
+#include "retry.h"
 
-/* What stands between one attempt and its flow. */
+/* What stands between one attempt and its flow. All zero: nothing does. */
 struct storm_caps {
+	enum retry_class class;
 	struct {
 		const struct gcra_rate *rate; /* NULL: no cap */
 		struct gcra *bucket;          /* NULL: a client that is not known yet */
@@ -36,8 +39,8 @@ struct storm_caps {
  */
 enum verdict storm_admit(struct worker *w, const struct policy *policy, const struct policy_service *svc,
 			 struct item *it, struct storm_caps *caps);
-/* The attempt has its place. */
-void storm_take(struct worker *w, uint32_t service_slot, const struct storm_caps *caps);
+/* The attempt has its place: that flow; in shadow of a hold FLOW_REF_NONE. */
+void storm_take(struct worker *w, const struct policy_service *svc, const struct storm_caps *caps, flow_ref up);
 
 bool storm_absorb_syn(struct worker *w, const struct item *it);
 

@@ -29,6 +29,13 @@ static bool has_to_yield(const struct trial *t, uint8_t network, uint32_t now_ms
 	return t->network == network && now_ms - t->since_ms < TRIAL_YIELD_MS;
 }
 
+bool trial_is_left(const uint64_t *word, uint32_t now_ms)
+{
+	struct trial t = trial_read(__atomic_load_n(word, __ATOMIC_RELAXED));
+
+	return t.phase == TRIAL_FREE && now_ms - t.since_ms >= TRIAL_LEFT_MS;
+}
+
 bool trial_take(uint64_t *word, uint8_t network, uint32_t now_ms, uint8_t *generation)
 {
 	uint64_t seen = __atomic_load_n(word, __ATOMIC_RELAXED);

@@ -11,6 +11,7 @@
 
 #define TRIAL_WINS        3    /* flows in a row whose response began */
 #define TRIAL_GENERATIONS 8    /* that flows can tell apart */
+#define TRIAL_LEFT_MS     1000 /* until who should not try it, a retry, may */
 #define TRIAL_YIELD_MS    1000 /* whoever had the place for nothing leaves it to other networks */
 
 enum trial_phase {
@@ -31,6 +32,8 @@ struct trial {
 struct trial trial_read(uint64_t word);
 uint64_t trial_word(const struct trial *t);
 
+/* It is free, and nobody has taken it for TRIAL_LEFT_MS. */
+bool trial_is_left(const uint64_t *word, uint32_t now_ms);
 /* Takes the place for a flow; false: it is not free, not for that network, or nobody is to be tried any more. */
 bool trial_take(uint64_t *word, uint8_t network, uint32_t now_ms, uint8_t *generation);
 /* False: the trial of that generation is over. */

@@ -9,6 +9,7 @@
 #include "pressure.h"
 #include "probe.h"
 #include "resteer.h"
+#include "retry.h"
 #include "route.h"
 #include "select.h"
 #include "signals.h"
@@ -61,12 +62,13 @@ static uint8_t network_of(const struct worker *w, const struct item *syn)
 /* Not for a SYN that no backend need answer: whoever forges one would have it opened again. */
 static bool take_trial(struct worker *w, const struct policy_backend *backend, const struct item *it)
 {
+	uint64_t *trial = &w->cells->backends[backend->ref.slot].trial;
+	uint32_t now_ms = CLOCK_MS(w->now_ns);
 	struct wall *wall = &w->wall;
 
 	if (select_state(w->cells, backend->ref.slot) != BREAKER_HALF_OPEN || it->p.proto != PROTO_TCP ||
-	    !syn_is_ordinary(it) ||
-	    !trial_take(&w->cells->backends[backend->ref.slot].trial, network_of(w, it), CLOCK_MS(w->now_ns),
-			&wall->trial_generation))
+	    !syn_is_ordinary(it) || (it->attempt & ATTEMPT_RETRY && !trial_is_left(trial, now_ms)) ||
+	    !trial_take(trial, network_of(w, it), now_ms, &wall->trial_generation))
 		return false;
 	wall->trial_slot = backend->ref.slot;
 	return true;
@@ -535,8 +537,11 @@ static const struct policy_backend *next_choice(const struct worker *w, flow_ref
 			   track->backend_slot);
 }
 
-/* Counted when it is done: a flow for which there is no port stays where it is. */
-static bool move_on(struct worker *w, flow_ref up)
+/*
+ * Counted when it is done: a flow for which there is no port stays where it is. `overload`: its backend is silent, but
+ * alive.
+ */
+static bool move_on(struct worker *w, flow_ref up, bool overload)
 {
 	struct flow_track *track = flow_track(&w->flows, up);
 	enum cure_mode mode = flow_mode(track, CURE_WALL);
@@ -546,11 +551,13 @@ static bool move_on(struct worker *w, flow_ref up)
 	if (track->wall & WALL_SPENT)
 		return false;
 	to = next_choice(w, up);
-	if (!to || (mode == CURE_ENFORCE && !resteer(w, up, to)))
+	if (!to || (mode == CURE_ENFORCE && (!retry_may_move(w, up, overload) || !resteer(w, up, to))))
 		return false;
 	if (track->wall & WALL_WAITING)
 		wall_stop_waiting(w, up);
 	track->wall |= WALL_SPENT;
+	if (mode == CURE_ENFORCE)
+		retry_moved(w, up);
 	return outcome_action_due_at(w, up, mode, ACTION_resteer, from);
 }
 
@@ -560,8 +567,10 @@ bool wall_failed(struct worker *w, flow_ref up, enum connect_failure kind)
 		return false;
 	blame(w, up, kind);
 	signals_leave(w, up);
-	if (!move_on(w, up))
+	if (!move_on(w, up, false)) {
+		retry_failed(w, up);
 		return false;
+	}
 	wheel_move(&w->wheel, &w->flows, up, w->run_ms);
 	return true;
 }
@@ -611,13 +620,15 @@ bool wall_due(struct worker *w, flow_ref up)
 	case SILENCE_OVERLOAD:
 		count_add(&w->backends[track->backend_slot].overloads, 1);
 		signals_fail(w, up, SIGNAL_OVERLOAD);
-		if (move_on(w, up))
+		if (move_on(w, up, true))
 			return true;
+		retry_failed(w, up);
 		break;
 	case SILENCE_OF_BACKEND:
 		blame(w, up, CONNECT_SILENT);
-		if (move_on(w, up))
+		if (move_on(w, up, false))
 			return true;
+		retry_failed(w, up);
 	}
 	/* Whatever became of it, nobody works on it: its client may have left long ago, and says nothing. */
 	signals_leave(w, up);
@@ -635,7 +646,7 @@ static unsigned give_away(struct worker *w, uint32_t slot, unsigned budget)
 		flow_ref up = flow_ref_up(cell->waiting);
 
 		budget--;
-		if (move_on(w, up))
+		if (move_on(w, up, false))
 			wheel_move(&w->wheel, &w->flows, up, w->run_ms);
 		else if (flow_track(&w->flows, up)->wall & WALL_WAITING)
 			wall_stop_waiting(w, up); /* nobody takes it: its own timer says how it goes on */

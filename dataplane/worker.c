@@ -391,6 +391,8 @@ static int worker_init(struct worker *w, const struct dataplane_config *config)
 	if (!err)
 		err = holds_init(&w->holds, share(config->n_holds, config->n_workers), config->n_service_slots,
 				 dataplane_now_ns(w->dp));
+	if (!err)
+		err = refused_init(&w->refused, config->n_workers);
 	if (err)
 		return err;
 	w->random = hash_keyed(&w->index, sizeof(w->index), config->secret);
@@ -444,6 +446,7 @@ void worker_destroy(struct worker *w)
 	tuples_fini(&w->tuples);
 	signals_fini(&w->signals);
 	holds_fini(&w->holds);
+	refused_fini(&w->refused);
 	memory_free(w->backends);
 	memory_free(w->services);
 	reap_fini(&w->reaper);

@@ -58,7 +58,8 @@ def assert_accurate(lab, family, seconds):
     assert last["refused_storm"] == last["refused"] + last["silent"]
     assert last["held"] == last["holding"] == 0
     assert reasons["answer_storm_service"] >= result["failures"]["refused"] > 0
-    assert reasons["shed_storm_service"] == last["silent"] > 0
+    # Of those to whom nobody answers, kernels send their SYN again.
+    assert reasons["shed_storm_service"] >= last["silent"] > 0
     print(f"{after - before} admitted in {ended - began:.3f} s")
 
 

@@ -223,6 +223,26 @@ def hard_max(case, family):
     flows[3].client("S", 1000)
 
 
+def retries(case, family):
+    """
+    A client whose connections were refused tries again, and there is one token for that: the next time it hears a RST,
+    then nothing, however often its kernel sends that SYN again, until there is a token for it.
+    """
+    flows = [TcpFlow(case, family, 40000 + i) for i in range(5)]
+    for flow in flows[:3]:
+        if flow is flows[2]:
+            case.event("budget", 1)
+        flow.client("S", 1000)
+        (frame,) = flow.server("RA", 0, 1001)
+        assert frame.src == WAN and frame[TCP].flags == "RA", frame.summary()
+    (frame,) = flows[3].client("S", 1000, verdict="answer_storm_retry")
+    is_refused(frame, flows[3], 1000)
+    for _ in range(2):
+        flows[4].client("S", 1000, expect=0, verdict="shed_storm_retry")
+    case.wait(0.3, expect=0)
+    flows[4].client("S", 1000)
+
+
 def workers(case, family):
     """All frames come to the first of two workers, which gives what belongs to the second to that."""
     for i in range(4):

@@ -26,6 +26,7 @@
  */
 #include "action.h"
 #include "answer_limits.h"
+#include "budget.h"
 #include "core.h"
 #include "memport.h"
 #include "rig.h"
@@ -486,6 +487,12 @@ static void set_limit(struct replay *r, uint32_t limit)
 	dataplane_service_limit(r->rig.dp, 0, &of_service);
 }
 
+/* Retries need tokens, of which there are so many, as decide says while some backend is congested; 0: they do not. */
+static void set_budget(struct replay *r, uint32_t cap)
+{
+	dataplane_service_budget(r->rig.dp, 0, cap, (uint64_t)cap * BUDGET_TOKEN);
+}
+
 /* What comes to a host that has run out of buffers; 0: none is left. */
 static void set_buffers(struct replay *r, uint32_t any)
 {
@@ -528,15 +535,9 @@ static const struct {
 	const char *name;
 	void (*happen)(struct replay *r, uint32_t value);
 } events[] = {
-	{"lan", set_lan},
-	{"neighbours", set_neighbours},
-	{"route", set_route},
-	{"breakers", set_breakers},
-	{"limit", set_limit},
-	{"buffers", set_buffers},
-	{"repeat", repeat},
-	{"stop", stop},
-	{"no_more_rsts", use_up_rsts},
+	{"lan", set_lan},     {"neighbours", set_neighbours}, {"route", set_route},     {"breakers", set_breakers},
+	{"limit", set_limit}, {"budget", set_budget},         {"buffers", set_buffers}, {"repeat", repeat},
+	{"stop", stop},       {"no_more_rsts", use_up_rsts},
 };
 
 static void add_event(struct replay *r, const char *path, double at_s, const char *name, uint32_t value)

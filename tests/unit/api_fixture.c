@@ -154,6 +154,7 @@ void observe_service(const struct dataplane *dp, uint32_t slot, struct service_r
 		.held = 70,
 		.held_admitted = 65,
 		.refused_storm = 5,
+		.retries = 7,
 	};
 	if (slot == 1)
 		out->would_silence = 6;

@@ -117,7 +117,7 @@ static void test_services(void **state)
 	assert_int_equal(get_int(shop, "held_admitted"), 65);
 	assert_int_equal(get_int(shop, "would_silence"), 0);
 	assert_int_equal(get_int(blog, "would_silence"), 6);
-	assert_null_value(shop, "retries");
+	assert_int_equal(get_int(shop, "retries"), 7);
 	assert_null_value(shop, "down_reason");
 	assert_string_equal(get_text(blog, "down_reason"), "no usable backend \"now\"");
 	json_decref(doc);

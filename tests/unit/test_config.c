@@ -257,7 +257,7 @@ static void test_without_effect_is_warned(void **state)
 {
 	struct messages m;
 	struct config *c = parse(GATEWAY "cures: {wall: shadow, path: enforce}\n" SERVICE "    breaker: {ratio: 0.5%}\n"
-					 "    storm: {rate: 5k/s, hold: off, retry_budget: 10%}\n",
+					 "    path: {blackhole: off}\n",
 				 &m);
 
 	/* Below the range: an error beside the warnings. */
@@ -265,15 +265,16 @@ static void test_without_effect_is_warned(void **state)
 	assert_non_null(strstr(m.text, "t.yaml:11:22: services[0].breaker.ratio: expected a share"));
 	messages_fini(&m);
 	c = parse(GATEWAY "cures: {wall: shadow, path: enforce}\n" SERVICE "    breaker: {ratio: 33.25%}\n"
-			  "    storm: {rate: 5k/s, hold: off, retry_budget: 10%}\n",
+			  "    path: {blackhole: off}\n    storm: {rate: 5k/s, hold: off, retry_budget: 12.5%}\n",
 		  &m);
 	assert_non_null(c);
 	assert_int_equal(m.n, 1);
-	assert_non_null(strstr(m.text, "t.yaml:12:36: warning: services[0].storm.retry_budget: has no effect yet"));
+	assert_non_null(strstr(m.text, "t.yaml:12:12: warning: services[0].path.blackhole: has no effect yet"));
 	assert_int_equal(c->cures.of[CURE_WALL], CURE_SHADOW);
 	assert_int_equal(c->services[0].breaker_ratio_ppm, 332500);
 	assert_int_equal(c->services[0].storm_rate_per_s, 5000);
 	assert_int_equal(c->services[0].storm_hold_ns, 0);
+	assert_int_equal(c->services[0].storm_retry_budget_ppm, 125000);
 	messages_fini(&m);
 	config_free(c);
 }

@@ -208,26 +208,26 @@ static void test_budget_clocks(void **state)
 static void test_refused(void **state)
 {
 	struct refused r;
-	bool retry = true;
+	struct refused_syn what;
 
 	assert_int_equal(refused_init(&r, 1), 0);
-	assert_false(refused_lookup(&r, tag(1), 5, &retry, 1000));
-	refused_add(&r, tag(1), 5, false, 1000);
-	refused_add(&r, tag(2), 5, true, 1000);
-	assert_true(refused_lookup(&r, tag(1), 5, &retry, 1001));
-	assert_false(retry);
-	assert_true(refused_lookup(&r, tag(2), 5, &retry, 1000 + REFUSED_MS - 1));
-	assert_true(retry);
-	assert_false(refused_lookup(&r, tag(1), 6, &retry, 1001));
-	assert_false(refused_lookup(&r, tag(3), 5, &retry, 1001));
-	assert_false(refused_lookup(&r, tag(1), 5, &retry, 1000 + REFUSED_MS));
+	assert_false(refused_lookup(&r, tag(1), 5, &what, 1000));
+	refused_add(&r, tag(1), 5, (struct refused_syn){.credited = true}, 1000);
+	refused_add(&r, tag(2), 5, (struct refused_syn){.retry = true}, 1000);
+	assert_true(refused_lookup(&r, tag(1), 5, &what, 1001));
+	assert_true(!what.retry && what.credited);
+	assert_true(refused_lookup(&r, tag(2), 5, &what, 1000 + REFUSED_MS - 1));
+	assert_true(what.retry && !what.credited);
+	assert_false(refused_lookup(&r, tag(1), 6, &what, 1001));
+	assert_false(refused_lookup(&r, tag(3), 5, &what, 1001));
+	assert_false(refused_lookup(&r, tag(1), 5, &what, 1000 + REFUSED_MS));
 	/* Refused again, it is remembered for another minute. */
-	refused_add(&r, tag(1), 5, false, 50000);
-	assert_true(refused_lookup(&r, tag(1), 5, &retry, 1000 + REFUSED_MS));
-	assert_false(refused_lookup(&r, tag(2), 5, &retry, 1000 + REFUSED_MS));
+	refused_add(&r, tag(1), 5, (struct refused_syn){0}, 50000);
+	assert_true(refused_lookup(&r, tag(1), 5, &what, 1000 + REFUSED_MS));
+	assert_false(refused_lookup(&r, tag(2), 5, &what, 1000 + REFUSED_MS));
 	/* The clock goes round. */
-	refused_add(&r, tag(4), 5, false, UINT32_MAX - 10);
-	assert_true(refused_lookup(&r, tag(4), 5, &retry, 100));
+	refused_add(&r, tag(4), 5, (struct refused_syn){0}, UINT32_MAX - 10);
+	assert_true(refused_lookup(&r, tag(4), 5, &what, 100));
 	refused_fini(&r);
 }
 
@@ -236,17 +236,17 @@ static void test_refused_full(void **state)
 {
 	struct refused r;
 	unsigned known = 0;
-	bool retry;
+	struct refused_syn what;
 
 	assert_int_equal(refused_init(&r, 4), 0);
 	assert_int_equal(refused_bytes(4), REFUSED_ENTRIES / 4 * sizeof(uint64_t));
 	for (uint32_t i = 0; i < 1000000; i++)
-		refused_add(&r, tag(i), i, false, 1000 + i / 1000);
+		refused_add(&r, tag(i), i, (struct refused_syn){0}, 1000 + i / 1000);
 	for (uint32_t i = 1000000 - 8000; i < 1000000; i++)
-		known += refused_lookup(&r, tag(i), i, &retry, 2000);
+		known += refused_lookup(&r, tag(i), i, &what, 2000);
 	assert_in_range(known, 7500, 8000);
 	for (uint32_t i = 0; i < 100000; i++)
-		assert_false(refused_lookup(&r, tag(i), i, &retry, 2000));
+		assert_false(refused_lookup(&r, tag(i), i, &what, 2000));
 	refused_fini(&r);
 }
 

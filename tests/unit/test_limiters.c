@@ -53,14 +53,17 @@ static void ticks(unsigned n_ticks, unsigned n, unsigned ms, uint32_t open)
 	}
 }
 
-static uint32_t limit(void)
-{
-	return rig.dp->cells.backends[slot_of_backend(false, IT)].limit;
-}
-
 static const struct service_shared *service(void)
 {
 	return &rig.dp->cells.services[0];
+}
+
+static uint32_t limit(void)
+{
+	uint32_t word = rig.dp->cells.backends[slot_of_backend(false, IT)].limit;
+
+	assert_int_equal(word & LIMIT_CONGESTED, service()->n_congested ? LIMIT_CONGESTED : 0);
+	return word & ~LIMIT_CONGESTED;
 }
 
 /* The storm's next event; false: there is none. */
@@ -197,7 +200,7 @@ static void test_removed(void **state)
 	begin_limiters(CURE_ENFORCE);
 	slot = slot_of_backend(false, 2);
 	ticks(11, 0, 0, 100);
-	assert_int_equal(rig.dp->cells.backends[slot].limit, LIMITER_MIN);
+	assert_int_equal(rig.dp->cells.backends[slot].limit & LIMIT_WORK, LIMITER_MIN);
 	calm_down();
 	configure(1, 5);
 	tick();
