@@ -4,6 +4,7 @@
 #include "device.h"
 #include "maps.h"
 #include "sentence.h"
+#include "shed.h"
 #include "spillway.skel.h"
 
 #include <assert.h>
@@ -94,7 +95,9 @@ static int load(struct gate *gate, char *err, size_t err_len)
 	gate->bpf = spillway_bpf__open();
 	if (gate->bpf) {
 		size_maps(gate->bpf, &gate->config);
-		rc = spillway_bpf__load(gate->bpf);
+		rc = gate->config.shed ? shed_share_maps(gate->config.shed, gate->bpf->obj) : 0;
+		if (!rc)
+			rc = spillway_bpf__load(gate->bpf);
 	}
 	libbpf_set_print(printer);
 	if (rc)

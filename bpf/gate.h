@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 struct gate;
+struct shed;
 
 enum gate_mode {
 	GATE_NATIVE,
@@ -34,6 +35,7 @@ struct gate_config {
 	uint64_t hang_ns; /* heartbeat limit: 3 s */
 	uint32_t max_listeners;
 	uint32_t max_snat;
+	const struct shed *shed; /* what SYNs are discarded; NULL: none */
 };
 
 /*

@@ -6,7 +6,7 @@
 
 /*
  * Every way out of the program: X(name, help). Each frame takes exactly one of them, and is counted there. pass_*: to
- * the kernel; drop_*: discarded; the others: to an AF_XDP socket.
+ * the kernel; drop_*, shed_*: discarded; the others: to an AF_XDP socket. shed_*: in the order of enum spw_shed_cap.
  */
 #define SPW_EXITS(X)                                                                                                   \
 	X(pass_not_ip, "neither IPv4 nor IPv6 (ARP, LLDP, a second VLAN tag): to the kernel")                          \
@@ -19,6 +19,12 @@
 	X(pass_not_listener, "for a VIP, but for no listener on it: to the kernel")                                    \
 	X(pass_unreadable, "for a VIP, but its headers cannot be followed as far as the ports: to the kernel")         \
 	X(new, "SYN without ACK for a listener: to the socket of new connections")                                     \
+	X(shed_client,                                                                                                 \
+	  "SYN of a client beyond its own cap, whom a worker refused in silence again and again: discarded")           \
+	X(shed_prefix,                                                                                                 \
+	  "SYN of a client beyond its prefix's cap, whom a worker refused in silence again and again: discarded")      \
+	X(shed_service, "SYN of the many beyond the service's cap, of which workers see a share: discarded")           \
+	X(shed_limit, "SYN of the many beyond what its backends bear now, of which workers see a share: discarded")    \
 	X(known, "for a listener, everything but a SYN without ACK: to the socket of known connections")               \
 	X(icmp_error, "ICMP error about a packet that the gateway sent as a VIP: to the socket of known connections")  \
 	X(echo, "echo request for a VIP: to the socket of known connections")                                          \
@@ -71,4 +77,56 @@ enum spw_socket {
 	SPW_SOCKET_KNOWN,
 	SPW_SOCKET_NEW,
 	SPW_SOCKETS_PER_QUEUE,
+};
+
+/* --- early shedding: what workers refuse in silence is discarded before it costs them anything --- */
+
+/* Which cap it is beyond. */
+enum spw_shed_cap {
+	SPW_SHED_CLIENT,
+	SPW_SHED_PREFIX,
+	SPW_SHED_SERVICE,
+	SPW_SHED_LIMIT,
+	SPW_SHED_CAPS,
+};
+
+/* Key of spw_shed_clients; its value is a place in spw_shed_entries. An IPv6 client is its /64, the rest zero. */
+struct spw_shed_client {
+	struct spw_address client;
+	struct spw_address vip;
+	__u16 port_be;
+	__u16 zero;
+};
+_Static_assert(sizeof(struct spw_shed_client) == 36, "the map compares every byte: no hidden padding");
+
+/* Value of spw_shed_entries, memory shared with control: it never moves, so that no packet goes uncounted. */
+struct spw_shed_entry {
+	__u64 until_ns; /* CLOCK_MONOTONIC; from then on it is as if it were not there */
+	__u64 packets;  /* discarded; by the program, on any CPU */
+	__u32 service;  /* slot */
+	__u32 cap;      /* enum spw_shed_cap */
+	__u64 unused;
+};
+_Static_assert(sizeof(struct spw_shed_entry) == 32, "two to a cache line");
+
+/* Value of spw_shed_shares, whose key is a listener: of its SYNs workers see a share. */
+struct spw_shed_share {
+	__u64 until_ns;
+	__u32 pass; /* of 2^32 */
+	__u32 service;
+	__u32 cap;
+	__u32 unused;
+};
+
+/* The one value of spw_shed_state, shared with control: no entry, and no share, ends later. 0: there is none. */
+struct spw_shed_state {
+	__u64 clients_until_ns;
+	__u64 shares_until_ns;
+};
+
+/* Place in spw_shed_counts: slot of the service * SPW_SHED_KINDS + one of these. */
+enum spw_shed_kind {
+	SPW_SHED_OF_CLIENTS,
+	SPW_SHED_OF_ALL,
+	SPW_SHED_KINDS,
 };

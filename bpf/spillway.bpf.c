@@ -67,6 +67,44 @@ struct {
 	__type(value, __u64);
 } spw_exits SEC(".maps");
 
+/* Those of early shedding are shed.c's, shared by all gates; the sizes here are for a gate without. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, struct spw_shed_client);
+	__type(value, __u32);
+} spw_shed_clients SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct spw_shed_entry);
+} spw_shed_entries SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, struct spw_listener);
+	__type(value, struct spw_shed_share);
+} spw_shed_shares SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct spw_shed_state);
+} spw_shed_state SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, SPW_SHED_KINDS);
+	__type(key, __u32);
+	__type(value, __u64);
+} spw_shed_counts SEC(".maps");
+
 struct cursor {
 	void *pos;
 	void *end;
@@ -237,6 +275,71 @@ static __always_inline bool is_listener(const struct spw_address *addr, __be16 p
 	return bpf_map_lookup_elem(&spw_listeners, &key);
 }
 
+/* --- early shedding --- */
+
+static __always_inline enum spw_exit shed_as(__u32 service, enum spw_shed_kind kind, __u32 cap)
+{
+	__u32 key = service * SPW_SHED_KINDS + kind;
+	__u64 *packets = bpf_map_lookup_elem(&spw_shed_counts, &key);
+
+	if (packets)
+		*packets += 1;
+	return SPW_EXIT_shed_client + (cap < SPW_SHED_CAPS ? cap : SPW_SHED_CLIENT);
+}
+
+static __always_inline enum spw_exit shed_client(const struct packet *p, __be16 port_be, __u64 now_ns)
+{
+	struct spw_shed_client key = {.client = p->src, .vip = p->dst, .port_be = port_be};
+	struct spw_shed_entry *entry;
+	__u32 *place;
+
+	if (p->v6)
+		key.client.w_be[2] = key.client.w_be[3] = 0;
+	place = bpf_map_lookup_elem(&spw_shed_clients, &key);
+	if (!place)
+		return SPW_EXIT_new;
+	entry = bpf_map_lookup_elem(&spw_shed_entries, place);
+	if (!entry || now_ns >= READ_ONCE(entry->until_ns))
+		return SPW_EXIT_new;
+	__sync_fetch_and_add(&entry->packets, 1);
+	return shed_as(READ_ONCE(entry->service), SPW_SHED_OF_CLIENTS, READ_ONCE(entry->cap));
+}
+
+static __always_inline enum spw_exit shed_share(const struct packet *p, __be16 port_be, __u64 now_ns)
+{
+	struct spw_listener key = {.addr = p->dst, .port_be = port_be, .proto = p->proto};
+	struct spw_shed_share *share = bpf_map_lookup_elem(&spw_shed_shares, &key);
+
+	if (!share || now_ns >= share->until_ns || bpf_get_prandom_u32() < share->pass)
+		return SPW_EXIT_new;
+	return shed_as(share->service, SPW_SHED_OF_ALL, share->cap);
+}
+
+/* What becomes of a SYN for a listener. Where nothing is shed it costs one load. */
+static __always_inline enum spw_exit shed_or_new(const struct packet *p, __be16 port_be)
+{
+	__u32 zero = 0;
+	struct spw_shed_state *state = bpf_map_lookup_elem(&spw_shed_state, &zero);
+	__u64 clients_ns = state ? READ_ONCE(state->clients_until_ns) : 0;
+	__u64 shares_ns = state ? READ_ONCE(state->shares_until_ns) : 0;
+	enum spw_exit exit = SPW_EXIT_new;
+	__u64 now_ns;
+
+	if (!clients_ns && !shares_ns)
+		return SPW_EXIT_new;
+	now_ns = bpf_ktime_get_ns();
+	if (now_ns < clients_ns)
+		exit = shed_client(p, port_be, now_ns);
+	if (exit == SPW_EXIT_new && now_ns < shares_ns)
+		exit = shed_share(p, port_be, now_ns);
+	return exit;
+}
+
+static __always_inline bool is_shed(enum spw_exit exit)
+{
+	return exit >= SPW_EXIT_shed_client && exit <= SPW_EXIT_shed_limit;
+}
+
 static __always_inline enum spw_exit classify_tcp(struct cursor *c, const struct packet *p)
 {
 	struct tcphdr *tcp = c->pos;
@@ -247,7 +350,7 @@ static __always_inline enum spw_exit classify_tcp(struct cursor *c, const struct
 	if (!is_listener(&p->dst, ports->dst, p->proto))
 		return SPW_EXIT_pass_not_listener;
 	if ((void *)tcp + sizeof(*tcp) <= c->end && tcp->syn && !tcp->ack)
-		return SPW_EXIT_new;
+		return shed_or_new(p, ports->dst);
 	return SPW_EXIT_known;
 }
 
@@ -475,6 +578,8 @@ int spillway(struct xdp_md *ctx)
 	exit = classify(&c, &p, owner);
 	if (!is_ours(exit))
 		return leave(exit, XDP_PASS);
+	if (is_shed(exit))
+		return leave(exit, XDP_DROP);
 	return deliver(ctx, exit, owner);
 }
 

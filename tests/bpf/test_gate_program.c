@@ -899,11 +899,11 @@ static void the_cost_is_printed(void **state)
 	bench_close(&bench);
 }
 
-/* Last: a new exit without a test is found here. */
+/* Last: a new exit without a test is found here. Those of early shedding are test_shed.c's. */
 static void every_exit_was_taken(void **state)
 {
 	for (int exit = 0; exit < SPW_EXIT_COUNT; exit++)
-		if (!exit_taken[exit])
+		if (!exit_taken[exit] && strncmp(exit_names[exit], "shed_", 5))
 			fail_msg("no test took %s", exit_names[exit]);
 }
 
