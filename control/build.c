@@ -148,6 +148,7 @@ static int storm_build(struct policy_storm *storm, const struct config_service *
 		err = cap_init(&storm->caps[STORM_PREFIX], svc->storm_prefix_rate_per_s, svc->storm_prefix_burst);
 	if (!err)
 		err = cap_init(&storm->caps[STORM_SERVICE], svc->storm_rate_per_s, svc->storm_burst);
+	storm->early = svc->storm_early;
 	storm->hold_ns = svc->storm_hold_ns;
 	storm->client_timeout_ns = svc->storm_client_timeout_ns;
 	storm->retry_budget_ppm = svc->storm_retry_budget_ppm;

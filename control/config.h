@@ -103,6 +103,7 @@ struct config_service {
 	uint32_t storm_hard_max;                                                     /* work of a backend; 0: off */
 	uint64_t storm_burst, storm_client_burst, storm_prefix_burst;                /* 0: 100 ms of the rate, >= 10 */
 	uint32_t storm_retry_budget_ppm; /* tokens that a first attempt earns */
+	bool storm_early;
 	/* Checked and stored, without effect yet: a file that sets one of these gets a warning. */
 	bool path_blackhole;
 	unsigned line, column;

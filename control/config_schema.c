@@ -252,6 +252,10 @@ static const struct config_key storm_keys[] = {
 	 .zero_word = "off", .fallback = "off",
 	 .help = "work that each backend may have under way at a time, of TCP: unanswered connections and questions, whatever "
 		 "it could bear. Where services share a backend each looks at all of its work"},
+	{"early", TYPE_SWITCH, 0, FIELD(config_service, storm_early), .fallback = "on",
+	 .help = "SYNs that would be refused in silence all the same are discarded at once, by the XDP program: for a second "
+		 "at most, those of a client that insists beyond `client_rate` or `prefix_rate`; and where 20000/s and more come to "
+		 "what serves less than a tenth of them, a share of all"},
 	STORM_RATE("rate", storm_rate_per_s, "cap on new flows of the service"),
 	STORM_BURST("burst", storm_burst, "new flows of the service that may come at once beyond `rate`"),
 	STORM_RATE("client_rate", storm_client_rate_per_s, "cap on new flows of one client: an IPv4 address, a /64"),

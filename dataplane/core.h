@@ -16,6 +16,7 @@
 #include "fib.h"
 #include "flow.h"
 #include "hold.h"
+#include "insist.h"
 #include "mtu.h"
 #include "observe.h"
 #include "parse.h"
@@ -98,7 +99,7 @@ static_assert(sizeof(struct backend_cell) == 192, "three lines");
 struct service_cell {
 	uint64_t users;   /* flows that name the slot: it is not reused before this is 0, */
 	uint64_t holding; /* nor before this is */
-	uint64_t attempts, new_flows, refused, silent, held, held_admitted, refused_storm, retries;
+	uint64_t attempts, new_flows, refused, silent, silent_many, held, held_admitted, refused_storm, retries;
 	uint64_t would_hold, would_refuse, would_silence;
 };
 
@@ -257,6 +258,7 @@ struct worker {
 	struct silence_pace silence;
 	struct signals signals;
 	struct hearing hearing;
+	struct insist insist;
 
 	/* time */
 	uint64_t now_ns;     /* of this loop, by the clock that was passed in */

@@ -249,6 +249,7 @@ enum note_kind {
 	NOTE_BACKEND,   /* `backend`: look at its cell now, rather than with the next tick */
 	NOTE_PORTS,     /* `ports`: of that pair's few or none are free */
 	NOTE_PATH_MTU,  /* `path`: a router said what fits on the way to an address: dataplane_path_learn() */
+	NOTE_INSISTS,   /* `insists`: a client that is refused in silence again and again: insist.h */
 };
 
 struct note {
@@ -269,6 +270,13 @@ struct note {
 			uint32_t mtu;
 			bool upstream; /* `to` is a backend, else a client */
 		} path;
+		struct {
+			struct ipaddr client, vip;
+			struct slot_ref service;
+			uint64_t until_ns; /* its SYNs are in vain until then; the dataplane's clock */
+			uint16_t port_be;
+			uint8_t cap; /* STORM_CLIENT or STORM_PREFIX */
+		} insists;
 	};
 };
 

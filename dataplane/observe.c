@@ -193,6 +193,7 @@ void observe_service(const struct dataplane *dp, uint32_t slot, struct service_r
 		out->held_admitted += load(&c->held_admitted);
 		out->refused_storm += load(&c->refused_storm);
 		out->retries += load(&c->retries);
+		out->silent_many += load(&c->silent_many);
 		out->would_hold += load(&c->would_hold);
 		out->would_refuse += load(&c->would_refuse);
 		out->would_silence += load(&c->would_silence);

@@ -309,6 +309,7 @@ struct service_report {
 	uint64_t held_admitted; /* of held */
 	uint64_t refused_storm; /* of refused and silent: because of a cap */
 	uint64_t retries;       /* of new_flows: those that were told to be retries (retry.h) */
+	uint64_t silent_many;   /* of silent: SYNs beyond the service's cap, or what its backends bear now */
 	/* In shadow, where all of them were admitted: */
 	uint64_t would_hold, would_refuse, would_silence;
 };

@@ -93,6 +93,7 @@ struct policy_storm {
 	uint64_t client_timeout_ns;        /* how long its clients wait for an answer */
 	uint32_t retry_budget_ppm;         /* tokens that a first attempt earns, in parts per million */
 	uint64_t hold_ns; /* how long a TCP flow over a cap may wait, at most GCRA_LINE_MAX_NS; 0: not at all */
+	bool early;       /* SYNs that are in vain are discarded before they come to a worker */
 };
 
 /* What lets a SNAT port serve the next connection while its backend still remembers the last one: numbers.h, tcp.c. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "storm.h"
 #include "admit.h"
+#include "insist.h"
 #include "limit.h"
 #include "outcome_worker.h"
 #include "pipeline.h"
@@ -181,10 +182,32 @@ static enum verdict refuse(struct worker *w, enum cure_mode mode, uint32_t servi
 		if (!(it->attempt & ATTEMPT_REPEATED))
 			count_add(&cell->refused_storm, 1);
 		retry_refused(w, service_slot, it, aloud, cap == STORM_RETRY);
+		if (it->p.proto == PROTO_TCP && !aloud && cap >= STORM_SERVICE)
+			count_add(&cell->silent_many, 1);
 	} else {
 		count_add(aloud ? &cell->would_refuse : &cell->would_silence, 1);
 	}
 	return (aloud ? VERDICT_answer_storm_client : VERDICT_shed_storm_client) + cap;
+}
+
+/*
+ * A SYN that was really refused by the first of the caps that did. What one client sends in vain to a cap of its own,
+ * or of its prefix, need not come here; where all clients share a cap or the backends, each has its chance.
+ */
+static void note_silenced(struct worker *w, const struct policy_service *svc, const struct insist_attempt *attempt,
+			  const struct storm_caps *caps, enum verdict verdict)
+{
+	const struct gcra_rate *rate;
+	uint64_t wait, line, hold_ns = svc->storm.hold_ns;
+
+	if ((verdict != VERDICT_shed_storm_client && verdict != VERDICT_shed_storm_prefix) || !svc->storm.early)
+		return;
+	rate = caps->at[attempt->cap].rate;
+	wait = gcra_wait(caps->at[attempt->cap].bucket, rate, w->now_ns) >> FRACTION;
+	line = gcra_line_wait(caps->at[attempt->cap].line, rate, w->now_ns) >> FRACTION;
+	/* Who comes when the line is shorter than what may be held finds a place in it. */
+	line = line > hold_ns ? line - hold_ns : 0;
+	insist_silenced(w, svc, attempt, wait > line ? wait : line);
 }
 
 /* --- holding --- */
@@ -316,6 +339,11 @@ enum verdict storm_admit(struct worker *w, const struct policy *policy, const st
 		if (t.full && has_room_upstream(w, svc, it->p.family == 6, it->hash, true))
 			return VERDICT_NONE;
 		verdict = refuse(w, mode, svc->ref.slot, &client, it, t.first);
+		if (mode == CURE_ENFORCE && it->p.proto == PROTO_TCP)
+			note_silenced(w, svc,
+				      &(struct insist_attempt){client, packet_dst(it->frame, &it->p), it->p.dport_be,
+							       t.first},
+				      caps, verdict);
 	}
 	*caps = (struct storm_caps){0};
 	return mode == CURE_ENFORCE ? verdict : VERDICT_NONE;
@@ -390,6 +418,8 @@ static void settle(struct worker *w, struct burst *b, const struct hold *h, stru
 		it->verdict = admit_refuse(w, h->service.slot, it, VERDICT_answer_service_down, VERDICT_NONE);
 	} else if (!passes(t)) {
 		it->verdict = refuse(w, CURE_ENFORCE, h->service.slot, &h->src, it, t->first);
+		note_silenced(w, svc, &(struct insist_attempt){h->src, h->dst, h->dport_be, t->first}, caps,
+			      it->verdict);
 	} else {
 		it->verdict = admit_room(w, svc, it);
 		if (it->verdict == VERDICT_NONE)

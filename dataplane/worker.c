@@ -413,7 +413,8 @@ static int worker_init(struct worker *w, const struct dataplane_config *config)
 	w->now_ns = dataplane_now_ns(w->dp);
 	w->run_ms = w->now_ns / 1000000;
 	wheel_init(&w->wheel, w->run_ms);
-	return path_memory_init(&w->path);
+	err = insist_init(&w->insist);
+	return err ? err : path_memory_init(&w->path);
 }
 
 struct worker *worker_create(struct dataplane *dp, unsigned index)

@@ -90,6 +90,7 @@ static void set_caps(struct policy_storm *storm)
 	for (int cap = 0; cap < STORM_CAPS; cap++)
 		check(gcra_rate_init(&storm->caps[cap], 2 << cap, 1000000000, 1 << cap) == 0);
 	storm->hold_ns = 300000000;
+	storm->early = true;
 }
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)

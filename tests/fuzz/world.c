@@ -777,6 +777,7 @@ static void set_caps(struct policy_storm *storm)
 	for (int cap = 0; cap < STORM_CAPS; cap++)
 		world_check(gcra_rate_init(&storm->caps[cap], 2 << cap, 1000000000, 1 << cap) == 0, "caps");
 	storm->hold_ns = 300000000;
+	storm->early = true;
 }
 
 static void set_short_times(struct policy_timeouts *t)

@@ -167,6 +167,7 @@ static void test_defaults(void **state)
 	assert_int_equal(s->storm_client_timeout_ns, 1000000000ull);
 	assert_int_equal(s->storm_retry_budget_ppm, 200000);
 	assert_int_equal(s->storm_hold_ns, 900 * 1000000ull);
+	assert_true(s->storm_early);
 	assert_int_equal(s->storm_rate_per_s, 0);
 	assert_int_equal(s->storm_burst, 0);
 	assert_int_equal(s->backends[0].weight, 1);
@@ -305,12 +306,13 @@ static void test_storm(void **state)
 	struct messages m;
 	struct config *c =
 		parse_good(GATEWAY "cures: {storm: shadow}\n" SERVICE
-				   "    storm: {rate: 100/s, burst: 50, client_rate: 5/s, client_burst: 18k,\n"
+				   "    storm: {early: off, rate: 100/s, burst: 50, client_rate: 5/s, client_burst: 18k,\n"
 				   "            prefix_rate: 20/s, hold: 2s800ms, client_timeout: 3s}\n"
 				   "    idle: {udp: 2m}\n");
 	const struct config_service *s = &c->services[0];
 
 	assert_int_equal(c->cures.of[CURE_STORM], CURE_SHADOW);
+	assert_false(s->storm_early);
 	assert_int_equal(s->storm_rate_per_s, 100);
 	assert_int_equal(s->storm_burst, 50);
 	assert_int_equal(s->storm_client_rate_per_s, 5);
