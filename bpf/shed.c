@@ -189,7 +189,6 @@ void shed_set(struct shed *shed, uint32_t place, enum shed_cap cap, uint32_t ser
 {
 	struct spw_shed_entry *entry = &shed->entries[place];
 
-	__atomic_store_n(&entry->packets, 0, __ATOMIC_RELAXED);
 	__atomic_store_n(&entry->service, service_slot, __ATOMIC_RELAXED);
 	__atomic_store_n(&entry->cap, cap, __ATOMIC_RELAXED);
 	__atomic_store_n(&entry->until_ns, until_ns, __ATOMIC_RELEASE);

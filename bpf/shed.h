@@ -49,10 +49,10 @@ int shed_share_maps(const struct shed *shed, struct bpf_object *gate);
 /* Ties a client to a place (0 … max_clients - 1) that was set; -E2BIG: no room. */
 int shed_tie(struct shed *shed, const struct shed_key *key, uint32_t place);
 void shed_untie(struct shed *shed, const struct shed_key *key);
-/* What the client of the place is shed for, from 0 packets on; from now on until `until_ns`. */
+/* What the client of the place is shed for, from now on until `until_ns`. */
 void shed_set(struct shed *shed, uint32_t place, enum shed_cap cap, uint32_t service_slot, uint64_t until_ns);
 void shed_set_until(struct shed *shed, uint32_t place, uint64_t until_ns);
-/* Discarded, since shed_set(). */
+/* Discarded, ever, whoever had the place. */
 uint64_t shed_packets(const struct shed *shed, uint32_t place);
 
 /* Of a listener's SYNs, `pass` of 2^32 are let through until `until_ns`; 0 or -errno. */

@@ -564,7 +564,8 @@ static struct api *api_create(const struct api_config *config, struct dataplane 
 		free(api);
 		return NULL;
 	}
-	api->source = (struct api_source){dp, api->version, config->started_ns, config->events, config->owners};
+	api->source = (struct api_source){
+		dp, api->version, config->started_ns, config->events, config->owners, config->shedding};
 	api->notify_fd = config->notify_fd;
 	api->timeout_s = config->timeout_s ? config->timeout_s : TIMEOUT_S;
 	pthread_mutex_init(&api->lock, NULL);

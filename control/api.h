@@ -13,6 +13,7 @@ struct api;
 struct dataplane;
 struct events;
 struct owners;
+struct shedding;
 
 /* A request that changes something. Decide fills the answer and calls api_command_done(). */
 struct api_command {
@@ -32,6 +33,7 @@ struct api_config {
 	unsigned timeout_s;  /* of silent connections and of commands; 0: 10 s */
 	struct events *events;
 	struct owners *owners;
+	const struct shedding *shedding; /* NULL: nothing is shed early */
 };
 
 /* NULL with errno set and a sentence in `err`. */

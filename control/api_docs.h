@@ -18,6 +18,7 @@ struct flow_row;
 struct ledger;
 struct owners;
 struct port_report;
+struct shedding;
 struct view;
 struct view_backend;
 struct view_service;
@@ -28,6 +29,7 @@ struct api_source {
 	uint64_t started_ns; /* monotonic */
 	struct events *events;
 	struct owners *owners;
+	const struct shedding *shedding; /* NULL: nothing is shed early */
 };
 
 /*

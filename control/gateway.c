@@ -21,6 +21,8 @@
 #include "saved.h"
 #include "saved_limits.h"
 #include "services.h"
+#include "shed.h"
+#include "shedding.h"
 #include "silence_events.h"
 #include "view.h"
 
@@ -111,6 +113,32 @@ int gateway_guard(struct gateway *gw, const struct config *config)
 
 /* --- start --- */
 
+static bool has_gate(const struct config *config)
+{
+	for (unsigned i = 0; i < config->n_ports; i++)
+		if (config->ports[i].kind == PORT_XSK)
+			return true;
+	return false;
+}
+
+static int start_shedding(struct gateway *gw, uint32_t n_service_slots)
+{
+	struct shedding_config config = {.max_clients = SHEDDING_CLIENTS, .n_service_slots = n_service_slots};
+	struct shed_config maps = {SHEDDING_CLIENTS, SHEDDING_LISTENERS, n_service_slots};
+	char err[ERR_LEN];
+
+	if (has_gate(gw->config)) {
+		gw->shed = shed_open(&maps, err, sizeof(err));
+		if (!gw->shed) {
+			gateway_say("%s", err);
+			return -errno;
+		}
+	}
+	config.shed = gw->shed;
+	gw->shedding = shedding_create(gw->dp, gw->services, gw->events, &config);
+	return gw->shedding ? 0 : -errno;
+}
+
 static int start_dataplane(struct gateway *gw)
 {
 	struct dataplane_config config = {0};
@@ -168,7 +196,7 @@ static int start_dataplane(struct gateway *gw)
 	gw->budgets = budgets_create(gw->dp, gw->services, config.n_service_slots);
 	gw->checks = checks_create(gw->dp, gw->services, gw->breakers, gw->base, config.n_backend_slots,
 				   gateway_on_check, gw);
-	return gw->checks && gw->limiters && gw->budgets ? 0 : -ENOMEM;
+	return gw->checks && gw->limiters && gw->budgets ? start_shedding(gw, config.n_service_slots) : -ENOMEM;
 }
 
 static int start_gate(struct gateway *gw, const struct config_port *port, struct gateway_port *gp)
@@ -183,6 +211,7 @@ static int start_gate(struct gateway *gw, const struct config_port *port, struct
 		.hang_ns = HANG_NS,
 		.max_listeners = CONFIG_MAX_LISTEN_IN_ALL,
 		.max_snat = DATAPLANE_MAX_SNAT,
+		.shed = gw->shed,
 	};
 	int rc = gate_check_device(&config, err, sizeof(err));
 
@@ -355,6 +384,7 @@ static int start_api(struct gateway *gw)
 		.notify_fd = gw->command_fd,
 		.events = gw->events,
 		.owners = gw->owners,
+		.shedding = gw->shedding,
 	};
 
 	gw->api = api_start(&config, gw->dp, err, sizeof(err));
@@ -570,6 +600,8 @@ void gateway_stop(struct gateway *gw)
 	breakers_destroy(gw->breakers);
 	limiters_destroy(gw->limiters);
 	budgets_destroy(gw->budgets);
+	shedding_destroy(gw->shedding);
+	shed_close(gw->shed);
 	services_destroy(gw->services);
 	paths_destroy(gw->paths);
 	silence_events_destroy(gw->silence_events);

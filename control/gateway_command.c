@@ -9,6 +9,7 @@
 #include "limiters.h"
 #include "observe.h"
 #include "services.h"
+#include "shedding.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -123,6 +124,7 @@ static void reload_by(struct gateway *gw, struct api_command *c, const char *who
 	}
 	config_free(gw->config);
 	gw->config = config;
+	shedding_end_all(gw->shedding, observe_now_ns(gw->dp), clock_monotonic_ns());
 	done = !gateway_guard(gw, config);
 	done = !gateway_set_listeners(gw, config) && done;
 	gateway_set_config_text(gw);
@@ -174,6 +176,8 @@ static void set_cure(struct gateway *gw, const struct api_query *query, struct a
 		refuse(c, 500, "it could not be published, the mode stays: see the log");
 		return;
 	}
+	if (query->cure == CURE_STORM && query->mode != CURE_ENFORCE)
+		shedding_end_all(gw->shedding, observe_now_ns(gw->dp), clock_monotonic_ns());
 	gateway_set_config_text(gw);
 	gateway_run_breakers(gw);
 	c->status = 200;

@@ -16,6 +16,7 @@
 #include "saved.h"
 #include "saved_limits.h"
 #include "services.h"
+#include "shedding.h"
 #include "silence_events.h"
 
 #include <errno.h>
@@ -74,6 +75,7 @@ void gateway_publish_view(struct gateway *gw)
 		return;
 	}
 	limiters_view(gw->limiters, view, observe_now_ns(gw->dp), clock_monotonic_ns());
+	shedding_view(gw->shedding, view);
 	pulse_late(&gw->pulse, &view->tick_p99_us, &view->tick_max_us);
 	owners_note(gw->owners, view, observe_now_ns(gw->dp));
 	view_publish(view);
@@ -293,6 +295,7 @@ static void on_limiters(evutil_socket_t fd, short what, void *arg)
 
 	limiters_tick(gw->limiters, gw->config->cures.of[CURE_STORM], observe_now_ns(gw->dp));
 	budgets_tick(gw->budgets, &gw->config->cures, observe_now_ns(gw->dp));
+	shedding_tick(gw->shedding, gw->config->cures.of[CURE_STORM], observe_now_ns(gw->dp), clock_monotonic_ns());
 }
 
 /* Each worker tells of its own share of the ports. */
@@ -330,6 +333,10 @@ static void take_note(struct gateway *gw, const struct note *note)
 		break;
 	case NOTE_PATH_MTU:
 		paths_note(gw->paths, note, gw->config->cures.of[CURE_PATH], clock_monotonic_ns());
+		break;
+	case NOTE_INSISTS:
+		shedding_note(gw->shedding, note, gw->config->cures.of[CURE_STORM], observe_now_ns(gw->dp),
+			      clock_monotonic_ns());
 		break;
 	}
 }

@@ -23,6 +23,8 @@ struct budgets;
 struct limiters;
 struct name_view;
 struct netlink_link;
+struct shed;
+struct shedding;
 struct silence_events;
 
 struct gateway_port {
@@ -48,6 +50,8 @@ struct gateway {
 	struct checks *checks;
 	struct limiters *limiters;
 	struct budgets *budgets;
+	struct shed *shed;         /* what the gates discard; NULL: there is no gate */
+	struct shedding *shedding; /* decides that */
 	struct saved *saved;
 	struct saved_limits *saved_limits;
 	struct api *api;

@@ -617,6 +617,16 @@ void services_sides(const struct services *s, void (*fn)(void *arg, const struct
 	}
 }
 
+void services_foreach(const struct services *s, void (*fn)(void *arg, const struct services_row *row), void *arg)
+{
+	for (uint32_t i = 0; i < s->config.n_service_slots; i++) {
+		const struct service *svc = &s->services[i];
+
+		if (svc->in_use)
+			fn(arg, &(struct services_row){svc->name, svc->ref, svc->part, svc->config});
+	}
+}
+
 struct address_list {
 	struct ipaddr *out;
 	size_t n, max;

@@ -96,6 +96,16 @@ struct services_side {
 /* All that have backends. */
 void services_sides(const struct services *s, void (*fn)(void *arg, const struct services_side *side), void *arg);
 
+/* A service that has its slot. */
+struct services_row {
+	const char *name;
+	struct slot_ref ref;
+	const struct policy_service *part;   /* as published; NULL: not yet */
+	const struct config_service *config; /* NULL: it is not configured any more */
+};
+
+void services_foreach(const struct services *s, void (*fn)(void *arg, const struct services_row *row), void *arg);
+
 /* Every backend address in use, for keeping next hops resolved; returns how many there are, fills at most max. */
 size_t services_addresses(const struct services *s, struct ipaddr *out, size_t max);
 

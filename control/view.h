@@ -77,6 +77,14 @@ struct view_backend {
 	const struct view_breaker *breaker; /* NULL: closed, and never was anything else of late */
 };
 
+/* What the XDP program discards of a service's SYNs: shedding.h. Times are the dataplane's clock. */
+struct view_early {
+	uint64_t of_clients, of_all;             /* ever */
+	uint64_t clients_since_ns, all_since_ns; /* 0: not now */
+	uint32_t pass;                           /* of 2^32, of all; 0: of all none is discarded */
+	uint64_t offered, admitted;              /* SYNs a second, of late */
+};
+
 struct view_service {
 	char name[64];
 	char *listen; /* "198.18.100.1:80/tcp,[2001:db8:100::1]:80/tcp", of any length */
@@ -86,6 +94,7 @@ struct view_service {
 	uint32_t generation;       /* of the slot */
 	uint64_t caps[STORM_CAPS]; /* new flows per second, by enum storm_cap; 0: none */
 	uint32_t hard_max;         /* of its backends' work; 0: none */
+	struct view_early early;
 };
 
 struct view_name {

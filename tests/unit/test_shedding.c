@@ -1,0 +1,616 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * What decide makes of clients that insist, and of floods: what the gates are told, for how long, and what is said. The
+ * gates, the workers' counts and the services are this file's.
+ */
+#include "events.h"
+#include "insist.h"
+#include "note.h"
+#include "observe.h"
+#include "services.h"
+#include "shed.h"
+#include "shedding.h"
+#include "view.h"
+
+#include "../slower.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define MS        1000000ull
+#define SECOND    (1000 * MS)
+#define CLIENTS   8
+#define SLOT      2
+#define AHEAD_NS  7777777777ull /* of the dataplane's clock, CLOCK_MONOTONIC */
+#define LISTENERS 2
+
+/* --- the gates --- */
+
+static struct shed {
+	struct {
+		bool tied;
+		struct shed_key key;
+		enum shed_cap cap;
+		uint32_t slot;
+		uint64_t until_ns;
+		_Atomic uint64_t packets;
+	} places[CLIENTS];
+	struct {
+		struct ipaddr vip;
+		uint16_t port_be;
+		uint32_t pass;
+		enum shed_cap cap;
+		uint64_t until_ns;
+		bool set;
+	} shares[LISTENERS];
+	uint64_t clients_until_ns, shares_until_ns;
+	struct shed_counts counts;
+	unsigned n_ties, n_unties;
+} gates;
+
+int shed_tie(struct shed *shed, const struct shed_key *key, uint32_t place)
+{
+	assert_true(place < CLIENTS);
+	assert_false(gates.places[place].tied);
+	gates.places[place].tied = true;
+	gates.places[place].key = *key;
+	gates.n_ties++;
+	return 0;
+}
+
+void shed_untie(struct shed *shed, const struct shed_key *key)
+{
+	for (int i = 0; i < CLIENTS; i++) {
+		const struct shed_key *is = &gates.places[i].key;
+
+		if (!gates.places[i].tied || !ipaddr_equal(&is->client, &key->client) ||
+		    !ipaddr_equal(&is->vip, &key->vip) || is->port_be != key->port_be)
+			continue;
+		gates.places[i].tied = false;
+		gates.n_unties++;
+		return;
+	}
+	fail_msg("untied, and was not tied");
+}
+
+void shed_set(struct shed *shed, uint32_t place, enum shed_cap cap, uint32_t service_slot, uint64_t until_ns)
+{
+	gates.places[place].cap = cap;
+	gates.places[place].slot = service_slot;
+	gates.places[place].until_ns = until_ns;
+}
+
+void shed_set_until(struct shed *shed, uint32_t place, uint64_t until_ns)
+{
+	gates.places[place].until_ns = until_ns;
+}
+
+uint64_t shed_packets(const struct shed *shed, uint32_t place)
+{
+	return gates.places[place].packets;
+}
+
+int shed_set_share(struct shed *shed, const struct ipaddr *vip, uint16_t port_be, enum shed_cap cap,
+		   uint32_t service_slot, uint32_t pass, uint64_t until_ns)
+{
+	for (int i = 0; i < LISTENERS; i++) {
+		if (gates.shares[i].set && !ipaddr_equal(&gates.shares[i].vip, vip))
+			continue;
+		assert_int_equal(service_slot, SLOT);
+		gates.shares[i].vip = *vip;
+		gates.shares[i].port_be = port_be;
+		gates.shares[i].pass = pass;
+		gates.shares[i].cap = cap;
+		gates.shares[i].until_ns = until_ns;
+		gates.shares[i].set = true;
+		return 0;
+	}
+	return -E2BIG;
+}
+
+void shed_del_share(struct shed *shed, const struct ipaddr *vip, uint16_t port_be)
+{
+	for (int i = 0; i < LISTENERS; i++)
+		if (gates.shares[i].set && ipaddr_equal(&gates.shares[i].vip, vip))
+			gates.shares[i].set = false;
+}
+
+void shed_set_ends(struct shed *shed, uint64_t clients_until_ns, uint64_t shares_until_ns)
+{
+	gates.clients_until_ns = clients_until_ns;
+	gates.shares_until_ns = shares_until_ns;
+}
+
+struct shed_counts shed_counts(const struct shed *shed, uint32_t service_slot)
+{
+	return service_slot == SLOT ? gates.counts : (struct shed_counts){0};
+}
+
+/* --- the workers, and the service --- */
+
+static struct service_report work;
+static struct policy_service part;
+static struct config_service config;
+static struct config_listen listeners[3];
+static struct slot_ref ref;
+static bool configured;
+
+void observe_service(const struct dataplane *dp, uint32_t slot, struct service_report *out)
+{
+	assert_int_equal(slot, SLOT);
+	*out = work;
+}
+
+void services_foreach(const struct services *s, void (*fn)(void *arg, const struct services_row *row), void *arg)
+{
+	fn(arg, &(struct services_row){"shop", ref, &part, configured ? &config : NULL});
+}
+
+/* --- the test's clock --- */
+
+static struct shedding *shedding;
+static struct events *events;
+static uint64_t now_ns, seen;
+
+static uint64_t clock_of(uint64_t at_ns)
+{
+	return at_ns + AHEAD_NS;
+}
+
+static void tick(enum cure_mode mode)
+{
+	now_ns += SHEDDING_TICK_NS;
+	shedding_tick(shedding, mode, now_ns, clock_of(now_ns));
+}
+
+static void begin(void)
+{
+	struct shedding_config c = {.shed = &gates, .max_clients = CLIENTS, .n_service_slots = 4};
+
+	memset(&gates, 0, sizeof(gates));
+	memset(&work, 0, sizeof(work));
+	memset(&part, 0, sizeof(part));
+	part.storm.early = true;
+	part.storm.caps[STORM_SERVICE].interval = 1;
+	ipaddr_parse("198.18.100.1", &listeners[0].addr);
+	ipaddr_parse("2001:db8:100::1", &listeners[1].addr);
+	listeners[2] = listeners[0];
+	listeners[0].port_be = listeners[1].port_be = listeners[2].port_be = htons(80);
+	listeners[0].proto = listeners[1].proto = PROTO_TCP;
+	listeners[2].proto = PROTO_UDP;
+	config = (struct config_service){.listen = listeners, .n_listen = 3};
+	ref = (struct slot_ref){.slot = SLOT, .generation = 5};
+	configured = true;
+	seen = 0;
+	now_ns = 1000 * SECOND;
+	events = events_create(NULL);
+	shedding = shedding_create(NULL, NULL, events, &c);
+	assert_non_null(shedding);
+	tick(CURE_ENFORCE);
+}
+
+static void end(void)
+{
+	shedding_destroy(shedding);
+	events_destroy(events);
+}
+
+static struct ipaddr client(unsigned i)
+{
+	return ipaddr_v4(htonl(0xc6120200 + i));
+}
+
+static void insists_in(const struct ipaddr *who, uint64_t for_ns, enum cure_mode mode)
+{
+	struct note note = {
+		.kind = NOTE_INSISTS,
+		.insists = {*who, listeners[ipaddr_is_v4(who) ? 0 : 1].addr, ref, now_ns + for_ns, htons(80),
+			    STORM_CLIENT},
+	};
+
+	shedding_note(shedding, &note, mode, now_ns, clock_of(now_ns));
+}
+
+static void insists(unsigned i, uint64_t for_ns)
+{
+	struct ipaddr who = client(i);
+
+	insists_in(&who, for_ns, CURE_ENFORCE);
+}
+
+/* The place of a client at the gates; -1: it has none. */
+static int place_of(unsigned i)
+{
+	struct ipaddr who = client(i);
+
+	for (int p = 0; p < CLIENTS; p++)
+		if (gates.places[p].tied && ipaddr_equal(&gates.places[p].key.client, &who))
+			return p;
+	return -1;
+}
+
+/* As the program sees it. */
+static bool is_shed(unsigned i)
+{
+	int p = place_of(i);
+
+	return p >= 0 && clock_of(now_ns) < gates.clients_until_ns && clock_of(now_ns) < gates.places[p].until_ns;
+}
+
+static struct shedding_row row_of(unsigned i)
+{
+	struct ipaddr who = client(i);
+	struct shedding_row row;
+
+	assert_int_equal(shedding_of_client(shedding, &who, &row, 1), 1);
+	return row;
+}
+
+static bool next_said(struct event_record *e)
+{
+	uint64_t lost;
+
+	if (!events_read(events, seen, e, 1, &lost, 0))
+		return false;
+	seen = e->number;
+	return true;
+}
+
+static void said(const char *kind, const char *part_of_text)
+{
+	struct event_record e;
+
+	assert_true(next_said(&e));
+	assert_string_equal(e.kind, kind);
+	assert_string_equal(e.cause, "storm");
+	assert_string_equal(e.subject, "shop");
+	if (!strstr(e.text, part_of_text))
+		fail_msg("\"%s\" is not in \"%s\"", part_of_text, e.text);
+}
+
+static void said_nothing(void)
+{
+	struct event_record e;
+
+	assert_false(next_said(&e));
+}
+
+/* --- clients --- */
+
+static void test_client(void **state)
+{
+	struct view view = {.n_services = 1};
+	struct view_service service = {.slot = SLOT, .generation = 5};
+	struct ipaddr other = client(2);
+	struct shedding_row row;
+
+	begin();
+	assert_int_equal(gates.clients_until_ns, 0);
+	insists(1, 250 * MS);
+	assert_true(is_shed(1));
+	assert_int_equal(gates.places[place_of(1)].until_ns, clock_of(now_ns + 250 * MS));
+	assert_int_equal(gates.places[place_of(1)].slot, SLOT);
+	assert_int_equal(gates.places[place_of(1)].cap, SHED_CLIENT);
+	said("early_shedding", "storm.client_rate, the first of them 198.18.2.1");
+	gates.places[place_of(1)].packets += 70;
+	gates.counts.of_clients += 70;
+	for (int i = 0; i < 3; i++)
+		tick(CURE_ENFORCE);
+	/* Over, and remembered; again costs no call of the kernel's. */
+	assert_false(is_shed(1));
+	assert_int_equal(gates.clients_until_ns, 0);
+	row = row_of(1);
+	assert_int_equal(row.packets, 70);
+	assert_int_equal(row.times, 1);
+	insists(1, 500 * MS);
+	assert_true(is_shed(1));
+	gates.places[place_of(1)].packets += 5;
+	gates.counts.of_clients += 5;
+	row = row_of(1);
+	assert_int_equal(row.packets, 75);
+	assert_int_equal(row.times, 2);
+	assert_int_equal(row.first_ns, now_ns - 300 * MS);
+	assert_int_equal(row.until_ns, now_ns + 500 * MS);
+	assert_int_equal(gates.n_ties, 1);
+	/* Another worker says less of it: the longer word holds. */
+	insists(1, 100 * MS);
+	assert_int_equal(row_of(1).until_ns, now_ns + 500 * MS);
+	assert_int_equal(shedding_of_client(shedding, &other, &row, 1), 0);
+	said_nothing();
+	for (uint64_t i = 0; i < 6 * SECOND / SHEDDING_TICK_NS; i++)
+		tick(CURE_ENFORCE);
+	said("early_shedding_over", "75 SYNs of 1 clients");
+	said_nothing();
+	view.services = &service;
+	shedding_view(shedding, &view);
+	assert_int_equal(service.early.of_clients, 75);
+	assert_int_equal(service.early.clients_since_ns, 0);
+	/* Some day it is forgotten. */
+	for (uint64_t i = 0; i < SHEDDING_KEPT_NS / SHEDDING_TICK_NS + 1; i++)
+		tick(CURE_ENFORCE);
+	assert_int_equal(place_of(1), -1);
+	assert_int_equal(gates.n_unties, 1);
+	end();
+}
+
+/* All addresses of a /64 are one client. */
+static void test_ipv6(void **state)
+{
+	struct ipaddr a, b, c;
+	struct shedding_row rows[4];
+
+	begin();
+	ipaddr_parse("2001:db8:1:2::3", &a);
+	ipaddr_parse("2001:db8:1:2:ffff::9", &b);
+	ipaddr_parse("2001:db8:1:3::3", &c);
+	insists_in(&a, 250 * MS, CURE_ENFORCE);
+	insists_in(&b, 350 * MS, CURE_ENFORCE);
+	assert_int_equal(gates.n_ties, 1);
+	assert_int_equal(shedding_of_client(shedding, &b, rows, 4), 1);
+	assert_int_equal(rows[0].times, 2);
+	assert_int_equal(shedding_of_client(shedding, &c, rows, 4), 0);
+	end();
+}
+
+/* What comes late, in shadow, or of a service that is another by now does nothing. */
+static void test_in_vain(void **state)
+{
+	struct ipaddr who = client(1);
+
+	begin();
+	insists(1, 0);
+	insists_in(&who, 250 * MS, CURE_SHADOW);
+	insists_in(&who, 250 * MS, CURE_OFF);
+	ref.generation = 4;
+	insists(1, 250 * MS);
+	assert_int_equal(gates.n_ties, 0);
+	said_nothing();
+	end();
+}
+
+/* Full of clients that are shed: the next one is not, and is counted. One that was over for a while makes room. */
+static void test_full(void **state)
+{
+	struct shedding_report report;
+
+	begin();
+	for (unsigned i = 0; i < CLIENTS; i++)
+		insists(i, SECOND);
+	insists(100, SECOND);
+	assert_int_equal(place_of(100), -1);
+	shedding_report(shedding, &report);
+	assert_int_equal(report.clients, CLIENTS);
+	assert_int_equal(report.full, 1);
+	for (int i = 0; i < 5; i++)
+		tick(CURE_ENFORCE);
+	shedding_report(shedding, &report);
+	assert_int_equal(report.now, CLIENTS);
+	insists(0, SECOND); /* now it is the newest */
+	for (int i = 0; i < 15; i++)
+		tick(CURE_ENFORCE);
+	gates.places[place_of(1)].packets = 33; /* of whoever had the place */
+	insists(100, SECOND);
+	assert_int_equal(place_of(1), -1);
+	assert_true(is_shed(100));
+	assert_int_equal(row_of(100).packets, 0);
+	assert_true(place_of(0) >= 0);
+	shedding_report(shedding, &report);
+	assert_int_equal(report.clients, CLIENTS);
+	assert_int_equal(report.now, 0); /* as of the last tick */
+	assert_int_equal(report.full, 1);
+	end();
+}
+
+/* The cure switched off, or a new configuration: at once, and nothing of it comes back. */
+static void test_ends_at_once(void **state)
+{
+	begin();
+	insists(1, SECOND);
+	insists(2, 100 * MS);
+	shedding_end_all(shedding, now_ns, clock_of(now_ns));
+	assert_int_equal(gates.clients_until_ns, 0);
+	insists(3, SECOND);
+	assert_true(is_shed(3));
+	assert_false(is_shed(1));
+	assert_false(is_shed(2));
+	tick(CURE_SHADOW);
+	assert_false(is_shed(3));
+	assert_int_equal(gates.clients_until_ns, 0);
+	end();
+}
+
+/* --- a share of all --- */
+
+/* So many attempts a second come, so many of them are let in, and the others refused in silence or aloud. */
+static void flood_ticks(unsigned n, uint64_t offered, uint64_t admitted, uint64_t aloud)
+{
+	for (unsigned i = 0; i < n; i++) {
+		bool on = gates.shares[0].set && gates.shares_until_ns > clock_of(now_ns);
+		uint64_t come = offered / 10, passed = on ? come * gates.shares[0].pass >> 32 : come;
+
+		gates.counts.of_all += come - passed;
+		work.attempts += passed;
+		work.new_flows += admitted / 10;
+		if (passed > (admitted + aloud) / 10)
+			work.silent_many += passed - (admitted + aloud) / 10;
+		tick(CURE_ENFORCE);
+	}
+}
+
+static void test_share(void **state)
+{
+	struct view view = {.n_services = 1};
+	struct view_service service = {.slot = SLOT, .generation = 5};
+	uint64_t before;
+
+	begin();
+	flood_ticks(20, 18000, 500, 2000);
+	assert_false(gates.shares[0].set);
+	assert_int_equal(gates.shares_until_ns, 0);
+	flood_ticks(1, 200000, 500, 2000);
+	/* 20 000 of 200 000 a second. */
+	for (int i = 0; i < LISTENERS; i++) {
+		assert_true(gates.shares[i].set);
+		assert_in_range(gates.shares[i].pass, UINT32_MAX / 10 - 10, UINT32_MAX / 10 + 10);
+		assert_int_equal(gates.shares[i].cap, SHED_SERVICE);
+		assert_int_equal(gates.shares[i].until_ns, clock_of(now_ns) + SHARE_NS);
+		assert_int_equal(gates.shares[i].port_be, htons(80));
+	}
+	assert_int_equal(gates.shares_until_ns, clock_of(now_ns) + SHARE_NS);
+	said("early_shedding_all", "200000 SYNs a second come and 500 are let in, the others are beyond storm.rate");
+	before = work.attempts;
+	flood_ticks(100, 200000, 500, 9000);
+	/* It stays what it is: what is discarded counts as what comes. */
+	assert_in_range(work.attempts - before, 10 * 19990, 10 * 20010);
+	said_nothing();
+	view.services = &service;
+	shedding_view(shedding, &view);
+	assert_int_equal(service.early.of_all, gates.counts.of_all);
+	assert_int_equal(service.early.offered, 200000);
+	assert_int_equal(service.early.admitted, 500);
+	assert_true(service.early.pass > 0 && service.early.all_since_ns);
+	/* Ten times what is let in are there to choose from. */
+	flood_ticks(20, 200000, 5000, 9000);
+	assert_in_range(gates.shares[0].pass, UINT32_MAX / 4 - 10, UINT32_MAX / 4 + 10);
+	flood_ticks(1, 15000, 5000, 0);
+	assert_false(gates.shares[0].set || gates.shares[1].set);
+	assert_int_equal(gates.shares_until_ns, 0);
+	flood_ticks(60, 400, 400, 0);
+	said("early_shedding_all_over", "SYNs were discarded by the XDP program within 12.0 s");
+	said_nothing();
+	end();
+}
+
+/* Many, and served; or refused aloud in the main; or with `early: off`; or a limit's. */
+static void test_no_share(void **state)
+{
+	begin();
+	flood_ticks(20, 200000, 190000, 0);
+	assert_int_equal(gates.shares_until_ns, 0);
+	end();
+	begin();
+	flood_ticks(20, 30000, 500, 20000);
+	assert_int_equal(gates.shares_until_ns, 0);
+	end();
+	begin();
+	part.storm.early = false;
+	flood_ticks(20, 200000, 500, 2000);
+	assert_int_equal(gates.shares_until_ns, 0);
+	end();
+	begin();
+	part.storm.caps[STORM_SERVICE].interval = 0;
+	flood_ticks(1, 200000, 500, 2000);
+	assert_int_equal(gates.shares[0].cap, SHED_LIMIT);
+	end();
+}
+
+/* The service goes while it shares, or another one has its slot: its listeners have no share any more. */
+static void test_service_goes(void **state)
+{
+	begin();
+	flood_ticks(3, 200000, 500, 2000);
+	assert_true(gates.shares[0].set && gates.shares[1].set);
+	configured = false;
+	config = (struct config_service){0};
+	tick(CURE_ENFORCE);
+	assert_false(gates.shares[0].set || gates.shares[1].set);
+	assert_int_equal(gates.shares_until_ns, 0);
+	end();
+	begin();
+	flood_ticks(3, 200000, 500, 2000);
+	ref.generation = 6;
+	tick(CURE_ENFORCE);
+	assert_false(gates.shares[0].set || gates.shares[1].set);
+	end();
+	begin();
+	flood_ticks(3, 200000, 500, 2000);
+	tick(CURE_OFF);
+	assert_false(gates.shares[0].set || gates.shares[1].set);
+	assert_int_equal(gates.shares_until_ns, 0);
+	end();
+}
+
+/* Without a gate nothing happens, and nothing is known. */
+static void test_no_gate(void **state)
+{
+	struct shedding_config c = {.n_service_slots = 4};
+	struct ipaddr who = client(1);
+	struct shedding_row row;
+
+	begin();
+	shedding_destroy(shedding);
+	shedding = shedding_create(NULL, NULL, events, &c);
+	tick(CURE_ENFORCE);
+	insists(1, SECOND);
+	flood_ticks(5, 200000, 500, 2000);
+	shedding_end_all(shedding, now_ns, clock_of(now_ns));
+	assert_int_equal(shedding_of_client(shedding, &who, &row, 1), 0);
+	assert_int_equal(shedding_of_client(NULL, &who, &row, 1), 0);
+	assert_int_equal(gates.n_ties, 0);
+	end();
+}
+
+/* --- readers --- */
+
+static atomic_bool reading_ends;
+
+static void *read_rows(void *arg)
+{
+	unsigned *n = arg;
+
+	while (!reading_ends)
+		for (unsigned i = 0; i < 2 * CLIENTS; i++) {
+			struct ipaddr who = client(i);
+			struct shedding_row row;
+
+			if (!shedding_of_client(shedding, &who, &row, 1))
+				continue;
+			/* All of one client, or nothing. */
+			if (!ipaddr_equal(&row.client, &who) || row.port_be != htons(80) ||
+			    row.until_ns < row.first_ns || !row.times)
+				return (void *)1;
+			(*n)++;
+		}
+	return NULL;
+}
+
+/* Serve reads a row as it was at some time, whatever decide does. */
+static void test_readers(void **state)
+{
+	unsigned n = 0;
+	pthread_t thread;
+	void *torn;
+
+	begin();
+	reading_ends = false;
+	assert_int_equal(pthread_create(&thread, NULL, read_rows, &n), 0);
+	for (unsigned i = 0; i < 20000 / SLOWER || !n; i++) {
+		insists(i * 7 % (2 * CLIENTS), 1 + i % SECOND);
+		if (i % 3 == 0)
+			tick(CURE_ENFORCE);
+	}
+	reading_ends = true;
+	pthread_join(thread, &torn);
+	assert_null(torn);
+	end();
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_client),   cmocka_unit_test(test_ipv6),         cmocka_unit_test(test_in_vain),
+		cmocka_unit_test(test_full),     cmocka_unit_test(test_ends_at_once), cmocka_unit_test(test_share),
+		cmocka_unit_test(test_no_share), cmocka_unit_test(test_service_goes), cmocka_unit_test(test_no_gate),
+		cmocka_unit_test(test_readers),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
