@@ -2,6 +2,8 @@
 /* Clients by page: a row each, whichever workers saw it. */
 #include "api_docs.h"
 
+#include "api_early.h"
+
 #include "json_row.h"
 #include "observe.h"
 #include "outcome.h"
@@ -13,13 +15,13 @@
 struct client_json {
 	char address[IPADDR_STRLEN];
 	double since;
-	uint64_t connected, refused, silent, resteered, reset;
+	uint64_t connected, refused, silent, resteered, reset, shed_early;
 };
 
 static const struct json_field client_fields[] = {
-	JSON_FIELD(client_json, address), JSON_FIELD(client_json, since),  JSON_FIELD(client_json, connected),
-	JSON_FIELD(client_json, refused), JSON_FIELD(client_json, silent), JSON_FIELD(client_json, resteered),
-	JSON_FIELD(client_json, reset),
+	JSON_FIELD(client_json, address), JSON_FIELD(client_json, since),      JSON_FIELD(client_json, connected),
+	JSON_FIELD(client_json, refused), JSON_FIELD(client_json, silent),     JSON_FIELD(client_json, resteered),
+	JSON_FIELD(client_json, reset),   JSON_FIELD(client_json, shed_early),
 };
 
 static json_t *last_json(const struct api_source *src, const struct api_clock *clock, const struct outcome_row *o)
@@ -96,6 +98,7 @@ static json_t *client_json(const struct api_source *src, const struct view *view
 		.silent = c->counts[OUTCOME_SILENT],
 		.resteered = c->counts[OUTCOME_RESTEERED],
 		.reset = c->counts[OUTCOME_RESET],
+		.shed_early = api_early_of_client(src, &c->addr),
 	};
 	json_t *json;
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "api_docs.h"
+#include "api_early.h"
 
 #include "clock.h"
 #include "json_row.h"
@@ -299,6 +300,7 @@ struct service_row {
 	double hard_max;        /* of each one's work; null: none */
 	const char *down_reason;
 	struct service_report r;
+	uint64_t shed_early;
 };
 
 #define SERVICE_COUNT(member) JSON_FIELD_AS(service_row, r.member, #member)
@@ -328,6 +330,7 @@ static const struct json_field service_fields[] = {
 	SERVICE_COUNT(would_refuse),
 	SERVICE_COUNT(would_silence),
 	SERVICE_COUNT(retries),
+	JSON_FIELD(service_row, shed_early),
 	JSON_FIELD(service_row, down_reason),
 };
 
@@ -384,6 +387,7 @@ json_t *api_service_json(const struct api_source *src, const struct view *view, 
 		.listen = s->listen,
 		.backends = s->n_backends,
 		.down_reason = *s->down_reason ? s->down_reason : NULL,
+		.shed_early = api_early_of_service(s),
 	};
 
 	fill_limits(view, s, &row);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "api_docs.h"
 
+#include "api_early.h"
+
 #include "json_row.h"
 #include "observe.h"
 
@@ -85,7 +87,7 @@ static json_t *ledger_reasons(const struct ledger *sum)
 }
 
 /* So that a client can explain a reason that it was not built with. */
-static json_t *ledger_about(void)
+static json_t *ledger_about(const struct view *view)
 {
 	json_t *about = json_object();
 
@@ -94,6 +96,7 @@ static json_t *ledger_about(void)
 				    json_pack("{s:s,s:s,s:s}", "class", verdict_class_name(verdict_info[v].class),
 					      "cause", cause_name(verdict_info[v].cause), "help",
 					      verdict_info[v].help));
+	api_early_about(view, about);
 	return about;
 }
 
@@ -164,9 +167,10 @@ unsigned api_doc_ledger(const struct api_source *src, const struct view *view, c
 	int64_t in_rings = (int64_t)(ledger_class(&sum, CLASS_HANDED_OVER) - sum.taken_over);
 
 	/* Workers are read one after the other: while packets flow, in_rings is a momentary figure and may be off. */
-	*doc = json_pack("{s:I,s:I,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "balance", (json_int_t)ledger_balance(&sum),
+	*doc = json_pack("{s:I,s:I,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "balance", (json_int_t)ledger_balance(&sum),
 			 "in_rings", (json_int_t)in_rings, "sum", ledger_json(&sum), "workers", workers, "reasons",
 			 ledger_reasons(&sum), "made", ledger_made(&sum), "actions", ledger_actions(&sum), "ptb",
-			 ledger_ptb(&sum), "lost", ledger_lost(src), "about", ledger_about());
+			 ledger_ptb(&sum), "lost", ledger_lost(src), "early", api_early_counts(view), "about",
+			 ledger_about(view));
 	return 200;
 }

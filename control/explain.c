@@ -6,6 +6,7 @@
  */
 #include "api_docs.h"
 
+#include "api_early.h"
 #include "clock.h"
 #include "events.h"
 #include "explain_findings.h"
@@ -295,6 +296,8 @@ static json_t *findings_json(struct explain *e)
 		if (is_failure(&e->findings.of[i]))
 			json_array_append_new(rows, finding_json(e->src, e->view, &e->clock, &e->findings.of[i]));
 	}
+	if (e->is_client)
+		api_early_explain_client(e->src, &e->clock, &e->about, rows);
 	for (size_t i = 0; e->is_backend && i < e->view->n_backends; i++)
 		if (concerns(&e->backends, e->view->backends[i].id))
 			explain_backend(e->src, &e->view->backends[i], rows);

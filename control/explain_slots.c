@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "explain_slots.h"
 
+#include "api_early.h"
 #include "breaker.h"
 #include "clock.h"
 #include "observe.h"
@@ -283,4 +284,5 @@ void explain_service(const struct api_source *src, const struct view_service *s,
 		    " in silence, %" PRIu64 " wait now",
 		    r.attempts, r.new_flows, r.refused, r.silent, r.holding);
 	storm(&subject, &r, rows);
+	api_early_explain_service(src, s, rows);
 }

@@ -4,8 +4,10 @@
  * the configuration: no label comes from a client's packet.
  */
 #include "api_docs.h"
+#include "api_early.h"
 #include "observe.h"
 #include "outcome.h"
+#include "shedding.h"
 #include "tables.h"
 #include "view.h"
 
@@ -307,8 +309,13 @@ static void put_durations(FILE *out, const struct api_source *src, const struct 
 
 #define SERVICE_METRIC(name, type, member, help)                                                                       \
 	{                                                                                                              \
-		"spillway_service_" name, type, help, offsetof(struct service_report, member)                          \
+		"spillway_service_" name, type, help, offsetof(struct service_sample, report.member)                   \
 	}
+
+struct service_sample {
+	struct service_report report;
+	uint64_t shed_early;
+};
 
 static const struct metric service_metrics[] = {
 	SERVICE_METRIC("flows", "gauge", flows, "flows of the service now"),
@@ -325,6 +332,9 @@ static const struct metric service_metrics[] = {
 	SERVICE_METRIC("would_hold_total", "counter", would_hold, "in shadow: would have been held"),
 	SERVICE_METRIC("would_refuse_total", "counter", would_refuse, "in shadow: would have been refused with RST"),
 	SERVICE_METRIC("would_silence_total", "counter", would_silence, "in shadow: would have gone unanswered"),
+	{"spillway_service_shed_early_total", "counter",
+	 "SYNs that the XDP program discarded before any worker saw them: no attempts",
+	 offsetof(struct service_sample, shed_early)},
 };
 
 static void put_services(FILE *out, const struct api_source *src, const struct view *view)
@@ -334,12 +344,12 @@ static void put_services(FILE *out, const struct api_source *src, const struct v
 
 		put_family(out, metric->name, metric->type, metric->help);
 		for (size_t i = 0; view && i < view->n_services; i++) {
-			struct service_report r;
+			struct service_sample sample = {.shed_early = api_early_of_service(&view->services[i])};
 
-			observe_service(src->dp, view->services[i].slot, &r);
+			observe_service(src->dp, view->services[i].slot, &sample.report);
 			fprintf(out, "%s{", metric->name);
 			put_label(out, "service", view->services[i].name);
-			fprintf(out, "} %llu\n", (unsigned long long)metric_value(metric, &r));
+			fprintf(out, "} %llu\n", (unsigned long long)metric_value(metric, &sample));
 		}
 	}
 }
@@ -410,6 +420,17 @@ static void put_gates(FILE *out, const struct view *view)
 			fprintf(out, "} %llu\n", (unsigned long long)view->gates[i].counters[c].packets);
 		}
 	}
+}
+
+static void put_shedding(FILE *out, const struct api_source *src)
+{
+	struct shedding_report r;
+
+	shedding_report(src->shedding, &r);
+	put_single(out, "spillway_early_clients", "gauge",
+		   "clients whose SYNs the XDP program discards now, for a second at most", r.now);
+	put_single(out, "spillway_early_full_total", "counter",
+		   "times that one more found no room there: workers went on refusing it", r.full);
 }
 
 static void put_kernel(FILE *out, const struct view *view)
@@ -599,6 +620,7 @@ char *api_metrics(const struct api_source *src, const struct view *view, enum me
 	put_names(out, view);
 	put_ports(out, src);
 	put_gates(out, view);
+	put_shedding(out, src);
 	put_kernel(out, view);
 	put_tables(out, src);
 	put_clients(out, src);

@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-#include "shedding.h"
 #include "dataplane.h"
 #include "events.h"
-#include "hash.h"
 #include "insist.h"
 #include "observe.h"
-#include "seq.h"
 #include "services.h"
 #include "shed.h"
+#include "shedding_private.h"
 #include "view.h"
 
 #include <errno.h>
@@ -27,69 +25,6 @@
 static_assert((int)SHED_CLIENT == STORM_CLIENT && (int)SHED_PREFIX == STORM_PREFIX &&
 		      (int)SHED_SERVICE == STORM_SERVICE && (int)SHED_LIMIT == STORM_LIMIT,
 	      "the gates' caps are the policy's");
-
-/* --- what is remembered of clients --- */
-
-/* What others read is under `seq`, stored by words. */
-struct place {
-	union {
-		struct shedding_row row; /* its packets: those of the place before */
-		uint64_t words[(sizeof(struct shedding_row) + 7) / 8];
-	};
-	uint32_t seq;
-	uint32_t used;         /* 0: nobody's */
-	uint32_t chain;        /* the next one of its hash */
-	uint32_t older, newer; /* in the order in which they were entered last */
-};
-
-/* A trouble from its begin to its end, as it is told. */
-struct spell {
-	uint64_t since_ns; /* 0: there is none */
-	uint64_t last_ns;  /* it was so */
-	uint64_t packets;  /* discarded before */
-	uint64_t clients;  /* entered in it */
-};
-
-struct listener {
-	struct ipaddr addr;
-	uint16_t port_be;
-};
-
-struct service {
-	struct slot_ref ref;
-	char name[64];
-	struct shed_counts before; /* of whoever had the slot */
-	struct shed_counts counts; /* as of the last tick */
-	struct spell clients, all;
-	/* Its share: */
-	struct listener *listeners; /* that have it */
-	size_t n_listeners;
-	uint32_t pass; /* of 2^32; only while n_listeners */
-	enum shed_cap cap;
-	uint64_t offered, admitted; /* a second, of late */
-	/* As of the last tick: */
-	uint64_t attempts, new_flows, silent_many;
-	uint64_t best[BEST_TICKS];
-	bool known, seen;
-};
-
-struct shedding {
-	struct dataplane *dp;
-	const struct services *services;
-	struct events *events;
-	struct shedding_config config;
-	uint8_t secret[HASH_SECRET_LEN];
-	struct place *places;
-	uint32_t *chains; /* by hash */
-	uint32_t n_chains;
-	uint32_t oldest, newest, first_free;
-	struct service *services_at; /* by slot */
-	uint64_t clients_until_ns;   /* the dataplane's clock; 0: none */
-	bool sharing;
-	uint64_t full, n_used, n_live; /* read by others */
-	uint64_t ticked_ns;
-	uint64_t now_ns, clock_ns; /* of this call */
-};
 
 struct shedding *shedding_create(struct dataplane *dp, const struct services *services, struct events *events,
 				 const struct shedding_config *config)
@@ -155,12 +90,6 @@ static struct shed_key key_of(const struct shedding_row *row)
 	return (struct shed_key){row->client, row->vip, row->port_be};
 }
 
-/* Whoever has one address of a /64 has them all. */
-static bool same_client(const struct ipaddr *a, const struct ipaddr *b)
-{
-	return a->q_be[0] == b->q_be[0] && (a->q_be[1] == b->q_be[1] || !(ipaddr_is_v4(a) || ipaddr_is_v4(b)));
-}
-
 static uint32_t *chain_of(struct shedding *s, const struct shedding_row *row)
 {
 	struct {
@@ -180,7 +109,7 @@ static uint32_t find(struct shedding *s, const struct shedding_row *row)
 	while (i != PLACE_NONE) {
 		const struct shedding_row *r = &s->places[i].row;
 
-		if (same_client(&r->client, &row->client) && ipaddr_equal(&r->vip, &row->vip) &&
+		if (shedding_same_client(&r->client, &row->client) && ipaddr_equal(&r->vip, &row->vip) &&
 		    r->port_be == row->port_be)
 			break;
 		i = s->places[i].chain;
@@ -615,52 +544,4 @@ void shedding_view(const struct shedding *s, struct view *view)
 			.admitted = svc->admitted,
 		};
 	}
-}
-
-static bool read_row(const struct shedding *s, uint32_t i, struct shedding_row *row)
-{
-	const struct place *p = &s->places[i];
-	union {
-		struct shedding_row row;
-		uint64_t words[sizeof(p->words) / 8];
-	} to;
-	uint64_t packets;
-	uint32_t begin;
-	bool used;
-
-	do {
-		begin = seq_read_begin(&p->seq);
-		used = __atomic_load_n(&p->used, __ATOMIC_RELAXED);
-		for (size_t w = 0; used && w < sizeof(p->words) / 8; w++)
-			to.words[w] = __atomic_load_n(&p->words[w], __ATOMIC_RELAXED);
-		packets = used ? shed_packets(s->config.shed, i) : 0;
-	} while (seq_read_again(&p->seq, begin));
-	if (!used)
-		return false;
-	*row = to.row;
-	row->packets = packets - row->packets;
-	return true;
-}
-
-size_t shedding_of_client(const struct shedding *s, const struct ipaddr *client, struct shedding_row *rows, size_t max)
-{
-	size_t n = 0;
-
-	if (!s || !s->config.shed || !__atomic_load_n(&s->n_used, __ATOMIC_RELAXED))
-		return 0;
-	for (uint32_t i = 0; i < s->config.max_clients && n < max; i++)
-		if (__atomic_load_n(&s->places[i].used, __ATOMIC_RELAXED) && read_row(s, i, &rows[n]) &&
-		    same_client(&rows[n].client, client))
-			n++;
-	return n;
-}
-
-void shedding_report(const struct shedding *s, struct shedding_report *out)
-{
-	*out = (struct shedding_report){0};
-	if (!s)
-		return;
-	out->clients = __atomic_load_n(&s->n_used, __ATOMIC_RELAXED);
-	out->now = __atomic_load_n(&s->n_live, __ATOMIC_RELAXED);
-	out->full = __atomic_load_n(&s->full, __ATOMIC_RELAXED);
 }

@@ -42,6 +42,7 @@ static const struct column service_columns[] = {
 	{"refused", "REFUSED", COLUMN_NUMBER},
 	{"silent", "SILENT", COLUMN_NUMBER},
 	{"refused_storm", "BY STORM", COLUMN_NUMBER},
+	{"shed_early", "EARLY", COLUMN_NUMBER},
 	{"held", "HELD", COLUMN_NUMBER},
 	{"holding", "HOLDING", COLUMN_NUMBER},
 	{"retries", "RETRIES", COLUMN_NUMBER},
@@ -498,6 +499,12 @@ static const struct column reason_columns[] = {
 	{"cause", "CAUSE", COLUMN_TEXT},     {"help", "WHAT", COLUMN_TEXT},
 };
 
+static const struct column early_columns[] = {
+	{"count", "PACKETS", COLUMN_NUMBER}, {"name", "DISCARDED BEFORE RX", COLUMN_TEXT},
+	{"class", "CLASS", COLUMN_TEXT},     {"cause", "CAUSE", COLUMN_TEXT},
+	{"help", "WHAT", COLUMN_TEXT},
+};
+
 static const struct column made_columns[] = {{"count", "PACKETS", COLUMN_NUMBER}, {"name", "MADE", COLUMN_TEXT}};
 static const struct column action_columns[] = {{"count", "TIMES", COLUMN_NUMBER}, {"name", "DONE", COLUMN_TEXT}};
 static const struct column lost_columns[] = {{"count", "PACKETS", COLUMN_NUMBER},
@@ -526,6 +533,7 @@ enum ctl_exit command_ledger(const struct ctl *ctl)
 	if (result == EXIT_OK && !ctl->json) {
 		print_terms(doc);
 		print_counts(doc, "reasons", reason_columns, N_COLUMNS(reason_columns));
+		print_counts(doc, "early", early_columns, N_COLUMNS(early_columns));
 		print_counts(doc, "made", made_columns, N_COLUMNS(made_columns));
 		print_counts(doc, "actions", action_columns, N_COLUMNS(action_columns));
 		print_counts(doc, "lost", lost_columns, N_COLUMNS(lost_columns));

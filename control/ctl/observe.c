@@ -15,9 +15,9 @@ static const struct column client_columns[] = {
 	{"address", "CLIENT", COLUMN_TEXT},        {"connected", "CONNECTED", COLUMN_NUMBER},
 	{"refused", "REFUSED", COLUMN_NUMBER},     {"silent", "SILENT", COLUMN_NUMBER},
 	{"resteered", "RESTEERED", COLUMN_NUMBER}, {"reset", "RESET", COLUMN_NUMBER},
-	{"since", "SINCE", COLUMN_TIME},           {"last_at", "LAST", COLUMN_TIME},
-	{"last_reason", "OUTCOME", COLUMN_TEXT},   {"last_service", "SERVICE", COLUMN_TEXT},
-	{"last_backend", "BACKEND", COLUMN_TEXT},
+	{"shed_early", "EARLY", COLUMN_NUMBER},    {"since", "SINCE", COLUMN_TIME},
+	{"last_at", "LAST", COLUMN_TIME},          {"last_reason", "OUTCOME", COLUMN_TEXT},
+	{"last_service", "SERVICE", COLUMN_TEXT},  {"last_backend", "BACKEND", COLUMN_TEXT},
 };
 
 static const struct column storm_columns[] = {

@@ -605,6 +605,7 @@ struct view *api_fixture_view(enum gateway_state state)
 		(struct view_service){"shop", strdup("198.18.100.1:80/tcp,[2001:db8:100::1]:80/tcp"), 0, 2, ""};
 	v->services[1] =
 		(struct view_service){"blog", strdup("198.18.100.2:80/tcp"), 1, 0, "no usable backend \"now\""};
+	v->services[0].early = (struct view_early){.of_clients = 80, .of_all = 9, .clients_since_ns = 1};
 	v->n_backends = 3;
 	v->backends = calloc(3, sizeof(*v->backends));
 	fill_backends(v->backends, v->published_ns);
@@ -616,8 +617,14 @@ struct view *api_fixture_view(enum gateway_state state)
 	v->names[1] = (struct view_name){"gone.lab.test", 6, "gone", 0, 0, 0, 5, 5, 0, 0, 0, "NXDOMAIN \xff"};
 	v->n_gates = 2;
 	v->gates = calloc(2, sizeof(*v->gates));
-	v->gates[0] = (struct view_gate){"wan", 2, {{"gate_known", "to known", 11}, {"gate_new", "to new", 0}}};
-	v->gates[1] = (struct view_gate){"lan", 2, {{"gate_known", "to known", 12}, {"gate_new", "to new", 0}}};
+	v->gates[0] = (struct view_gate){
+		"wan",
+		3,
+		{{"gate_known", "to known", 11}, {"gate_new", "to new", 0}, {"gate_shed_client", "insists", 84}}};
+	v->gates[1] = (struct view_gate){
+		"lan",
+		3,
+		{{"gate_known", "to known", 12}, {"gate_new", "to new", 0}, {"gate_shed_client", "insists", 5}}};
 	v->tick_p99_us = 1500;
 	v->tick_max_us = 22500;
 	return v;

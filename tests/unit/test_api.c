@@ -113,6 +113,8 @@ static void test_services(void **state)
 							    get_int(shop, "silent") + get_int(shop, "holding"));
 	assert_int_equal(get_int(shop, "refused"), 2);
 	assert_int_equal(get_int(shop, "refused_storm"), 5);
+	assert_int_equal(get_int(shop, "shed_early"), 89);
+	assert_int_equal(get_int(blog, "shed_early"), 0);
 	assert_int_equal(get_int(shop, "held"), 70);
 	assert_int_equal(get_int(shop, "held_admitted"), 65);
 	assert_int_equal(get_int(shop, "would_silence"), 0);
@@ -267,6 +269,10 @@ static void test_ledger(void **state)
 	assert_int_equal(get_int(json_object_get(doc, "lost"), "no_buffer"), 4);
 	assert_string_equal(get_text(json_object_get(json_object_get(doc, "about"), "drop_truncated"), "cause"),
 			    "gateway");
+	assert_int_equal(get_int(json_object_get(doc, "early"), "gate_shed_client"), 89);
+	assert_int_equal(json_object_size(json_object_get(doc, "early")), 1);
+	assert_string_equal(get_text(json_object_get(json_object_get(doc, "about"), "gate_shed_client"), "class"),
+			    "shed");
 	json_decref(doc);
 
 	f->dp.ledgers[1].rx++; /* a packet went missing */
@@ -593,6 +599,9 @@ static void test_metrics(void **state)
 		"\nspillway_service_new_flows_total{service=\"blog\"} 201\n",
 		"\nspillway_service_attempts_total{service=\"shop\"} 209\n",
 		"\nspillway_service_refused_storm_total{service=\"shop\"} 5\n",
+		"\nspillway_service_shed_early_total{service=\"shop\"} 89\n",
+		"\nspillway_gate_shed_client_packets_total{port=\"wan\"} 84\n",
+		"\nspillway_early_clients 0\n",
 		"\nspillway_service_holding{service=\"shop\"} 4\n",
 		"\nspillway_service_would_silence_total{service=\"blog\"} 6\n",
 		"\nspillway_port_lost_packets_total{port=\"lan\",queue=\"1\",reason=\"no_buffer\"} 4\n",

@@ -206,7 +206,12 @@ static void test_explain_places(void **state)
 	assert_string_equal(get_text(row, "service"), "shop");
 	row = find_row(json_object_get(doc, "findings"), "reason", "refused_storm");
 	assert_int_equal(get_int(row, "count"), 5);
-	assert_int_equal(json_array_size(json_object_get(doc, "findings")), 3);
+	row = find_row(json_object_get(doc, "findings"), "reason", "shed_early");
+	assert_int_equal(get_int(row, "count"), 89);
+	assert_string_equal(get_text(row, "scope"), "total");
+	assert_non_null(strstr(get_text(row, "sentence"),
+			       "discarded 80 SYNs of clients that insist beyond their caps, and 9 of everybody"));
+	assert_int_equal(json_array_size(json_object_get(doc, "findings")), 4);
 	json_decref(doc);
 	doc = get_json(*state, "/v1/explain?address=2001:db8:100::1", 200);
 	assert_true(has_text(json_object_get(doc, "roles"), "vip"));

@@ -304,11 +304,11 @@ static void test_single_keys_without_effect_are_warned(void **state)
 static void test_storm(void **state)
 {
 	struct messages m;
-	struct config *c =
-		parse_good(GATEWAY "cures: {storm: shadow}\n" SERVICE
-				   "    storm: {early: off, rate: 100/s, burst: 50, client_rate: 5/s, client_burst: 18k,\n"
-				   "            prefix_rate: 20/s, hold: 2s800ms, client_timeout: 3s}\n"
-				   "    idle: {udp: 2m}\n");
+	struct config *c = parse_good(
+		GATEWAY "cures: {storm: shadow}\n" SERVICE
+			"    storm: {early: off, rate: 100/s, burst: 50, client_rate: 5/s, client_burst: 18k,\n"
+			"            prefix_rate: 20/s, hold: 2s800ms, client_timeout: 3s}\n"
+			"    idle: {udp: 2m}\n");
 	const struct config_service *s = &c->services[0];
 
 	assert_int_equal(c->cures.of[CURE_STORM], CURE_SHADOW);

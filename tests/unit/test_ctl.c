@@ -63,7 +63,7 @@ static void test_status(void **state)
 	assert_says("ticks    1.500 ms late at p99, 22.500 ms at most\n");
 	assert_says("clients  21 remembered of at most 200, 17 forgotten\n");
 	assert_says("wan   eth1        0  no         150 ");
-	assert_says("GATE   wan  lan\nknown   11   12\n");
+	assert_says("GATE         wan  lan\nknown         11   12\n");
 	view_publish(api_fixture_view(GATEWAY_DRAINING));
 	assert_int_equal(ctl(*state, "status"), 3);
 	assert_says("state    draining\n");
@@ -77,7 +77,7 @@ static void test_status(void **state)
 static void test_lists(void **state)
 {
 	assert_int_equal(ctl(*state, "services"), 0);
-	assert_says("BACKENDS  FLOWS  ATTEMPTS  NEW  REFUSED  SILENT  BY STORM  HELD  HOLDING  RETRIES  DOWN\n"
+	assert_says("BACKENDS  FLOWS  ATTEMPTS  NEW  REFUSED  SILENT  BY STORM  EARLY  HELD  HOLDING  RETRIES  DOWN\n"
 		    "shop  198.18.100.1:80/tcp,[2001:db8:100::1]:80/tcp");
 	/* Of those that have something to say alone. */
 	assert_says("\n\nIN SHADOW  WOULD HOLD  WOULD REFUSE  WOULD SILENCE\n"
@@ -150,6 +150,7 @@ static void test_ledger(void **state)
 	least = strstr(output, "    1  drop_no_route");
 	assert_true(most && least && most < least);
 	assert_null(strstr(output, "drop_not_ip"));
+	assert_says("     89  gate_shed_client");
 	assert_says("new_ring\n");
 	assert_says("\nbalance 0\n");
 }
