@@ -67,8 +67,10 @@ void insist_silenced(struct worker *w, const struct policy_service *svc, const s
 	}
 	if (++p->n < INSIST_TIMES || w->now_ns < p->told_until_ns)
 		return;
-	if (shed_ns > INSIST_MAX_NS)
-		shed_ns = INSIST_MAX_NS;
+	if (attempt->ago_ns >= INSIST_MAX_NS)
+		return;
+	if (shed_ns > INSIST_MAX_NS - attempt->ago_ns)
+		shed_ns = INSIST_MAX_NS - attempt->ago_ns;
 	if (tell(w, svc, attempt, w->now_ns + shed_ns))
 		p->told_until_ns = w->now_ns + shed_ns;
 }

@@ -2,7 +2,8 @@
 /*
  * Clients that insist: whose SYNs a cap of their own, or of their prefix, refuses in silence again and again. Decide is
  * told, and has their SYNs discarded before they come to a worker: until the bucket that refuses them has half of its
- * burst again, so that they lose nothing of what it would give them, and for a second at the most.
+ * burst again, so that they lose nothing of what it would give them, and for a second at the most after their last one
+ * that came here: who sends no more than its kernel does is heard with its second SYN.
  *
  * A note is left for one that insisted within a second, and again each time it is heard after that; so many a second,
  * which leaves the ring to others. What a client costs is a place of a few, which is another's once its second is over.
@@ -38,6 +39,7 @@ struct insist_attempt {
 	struct ipaddr client, vip;
 	uint16_t port_be;
 	enum storm_cap cap; /* STORM_CLIENT or STORM_PREFIX */
+	uint64_t ago_ns;    /* at the most: it may have been held */
 };
 
 /* 0 or -errno: a constant is wrong. */

@@ -342,7 +342,7 @@ enum verdict storm_admit(struct worker *w, const struct policy *policy, const st
 		if (mode == CURE_ENFORCE && it->p.proto == PROTO_TCP)
 			note_silenced(w, svc,
 				      &(struct insist_attempt){client, packet_dst(it->frame, &it->p), it->p.dport_be,
-							       t.first},
+							       t.first, 0},
 				      caps, verdict);
 	}
 	*caps = (struct storm_caps){0};
@@ -418,7 +418,8 @@ static void settle(struct worker *w, struct burst *b, const struct hold *h, stru
 		it->verdict = admit_refuse(w, h->service.slot, it, VERDICT_answer_service_down, VERDICT_NONE);
 	} else if (!passes(t)) {
 		it->verdict = refuse(w, CURE_ENFORCE, h->service.slot, &h->src, it, t->first);
-		note_silenced(w, svc, &(struct insist_attempt){h->src, h->dst, h->dport_be, t->first}, caps,
+		note_silenced(w, svc,
+			      &(struct insist_attempt){h->src, h->dst, h->dport_be, t->first, svc->storm.hold_ns}, caps,
 			      it->verdict);
 	} else {
 		it->verdict = admit_room(w, svc, it);

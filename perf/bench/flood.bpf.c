@@ -82,7 +82,7 @@ static __always_inline void fill_syn(struct wire *w)
 	__u32 random = bpf_get_prandom_u32();
 	__u16 port_be = bpf_htons(FLOOD_FIRST_PORT + (random >> 16) % FLOOD_PORTS);
 
-	w->ip.saddr = bpf_htonl(plan.source + (random & 0xffff));
+	w->ip.saddr = bpf_htonl(plan.source + (random & 0xffff) % plan.n_sources);
 	w->tcp.source = port_be;
 	w->tcp.seq = bpf_get_prandom_u32();
 	w->tcp.check = checksum(plan.l4_sum + halves(w->ip.saddr) + halves(w->tcp.seq) + port_be);

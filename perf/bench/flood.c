@@ -28,6 +28,7 @@
 
 #define SECONDS_MAX 60
 #define BATCH       64
+#define SOURCES_MAX 65536
 
 struct options {
 	struct flood_plan plan;
@@ -147,7 +148,7 @@ static int flood(const struct options *o)
 
 static const char usage_text[] =
 	"usage: flood --device DEVICE --from MAC --to MAC --source ADDRESS --destination ADDRESS --port PORT\n"
-	"             [--mode udp|syn] [--flows N] [--rate PACKETS_PER_SECOND] [--seconds S]\n";
+	"             [--mode udp|syn] [--flows N] [--sources N] [--rate PACKETS_PER_SECOND] [--seconds S]\n";
 
 static bool take_option(struct options *o, int option)
 {
@@ -172,6 +173,9 @@ static bool take_option(struct options *o, int option)
 	case 'n':
 		o->plan.n_flows = strtoul(optarg, NULL, 10);
 		return o->plan.n_flows;
+	case 'o':
+		o->plan.n_sources = strtoul(optarg, NULL, 10);
+		return o->plan.n_sources > 0 && o->plan.n_sources <= SOURCES_MAX;
 	case 'r':
 		if (strtoul(optarg, NULL, 10))
 			o->plan.interval_ns = 1000000000 / strtoul(optarg, NULL, 10);
@@ -185,22 +189,17 @@ static bool take_option(struct options *o, int option)
 }
 
 static const struct option long_options[] = {
-	{"device", required_argument, NULL, 'd'},
-	{"from", required_argument, NULL, 'f'},
-	{"to", required_argument, NULL, 't'},
-	{"source", required_argument, NULL, 's'},
-	{"destination", required_argument, NULL, 'e'},
-	{"port", required_argument, NULL, 'p'},
-	{"mode", required_argument, NULL, 'm'},
-	{"flows", required_argument, NULL, 'n'},
-	{"rate", required_argument, NULL, 'r'},
-	{"seconds", required_argument, NULL, 'S'},
-	{0},
+	{"device", required_argument, NULL, 'd'},      {"from", required_argument, NULL, 'f'},
+	{"to", required_argument, NULL, 't'},          {"source", required_argument, NULL, 's'},
+	{"destination", required_argument, NULL, 'e'}, {"port", required_argument, NULL, 'p'},
+	{"mode", required_argument, NULL, 'm'},        {"flows", required_argument, NULL, 'n'},
+	{"sources", required_argument, NULL, 'o'},     {"rate", required_argument, NULL, 'r'},
+	{"seconds", required_argument, NULL, 'S'},     {0},
 };
 
 int main(int argc, char **argv)
 {
-	struct options o = {.plan = {.mode = FLOOD_UDP, .n_flows = 1000}, .seconds = 5};
+	struct options o = {.plan = {.mode = FLOOD_UDP, .n_flows = 1000, .n_sources = SOURCES_MAX}, .seconds = 5};
 	int option, rc;
 
 	while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1)

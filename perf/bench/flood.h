@@ -10,7 +10,7 @@
 
 enum flood_mode {
 	FLOOD_UDP, /* flows in turn: source ports, then source addresses count up */
-	FLOOD_SYN, /* random source port, sequence number, and address among 65 536 */
+	FLOOD_SYN, /* random source port, sequence number, and address among so many */
 };
 
 struct flood_plan {
@@ -19,7 +19,8 @@ struct flood_plan {
 	__u32 ifindex;
 	__u32 source; /* host byte order */
 	__u32 n_flows;
-	__u32 ip_sum; /* one's complement sums in wire order, not inverted */
+	__u32 n_sources; /* of SYNs */
+	__u32 ip_sum;    /* one's complement sums in wire order, not inverted */
 	__u32 l4_sum;
 	__u32 interval_ns; /* between frames; 0: none */
 };

@@ -119,6 +119,17 @@ def veth(build, rounds):
     return table(head, [["-" if word == "nan" else word for word in row[:6]] + [", ".join(row[6:])] for row in rows])
 
 
+def early(rounds):
+    """Two rows for each rate of SYNs, and the ratios below them."""
+    lines = output_of(pathlib.Path(__file__).with_name("early.py"), "--rounds", rounds).splitlines()
+    rows = [line.split() for line in lines if line.split()[1:2] in (["off"], ["on"])]
+    ratios = [line.split(maxsplit=2) for line in lines if line.split()[1:2] == ["on/off"]]
+    head = ["SYNs/s", "early", "sent/s", "refused/s", "by workers", "by the gate", "lost in the ring", "bulk MB/s",
+            "CPU %"]
+    told = "\n".join(f"{rate} SYNs/s, on to off: {words}.  " for rate, _, words in ratios)
+    return f"{table(head, rows)}\n{told}\n"
+
+
 def cpu_name():
     return re.search(r"^model name\s*: (.*)$", pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.M)[1]
 
@@ -155,6 +166,7 @@ def report(args):
         by_stage = stages(directory, huge, args.rounds)
     clock_us, lives = life(directory)
     on_veth = veth(args.build, args.veth_rounds)
+    on_early = early(args.veth_rounds)
     pages = "2 MiB pages" if huge else "plain pages (too few hugepages)"
     return f"""# Results
 
@@ -184,7 +196,14 @@ tcp4. Reading the counter around each stage costs some itself. Packets are looke
 rounds. `of bare`: against the AF_XDP forwarder that only swaps MAC addresses. Where other load shares the CPUs, the
 time per packet says more than the rate.
 
-{on_veth}"""
+{on_veth}
+## Early shedding
+
+`perf/bench/early.py`: SYNs of 16 addresses that may begin 20 flows a second each, beside a transfer through the same
+worker; `storm.early` off and on in turns, medians of {args.veth_rounds} rounds of 2 s. `CPU %`: of the gateway's
+process; the XDP program runs on the sender's. Two CPUs do everything: what the flood and the gateway leave is the transfer's.
+
+{on_early}"""
 
 
 def main():

@@ -133,6 +133,7 @@ def check_accounts(gateway, wire, family, insistent):
     return shed
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("hold", ["off", "900ms"])
 def test_insistent_client(lab, records, family, others, hold):
     greedy = CLIENTS[family][-1]

@@ -282,11 +282,12 @@ class Flood:
         self._lab.wan.ip(f"link del {self.SINK[0]}", f"route del blackhole {FLOOD_NET}")
         self._lab.gw.ip(f"route del {FLOOD_NET}")
 
-    def start(self, seconds, *, rate=None, port=80, to_sink=False, cpu=1):
+    def start(self, seconds, *, rate=None, port=80, to_sink=False, cpu=1, sources=None):
         argv = ["taskset", "-c", str(cpu), bench_tool("flood"), "--mode", "syn"]
         argv += ["--device", self.SINK[0] if to_sink else "gw", "--from", "02:00:00:00:00:01", "--to", self._mac()]
         argv += ["--source", FLOOD_NET.split("/")[0], "--destination", VIP[4], "--port", str(port)]
         argv += ["--seconds", str(seconds)] + (["--rate", str(rate)] if rate else [])
+        argv += ["--sources", str(sources)] if sources else []
         return self._lab.children.spawn(self._lab.wan, *argv, stdout=subprocess.PIPE, text=True)
 
     def _mac(self):

@@ -148,10 +148,11 @@ static void test_nobody_else(void **state)
 	stop();
 }
 
-/* What is refused at the end of its hold counts, too; a place in line is as good as one now. */
+/* What is refused at the end of its hold counts, too, from when it came: a client that left is free a second later. */
 static void test_held(void **state)
 {
-	struct note note;
+	struct note note = {0};
+	uint64_t came_ns;
 
 	begin_capped(STORM_CLIENT, 1, 100 * MS);
 	flood(false, 7, 400);
@@ -161,6 +162,27 @@ static void test_held(void **state)
 	assert_true(verdicts(VERDICT_shed_storm_client) > INSIST_TIMES);
 	assert_int_equal(take_notes(&note), 1);
 	assert_in_range(note.insists.until_ns, rig.now_ns, rig.now_ns + BLOCK + SECOND / RATE);
+	stop();
+
+	begin_capped(STORM_CLIENT, 1, 900 * MS);
+	flood(false, 7, 400);
+	came_ns = rig.now_ns;
+	for (int i = 0; i < 30; i++) {
+		pass_ms(40);
+		take_all();
+		while (take_notes(&note))
+			assert_true(note.insists.until_ns <= came_ns + SECOND + 50 * MS);
+	}
+	assert_true(verdicts(VERDICT_shed_storm_client) > INSIST_TIMES);
+	assert_int_equal(note.kind, NOTE_INSISTS);
+	stop();
+
+	begin_capped(STORM_CLIENT, 1, 2000 * MS);
+	flood(false, 7, 400);
+	pass_ms(2100);
+	take_all();
+	assert_true(verdicts(VERDICT_shed_storm_client) > INSIST_TIMES);
+	assert_int_equal(take_notes(&note), 0);
 	stop();
 }
 
