@@ -13,6 +13,7 @@ import contextlib
 import os
 import pathlib
 import statistics
+import subprocess
 import sys
 import time
 
@@ -68,7 +69,7 @@ class Capped(Spillway):
 @contextlib.contextmanager
 def transfer(lab):
     """Bulk data towards the client, all the time."""
-    quiet = {"stdout": -3, "stderr": -3}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     server = lab.children.spawn(lab.up1, "iperf3", "-p", str(BULK_PORT), "-s", **quiet)
     eventually(lambda: listens(lab.up1, BULK_PORT), 5, "iperf3 server")
     client = lab.children.spawn(lab.client, "iperf3", "-p", str(BULK_PORT), "-c", VIP[4], "-R", "-t", "3600", **quiet)

@@ -201,7 +201,8 @@ time per packet says more than the rate.
 
 `perf/bench/early.py`: SYNs of 16 addresses that may begin 20 flows a second each, beside a transfer through the same
 worker; `storm.early` off and on in turns, medians of {args.veth_rounds} rounds of 2 s. `CPU %`: of the gateway's
-process; the XDP program runs on the sender's. Two CPUs do everything: what the flood and the gateway leave is the transfer's.
+process; the XDP program runs on the sender's. Two CPUs do everything: what the flood and the gateway leave is the
+transfer's.
 
 {on_early}"""
 
