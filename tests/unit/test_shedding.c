@@ -572,7 +572,7 @@ static atomic_bool reading_ends;
 
 static void *read_rows(void *arg)
 {
-	unsigned *n = arg;
+	atomic_uint *n = arg;
 
 	while (!reading_ends)
 		for (unsigned i = 0; i < 2 * CLIENTS; i++) {
@@ -593,7 +593,7 @@ static void *read_rows(void *arg)
 /* Serve reads a row as it was at some time, whatever decide does. */
 static void test_readers(void **state)
 {
-	unsigned n = 0;
+	atomic_uint n = 0;
 	pthread_t thread;
 	void *torn;
 
