@@ -9,10 +9,10 @@ import time
 
 import pytest
 from attempts import gather_clients, sources, spread_clients
-from conftest import assert_nothing_left
+from conftest import assert_nothing_left, one_worker
 from gateways import Spillway, running
 from netns import eventually
-from tools import Load, Wire, settled
+from tools import Flood, Load, Wire, settled
 from topology import CLIENTS, VIP
 
 SHOP = "      - {dns: shop.lab.test, port: 8080}\n"
@@ -90,11 +90,14 @@ class Capped(Spillway):
 
 
 @contextlib.contextmanager
-def capped(lab, hold, early="on"):
-    storm = f"client_rate: {RATE}/s, client_burst: {BURST}, hold: {hold}, early: {early}"
+def stormy(lab, storm):
     with running(Capped(lab, storm)) as gateway:
         yield gateway
     assert_nothing_left(lab)
+
+
+def capped(lab, hold, early="on"):
+    return stormy(lab, f"client_rate: {RATE}/s, client_burst: {BURST}, hold: {hold}, early: {early}")
 
 
 @pytest.fixture
@@ -175,3 +178,23 @@ def test_switched_off(lab, records, family):
             before = gateway.exits("shed_client"), gateway.exits("new")
             eventually(lambda: gateway.exits("new") > before[1] + 500, 5, "SYNs that come to the workers")
             assert gateway.exits("shed_client") == before[0]
+
+
+@one_worker
+def test_everybody(lab, records):
+    """Far more from everywhere than the service may take: workers see a share, and all of it is told."""
+    with stormy(lab, "rate: 50/s, burst: 10, hold: off") as gateway, Flood(lab) as flood:
+        sent = flood.wait(flood.start(2))
+        eventually(lambda: gateway.kinds() == ["early_shedding_all", "early_shedding_all_over"], 12, "what was told")
+        shop, ledger = gateway.shop(), gateway.ledger()
+        shed, new = gateway.exits("shed_service"), gateway.exits("new")
+        assert shed == shop["shed_early"] == ledger["early"]["gate_shed_service"] > new / 2 > 0
+        # The way to the gate has a queue of its own, which may overflow.
+        assert shed + new <= sent
+        # Random ports repeat now and then.
+        assert 0 <= new - shop["attempts"] - ledger["lost"]["new_ring"] <= 1000
+        assert ledger["balance"] == 0
+        (finding,) = [f for f in gateway.ctl("explain", VIP[4])["findings"] if f["reason"] == "shed_early"]
+        assert finding["count"] == shed and "of everybody" in finding["sentence"]
+        assert connects(lab, CLIENTS[4][0], 4) < 1
+        print(f"{sent} sent, {new} came to the worker, {shed} discarded; {finding['sentence']}")
