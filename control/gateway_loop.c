@@ -131,6 +131,7 @@ int gateway_publish_now(struct gateway *gw)
 	if (gw->netlink)
 		keep_resolved(gw);
 	breakers_look_again(gw->breakers);
+	limiters_meet(gw->limiters, gw->config->cures.of[CURE_STORM], observe_now_ns(gw->dp));
 	if (gw->breakers_due) {
 		gateway_run_breakers(gw);
 		gateway_run_checks(gw);

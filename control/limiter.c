@@ -4,23 +4,25 @@
 #include <stdio.h>
 #include <string.h>
 
-#define BASE_SAMPLES  100
-#define BASE_SLOT_NS  5000000000ull
-#define SAMPLES_WHOLE 20 /* so many in a tick, and what was before is forgotten */
-#define CALM_NS       1000000000ull
-#define SECOND_NS     1000000000ull
-#define STALL_FACTOR  5
-#define AGAIN_FOR_NS  1000000000ull
-#define PROBED_MIN    20         /* that are believed to be what it takes now */
-#define RARE_FACTOR   10         /* times as long as usual between two answers: that is none that is late any more */
-#define PEAK_UNEASY   UINT32_MAX /* of a second in which it had more than it bears */
-#define EASY_TICKS    3          /* the first answers of a burst come early in any case */
-#define WINDOW_FACTOR 2
-#define WINDOW_SLACK_NS                                                                                                \
-	10000000ull /* by which first bytes may be later than usual, or by a quarter, while work grows */
-#define TICKS_IN_RATES (LIMITER_SECOND_TICKS * LIMITER_RATE_SECONDS)
+#define BASE_SAMPLES    100
+#define BASE_SLOT_NS    5000000000ull
+#define SAMPLES_WHOLE   20 /* so many in a tick, and what was before is forgotten */
+#define CALM_NS         1000000000ull
+#define SECOND_NS       1000000000ull
+#define STALL_FACTOR    5
+#define AGAIN_FOR_NS    1000000000ull
+#define PROBED_MIN      20         /* that are believed to be what it takes now */
+#define RARE_FACTOR     10         /* times as long as usual between two answers: that is none that is late any more */
+#define PEAK_UNEASY     UINT32_MAX /* of a second in which it had more than it bears */
+#define EASY_TICKS      3          /* the first answers of a burst come early in any case */
+#define WIDER           4          /* by one part of so many of what it answers */
+#define NARROWER        4          /* by one part of so many a tick */
+#define WINDOW_FACTOR   2
+/* By which first bytes may be later than usual, or by a quarter, while work grows. */
+#define WINDOW_SLACK_NS 10000000ull
+#define TICKS_IN_RATES  (LIMITER_SECOND_TICKS * LIMITER_RATE_SECONDS)
 
-#define RAMP_DOUBLES   10 /* times that the work in the ramp doubles; its first tenth is the least share */
+#define RAMP_DOUBLES    10 /* times that the work in the ramp doubles; its first tenth is the least share */
 
 const char *const limiter_state_name[LIMITER_STATES] = {"open", "limiting"};
 const char *const limiter_base_name[LIMITER_BASES] = {"none", "measured", "restart", "left", "limited"};
@@ -291,22 +293,36 @@ static bool is_at_ease(const struct limiter *l)
 	return !l->base_ns || l->first_byte_ns < l->base_ns + max_u64(l->base_ns / 4, WINDOW_SLACK_NS);
 }
 
+/* Of what it answers, so much that first bytes are half of what is tolerated beyond the usual. */
+static uint32_t narrowed(const struct limiter *l, uint64_t answered)
+{
+	uint64_t wanted = answered * (l->base_ns + l->slack_ns / 2) / LIMITER_TICK_NS;
+
+	return wanted < l->window ? max_u64(l->window - (l->window - wanted) / NARROWER, LIMITER_MIN) : l->window;
+}
+
 static void find_window(struct limiter *l, uint64_t answered)
 {
 	uint32_t *peak = &l->peaks[second_of(l->tick_number)], usual;
+	bool at_ease = is_at_ease(l), has_much = l->wip > l->window / 2;
 
-	if (answered)
-		l->n_easy = is_at_ease(l) ? l->n_easy + 1 : 0;
-	if (!is_at_ease(l))
+	if (answered) {
+		l->n_easy = at_ease ? l->n_easy + 1 : 0;
+		l->n_tried = at_ease && has_much ? l->n_tried + 1 : 0;
+	}
+	if (!at_ease)
 		*peak = PEAK_UNEASY;
 	else if (*peak != PEAK_UNEASY && l->n_easy >= EASY_TICKS)
 		*peak = max_u64(*peak, l->wip);
 	usual = max_u64(WINDOW_FACTOR * usual_peak(l), LIMITER_WINDOW_MIN);
-	if (l->wip <= l->window / 2)
+	if (!has_much)
 		l->window = usual;
-	else if (l->base_ns && l->n_easy >= EASY_TICKS)
-		l->window += answered;
-	l->window = max_u64(l->window, usual);
+	else if (!at_ease)
+		l->window = narrowed(l, answered);
+	else if (l->base_ns && l->n_tried >= EASY_TICKS)
+		l->window = max_u64(l->window + answered / WIDER, usual);
+	else
+		l->window = max_u64(l->window, usual);
 }
 
 static uint32_t find_limit(const struct limiter *l, const struct limiter_parameters *p)

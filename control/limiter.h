@@ -11,9 +11,10 @@
  *
  * Who comes together, after an outage or a restart of theirs, may be too many at once for a backend that bears them one
  * after the other. So while nothing is wrong, too, there is a window: work may at once grow to twice what it bore of
- * late, and then, as long as first bytes come about when they always did, as fast as answers come. Of a second in which
- * they came later nothing is learnt but that the window was wide enough. Until it is known what is usual, the window is
- * soft: who finds no room waits for a moment, and goes then in any case.
+ * late, and then, as long as first bytes come about when they always did, by a part of what is answered. Where they
+ * come later with much of the window under way, it narrows to what is answered in half of the time that is tolerated,
+ * and such a second teaches nothing. Until it is known what is usual, the window is soft: who finds no room waits for a
+ * moment, and goes then in any case.
  *
  * Fed once per tick with sums that only grow, by a clock and a chance that are passed in. Nothing here has side
  * effects.
@@ -110,7 +111,7 @@ struct limiter {
 	uint64_t frozen_ns; /* by which times of bases are behind the clock: they do not age in congestion */
 	/* How work may grow: */
 	uint32_t window, peaks[LIMITER_RATE_SECONDS]; /* the most under way, by second */
-	uint32_t n_easy;                              /* ticks in a row in which it was at ease with that */
+	uint32_t n_easy, n_tried; /* ticks in a row in which it was at ease, and that with much of its window */
 	/* When it was congested for too long: */
 	uint64_t again_ns, probing_until_ns; /* 0: not planned; not under way */
 	uint64_t n_probed, probed_us;

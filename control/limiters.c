@@ -409,6 +409,27 @@ static void forget_all(struct limiters *l)
 	l->idle = l->unsaved = true;
 }
 
+static bool is_new(const struct limiters *l, uint32_t slot)
+{
+	const struct backend *b = &l->backends[slot];
+	struct slot_info info;
+
+	return services_backend(l->services, slot, &info) && (!b->who.proto || b->generation != info.ref.generation);
+}
+
+void limiters_meet(struct limiters *limiters, enum cure_mode mode, uint64_t now_ns)
+{
+	if (mode == CURE_OFF)
+		return;
+	limiters->now_ns = now_ns;
+	limiters->idle = false;
+	services_sides(limiters->services, learn_timeouts, limiters);
+	for (uint32_t slot = 0; slot < limiters->config.n_backend_slots; slot++)
+		if (is_new(limiters, slot))
+			tick_backend(limiters, slot, mode);
+	tick_services(limiters);
+}
+
 void limiters_tick(struct limiters *limiters, enum cure_mode mode, uint64_t now_ns)
 {
 	limiters->now_ns = now_ns;

@@ -29,6 +29,8 @@ void limiters_destroy(struct limiters *limiters);
 
 /* Once per LIMITER_TICK_NS; `mode`: of the cure storm. `now_ns`: the dataplane's clock. */
 void limiters_tick(struct limiters *limiters, enum cure_mode mode, uint64_t now_ns);
+/* Backends that came since: they have their limits before their first flow, and not only with the next tick. */
+void limiters_meet(struct limiters *limiters, enum cure_mode mode, uint64_t now_ns);
 
 /*
  * By an operator's word: what is usual of it is measured anew. Returns 1: it is limited, and asked with half as much

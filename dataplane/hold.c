@@ -99,13 +99,13 @@ bool hold_is_queued(const struct holds *hs, uint32_t queue, enum hold_rank rank)
 	return false;
 }
 
-struct hold *hold_queued(const struct holds *hs, uint32_t queue)
+struct hold *hold_queued(const struct holds *hs, uint32_t queue, bool newest)
 {
 	unsigned rank = 0;
 
 	while (hs->queues[queue].ranks[rank].first == HOLD_NONE)
 		rank++;
-	return &hs->holds[hs->queues[queue].ranks[rank].first];
+	return &hs->holds[newest ? hs->queues[queue].ranks[rank].last : hs->queues[queue].ranks[rank].first];
 }
 
 static void forget_waiting(struct holds *hs, uint32_t queue)

@@ -39,10 +39,11 @@ struct hold {
 	struct slot_ref service;
 	uint64_t hash;   /* of its flow */
 	uint64_t end_ns; /* then it is over, one way or the other */
-	bool shadow;     /* nothing is held: it only stands for what would be, and is not found */
-	uint8_t rank;    /* enum hold_rank */
-	bool retry;      /* retry.h: it is one, and needs a token */
-	bool queued;     /* it waits for room at its service's backends; on the wheel it stands at its end */
+	uint32_t began_ms;
+	bool shadow;  /* nothing is held: it only stands for what would be, and is not found */
+	uint8_t rank; /* enum hold_rank */
+	bool retry;   /* retry.h: it is one, and needs a token */
+	bool queued;  /* it waits for room at its service's backends; on the wheel it stands at its end */
 	/* hold.c's: */
 	uint16_t slot;
 	uint32_t next, prev; /* in the slot */
@@ -100,8 +101,8 @@ static inline uint32_t hold_queue_at(uint32_t service_slot, bool v6)
 void hold_queue(struct holds *hs, struct hold *h);
 /* Somebody waits in that queue whose turn is before that of the next one of that rank. */
 bool hold_is_queued(const struct holds *hs, uint32_t queue, enum hold_rank rank);
-/* The first one of the first rank in that queue, which is not empty. */
-struct hold *hold_queued(const struct holds *hs, uint32_t queue);
+/* Of the first rank in that queue, which is not empty, the one that came first, or last. */
+struct hold *hold_queued(const struct holds *hs, uint32_t queue, bool newest);
 /* Takes it off its queue, and out of the slot in which it stands. */
 void hold_unqueue(struct holds *hs, struct hold *h);
 

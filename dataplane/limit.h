@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * What a backend may have under way at a time, as decide says (limiter.h): unanswered SYNs, open exchanges and what
- * clients left behind (signals.h). Who finds no room waits in the service's queue, at its worker: by
- * rank (fairness.h), and within one in the order in which they came, for as long as decide says that their clients have
- * patience for; the queue is looked at once a millisecond. Nobody of a later rank overtakes it.
+ * What a backend may have under way at a time, as decide says (limiter.h): unanswered SYNs, fresh connections, open
+ * exchanges and what clients left behind (signals.h). Who finds no room waits in the service's queue, at its worker: by
+ * rank (fairness.h), and within one in the order in which they came, until it is a line that is not worked off
+ * (storm.c), for as long as decide says that their clients have patience for; the queue is looked at once a
+ * millisecond. Nobody of a later rank overtakes it.
  *
  * While it is congested, who waited in vain hears so; while only what comes at once is spread, nobody is told to go
  * away: silence lets his kernel ask once more. With a soft limit he goes all the same.
@@ -24,7 +25,7 @@ static inline bool limit_has_room(const struct worker *w, uint32_t hard_max, uin
 
 	if (hard_max && (!most || hard_max < most))
 		most = hard_max;
-	return !most || observe_wip(w->dp, backend_slot) < most;
+	return !most || observe_committed(w->dp, backend_slot) < most;
 }
 
 /* Somebody waits for one of the service's backends of that family. */

@@ -267,6 +267,8 @@ void observe_signals(const struct dataplane *dp, uint32_t slot, struct signal_re
 uint32_t observe_first_byte_us(const struct dataplane *dp, uint32_t slot);
 /* Of that, `wip` alone. */
 uint32_t observe_wip(const struct dataplane *dp, uint32_t slot);
+/* The same with connections so fresh that their clients had no time to ask: what it has, or will have in a moment. */
+uint32_t observe_committed(const struct dataplane *dp, uint32_t slot);
 
 /* What a limiter goes by; sums over the workers, ever, but for `wip`. */
 struct work_report {

@@ -41,6 +41,7 @@ struct signal_counts {
 	uint32_t open;            /* exchanges, those that are one-way excepted */
 	uint32_t zombies;         /* exchanges whose client left, or SYNs that went elsewhere: work that may go on */
 	uint32_t one_way;         /* exchanges that were open for so long that they are none */
+	uint32_t fresh;           /* connections that were answered just now, and on which nobody has said anything */
 	uint32_t record;          /* number of the slot's record, from 1; 0: it has none */
 	uint32_t first_byte_us16; /* EWMA of first bytes, in sixteenths; 0: none yet */
 	uint64_t outcomes[SIGNAL_OUTCOMES];
@@ -55,7 +56,7 @@ struct signal_counts {
 	uint64_t zombies_ever, unrecorded;
 } __attribute__((aligned(64)));
 
-static_assert(sizeof(struct signal_counts) == 192, "three lines");
+static_assert(sizeof(struct signal_counts) == 256, "four lines");
 
 #define SIGNAL_SECONDS  64 /* a power of two; the longest window is a minute */
 #define SIGNAL_NETWORKS 4  /* client prefixes of failures that are told apart within a second */
@@ -76,7 +77,7 @@ struct signal_record {
 	struct histogram handshake, first_byte;
 	struct signal_second seconds[SIGNAL_SECONDS];
 	/* By the unit with whose end they are over, modulo SIGNAL_UNITS: */
-	uint32_t open_ends[SIGNAL_UNITS], zombie_ends[SIGNAL_UNITS];
+	uint32_t open_ends[SIGNAL_UNITS], zombie_ends[SIGNAL_UNITS], fresh_ends[SIGNAL_UNITS];
 } __attribute__((aligned(64)));
 
 struct signals {

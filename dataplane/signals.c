@@ -286,15 +286,39 @@ static void close_exchange(struct worker *w, struct flow_track *track)
 	level_add(&c->open, -1);
 }
 
+static void begin_fresh(struct worker *w, struct flow_track *track)
+{
+	track->fresh = true;
+	track->exchange_unit = unit_in_ms(w, SIGNAL_FRESH_MS);
+	record_of(w, track->backend_slot)->fresh_ends[track->exchange_unit % SIGNAL_UNITS]++;
+	level_add(&w->signals.counts[track->backend_slot].fresh, 1);
+}
+
+static void end_fresh(struct worker *w, struct flow_track *track)
+{
+	if (!track->fresh)
+		return;
+	track->fresh = false;
+	if (!is_ahead(w, track->exchange_unit))
+		return;
+	record_of(w, track->backend_slot)->fresh_ends[track->exchange_unit % SIGNAL_UNITS]--;
+	level_add(&w->signals.counts[track->backend_slot].fresh, -1);
+}
+
 static void sweep_record(struct signals *s, struct signal_record *record, uint32_t unit)
 {
 	struct signal_counts *c = &s->counts[record->slot];
 	uint32_t *open = &record->open_ends[unit % SIGNAL_UNITS], *zombies = &record->zombie_ends[unit % SIGNAL_UNITS];
+	uint32_t *fresh = &record->fresh_ends[unit % SIGNAL_UNITS];
 
 	if (*open) {
 		level_add(&c->open, -(int)*open);
 		level_add(&c->one_way, *open);
 		*open = 0;
+	}
+	if (*fresh) {
+		level_add(&c->fresh, -(int)*fresh);
+		*fresh = 0;
 	}
 	if (*zombies) {
 		/* With release, and last: see dataplane_backend_unused(). */
@@ -310,8 +334,9 @@ static bool has_ends(const struct signals *s, uint32_t number)
 {
 	const struct signal_counts *c = &s->counts[s->records[number - 1].slot];
 
-	return is_used(s, number) &&
-	       __atomic_load_n(&c->open, __ATOMIC_RELAXED) + __atomic_load_n(&c->zombies, __ATOMIC_RELAXED);
+	return is_used(s, number) && __atomic_load_n(&c->open, __ATOMIC_RELAXED) +
+					     __atomic_load_n(&c->zombies, __ATOMIC_RELAXED) +
+					     __atomic_load_n(&c->fresh, __ATOMIC_RELAXED);
 }
 
 /* Units that nobody looked at are over all the same; of more than there are, each once. */
@@ -342,6 +367,7 @@ void signals_begin(struct worker *w, flow_ref up)
 
 	flow_half(&w->flows, up)->watch = flow_half(&w->flows, flow_ref_other(up))->watch = false;
 	track->signals = 0;
+	track->fresh = false;
 	if (!is_measured(track) || !has_record(w, track->backend_slot))
 		return;
 	track->signals = SIGNAL_FLAG_MEASURED | SIGNAL_FLAG_WAITING;
@@ -373,7 +399,7 @@ void signals_answered(struct worker *w, flow_ref up)
 	half->watch = flow_half(&w->flows, flow_ref_other(up))->watch = true;
 	/* In the place of what the SYN needed. */
 	track->asked_us = w->run_us;
-	track->exchange_unit = unit_in_ms(w, SIGNAL_ONE_WAY_MS);
+	begin_fresh(w, track);
 	track->quiet_packets = 0;
 }
 
@@ -439,6 +465,7 @@ void signals_cut(struct worker *w, flow_ref ref)
 
 	signals_leave(w, ref);
 	end_trial(w, track, false);
+	end_fresh(w, track);
 	if (track->signals & SIGNAL_FLAG_OPEN)
 		close_exchange(w, track);
 }
@@ -461,6 +488,7 @@ static void client_data(struct worker *w, flow_ref up)
 	if (track->signals & (SIGNAL_FLAG_OPEN | SIGNAL_FLAG_ZOMBIE) || track->fin_seen & 1 << DIR_DOWN ||
 	    flow_half(&w->flows, up)->state == FLOW_CLOSED)
 		return;
+	end_fresh(w, track);
 	open_exchange(w, track);
 	flow_half(&w->flows, flow_ref_other(up))->watch = true;
 }
@@ -500,6 +528,7 @@ static void upstream_data(struct worker *w, flow_ref down)
 	struct flow_track *track = flow_track(&w->flows, down);
 
 	flow_half(&w->flows, down)->watch = false;
+	end_fresh(w, track);
 	if (was_waited_for(w, track) && !(track->signals & (SIGNAL_FLAG_AGAIN | SIGNAL_FLAG_GAVE_UP)))
 		learn_first_byte(w, track);
 	/* Other workers ask for it, whose own flows of the backend may be silent. */
@@ -548,6 +577,7 @@ static void client_left(struct worker *w, flow_ref up)
 	uint32_t waited_us = w->run_us - track->asked_us;
 
 	end_trial(w, track, false);
+	end_fresh(w, track);
 	if (!(track->signals & SIGNAL_FLAG_OPEN))
 		return;
 	/* Of an upload or a log nobody waited for an answer. */
@@ -567,6 +597,7 @@ static void client_left(struct worker *w, flow_ref up)
 static void upstream_left(struct worker *w, struct flow_track *track)
 {
 	end_trial(w, track, false);
+	end_fresh(w, track);
 	if (track->signals & SIGNAL_FLAG_ZOMBIE)
 		end_zombie(w, track->backend_slot, track->exchange_unit);
 	if (track->signals & SIGNAL_FLAG_OPEN)

@@ -9,6 +9,10 @@
  * the exchange becomes a zombie: the backend works on, and does not know. An exchange that is open for longer than half
  * a minute is an upload or a log, and no work that is waited for.
  *
+ * A connection whose handshake was answered just now is no work yet, but most likely will be as soon as its client has
+ * the answer: until somebody says something on it, or for a quarter of a second, or two, it is fresh. Of those who come
+ * all at once many would be let in else while the first of them have not asked yet.
+ *
  * Flows are measured if wall or storm were not off at their birth. A bit in each half (`watch`) says that its next new
  * payload means something, so that all other packets pay a few instructions, and touch no other line.
  *
@@ -39,6 +43,7 @@ enum signal_flag {
 
 #define SIGNAL_GENERATION_SHIFT 13
 
+#define SIGNAL_FRESH_MS         250
 #define SIGNAL_ONE_WAY_MS       30000
 #define SIGNAL_ZOMBIE_MIN_MS    1000
 #define SIGNAL_ZOMBIE_MAX_MS    10000

@@ -68,6 +68,15 @@ uint32_t observe_wip(const struct dataplane *dp, uint32_t slot)
 	return wip;
 }
 
+uint32_t observe_committed(const struct dataplane *dp, uint32_t slot)
+{
+	uint32_t fresh = 0;
+
+	for (unsigned i = 0; i < dp->config.n_workers; i++)
+		fresh += load_level(&counts_at(dp, i, slot)->fresh);
+	return observe_wip(dp, slot) + fresh;
+}
+
 void observe_work(const struct dataplane *dp, uint32_t slot, struct work_report *out)
 {
 	*out = (struct work_report){0};

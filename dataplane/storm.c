@@ -10,9 +10,10 @@
 
 #include <rte_mbuf.h>
 
-#define HOLD_BURSTS   4                  /* per turn */
-#define JITTER_MAX_NS 20000000ull        /* more would only delay */
-#define MISSES_MAX    4                  /* turns without a token, until a place in line is given up */
+#define HOLD_BURSTS   4           /* per turn */
+#define JITTER_MAX_NS 20000000ull /* more would only delay */
+#define MISSES_MAX    4           /* turns without a token, until a place in line is given up */
+#define NS_PER_MS     1000000ull
 #define NO_BUFFER_NS  HOLD_TICK_NS       /* until one is looked for again */
 #define END_SPREAD    4                  /* of a hold, one part is when it ends */
 #define FRACTION      GCRA_FRACTION_BITS /* waits are in 2^-16 ns */
@@ -300,8 +301,10 @@ static bool hold(struct worker *w, const struct policy *policy, const struct pol
 		.payload_len = it->p.payload_len,
 		.service = svc->ref,
 		.hash = it->hash,
-		/* Who finds no room in time goes away at a random moment, as with caps. */
-		.end_ns = t->full ? end_ns - draw(w, hold_ns / END_SPREAD) : end_ns,
+		/* Who hears that there is no room, and comes again, shall do so at a random moment, as with caps. */
+		.end_ns = t->full && !limit_only_spreads(w, svc->ref.slot) ? end_ns - draw(w, hold_ns / END_SPREAD)
+									   : end_ns,
+		.began_ms = w->now_ns / NS_PER_MS,
 		.rank = t->rank,
 		.shadow = mode == CURE_SHADOW,
 		.retry = caps->class == RETRY_AGAIN,
@@ -498,18 +501,32 @@ static bool try_again(struct worker *w, struct burst *b, struct hold *h)
 	return went;
 }
 
+/*
+ * Where the first in line has waited for a quarter of what it may, the line is no burst that will be worked off, but
+ * more than can be served: in their order all would be served late. So the last one goes first then, and those who can
+ * be helped are helped at once ("adaptive LIFO": Maurer, "Fail at Scale", ACM Queue 13/8, 2015).
+ */
+static bool is_old(const struct worker *w, const struct policy_service *svc, const struct hold *h)
+{
+	uint32_t waited_ms = w->now_ns / NS_PER_MS - h->began_ms;
+
+	return waited_ms * NS_PER_MS * 4 > limit_hold_ns(w, svc);
+}
+
 /* Returns how many were tried, at most `max`. */
 static uint32_t try_queue(struct worker *w, struct burst *b, uint32_t queue, uint32_t max)
 {
 	uint32_t n = 0;
 
 	while (n < max && w->holds.queues[queue].n) {
-		struct hold *h = hold_queued(&w->holds, queue);
+		struct hold *h = hold_queued(&w->holds, queue, false);
 		const struct policy_service *svc = service_of(b->policy, h);
 		uint32_t service_slot = h->service.slot;
 
 		if (!limit_may_go(w, service_slot))
 			break;
+		if (svc && is_old(w, svc, h))
+			h = hold_queued(&w->holds, queue, true);
 		if (svc && !has_room_upstream(w, svc, !ipaddr_is_v4(&h->dst), h->hash, false))
 			break;
 		hold_unqueue(&w->holds, h);

@@ -76,7 +76,7 @@ static const char *shares_error(const struct worker *w)
 /* What flows say of their backend. */
 struct levels {
 	uint64_t unresolved;
-	uint32_t waiting, exchanges;
+	uint32_t waiting, exchanges, fresh;
 };
 
 static void add_levels(const struct worker *w, bool v6, struct levels *levels)
@@ -91,6 +91,8 @@ static void add_levels(const struct worker *w, bool v6, struct levels *levels)
 			continue;
 		levels[track->backend_slot].unresolved += !(track->signals & SIGNAL_FLAG_DECIDED);
 		levels[track->backend_slot].waiting += !!(track->signals & SIGNAL_FLAG_WAITING);
+		levels[track->backend_slot].fresh +=
+			track->fresh && (int32_t)(track->exchange_unit - w->signals.unit) > 0;
 		levels[track->backend_slot].exchanges += !!(track->signals & SIGNAL_FLAG_OPEN);
 	}
 }
@@ -111,12 +113,14 @@ static const char *backend_error(const struct worker *w, uint32_t slot, const st
 
 	EXPECT(known + levels->unresolved == w->backends[slot].new_flows);
 	EXPECT(c->waiting == levels->waiting);
+	EXPECT(c->fresh == levels->fresh);
 	EXPECT(c->open + c->one_way == levels->exchanges);
 	if (c->record) {
 		const struct signal_record *record = &w->signals.records[c->record - 1];
 
 		EXPECT(record->slot == slot);
 		EXPECT(sum_of(record->open_ends) == c->open);
+		EXPECT(sum_of(record->fresh_ends) == c->fresh);
 		EXPECT(sum_of(record->zombie_ends) == c->zombies);
 	}
 	return NULL;

@@ -13,21 +13,22 @@
 #define FEEDS_MAX   32    /* before the gateway has a turn */
 #define ATTEMPTS    (1u << 20)
 #define NONE        UINT32_MAX
+#define NOT_ASKED   UINT64_MAX
 #define TIMES       (WORLD_SECONDS * 2000)
 
-enum client_state { CLIENT_NEW, CLIENT_SYN_SENT, CLIENT_ASKED, CLIENT_GONE };
+enum client_state { CLIENT_NEW, CLIENT_SYN_SENT, CLIENT_CONNECTED, CLIENT_ASKED, CLIENT_GONE };
 
 struct attempt {
 	uint32_t client; /* its network and host, by rig_client() */
 	uint16_t port;
 	uint8_t try_number, state, syns;
-	uint32_t began_ms, request_ms; /* of this attempt, and of its request's first */
-	uint32_t next, next_syn;       /* in lists of timers */
+	uint32_t began_ms, request_ms;     /* of this attempt, and of its request's first */
+	uint32_t next, next_syn, next_ask; /* in lists of timers */
 	/* The upstream's: */
 	struct ipaddr snat, backend;
 	uint16_t snat_port_be;
 	uint32_t up_isn;
-	bool up_asked, up_queued, up_reset;
+	bool up_asked, up_queued, up_reset, up_closed;
 };
 
 static struct world_config config;
@@ -38,7 +39,7 @@ static uint64_t begin_at_ns, random_state;
 static unsigned n_fed;
 static uint32_t by_snat_port[65536];
 /* Timers of clients, by millisecond: lists of attempts. */
-static uint32_t deadline_first[TIMES], syn_first[TIMES];
+static uint32_t deadline_first[TIMES], syn_first[TIMES], ask_first[TIMES];
 /* The upstream's: what it has taken and nobody serves yet, in order, and until when workers are busy. */
 static uint32_t queue[ATTEMPTS];
 static uint32_t queue_head, queue_tail;
@@ -169,6 +170,12 @@ static void fail_attempt(struct attempt *a)
 	world.of[network_of(a)].failed++;
 }
 
+static void ask(uint32_t id)
+{
+	attempts[id].state = CLIENT_ASKED;
+	from(id, TCP_ACK | TCP_PSH, 1, PEER + 1, ASKS);
+}
+
 static void run_timers(void)
 {
 	for (uint32_t id = syn_first[world_ms()], next; id != NONE; id = next) {
@@ -176,11 +183,14 @@ static void run_timers(void)
 		if (attempts[id].state == CLIENT_SYN_SENT)
 			send_syn(id);
 	}
+	for (uint32_t id = ask_first[world_ms()]; id != NONE; id = attempts[id].next_ask)
+		if (attempts[id].state == CLIENT_CONNECTED)
+			ask(id);
 	for (uint32_t id = deadline_first[world_ms()]; id != NONE; id = attempts[id].next) {
 		struct attempt *a = &attempts[id];
 
-		if (a->state == CLIENT_ASKED)
-			from(id, TCP_FIN | TCP_ACK, 1 + ASKS, PEER + 1, 0);
+		if (a->state == CLIENT_CONNECTED || a->state == CLIENT_ASKED)
+			from(id, TCP_FIN | TCP_ACK, a->state == CLIENT_ASKED ? 1 + ASKS : 1, PEER + 1, 0);
 		if (a->state != CLIENT_GONE)
 			fail_attempt(a);
 	}
@@ -199,18 +209,24 @@ static void to_client(const struct sent *s)
 		return;
 	}
 	if (a->state == CLIENT_GONE) {
-		from(id, TCP_RST, 1 + ASKS, 0, 0);
+		from(id, TCP_RST, ack(s) - isn_of(id), 0, 0);
 		return;
 	}
 	if (s->p.tcp_flags & TCP_SYN && a->state == CLIENT_SYN_SENT) {
-		a->state = CLIENT_ASKED;
+		a->state = CLIENT_CONNECTED;
 		world.all.connected++;
 		world.all.connect_us += (world_ms() - a->began_ms) * 1000;
 		from(id, TCP_ACK, 1, PEER + 1, 0);
-		from(id, TCP_ACK | TCP_PSH, 1, PEER + 1, ASKS);
+		if (config.asks_after_ms) {
+			a->next_ask = ask_first[world_ms() + config.asks_after_ms];
+			ask_first[world_ms() + config.asks_after_ms] = id;
+		} else {
+			ask(id);
+		}
 	} else if (s->p.payload_len && a->state == CLIENT_ASKED) {
 		a->state = CLIENT_GONE;
 		second(world_ms())->done++;
+		world.took[RTE_MIN(world_ms() - a->began_ms, (unsigned)WORLD_MS_MAX)]++;
 		world.of[network_of(a)].done++;
 		from(id, TCP_RST | TCP_ACK, 1 + ASKS, PEER + 1 + ANSWERS_LEN, 0);
 	}
@@ -266,6 +282,8 @@ static void to_upstream(const struct sent *s)
 	}
 	if (s->p.payload_len)
 		a->up_asked = true;
+	if (s->p.tcp_flags & TCP_FIN)
+		a->up_closed = true;
 }
 
 static void respond(uint32_t id)
@@ -276,24 +294,33 @@ static void respond(uint32_t id)
 	from_upstream(a, TCP_ACK | TCP_PSH, PEER + 1, 1 + ASKS, ANSWERS_LEN);
 }
 
-/* Whoever has nothing to do takes the next one; of those that were reset nothing is to be read. */
+/* Of one that was reset, or closed unasked, nothing is to be read; one that has not asked yet is waited for. */
+static void begin_work(struct busy *b, uint32_t id)
+{
+	const struct attempt *a = &attempts[id];
+
+	b->attempt = NONE;
+	if (a->up_reset || (a->up_closed && !a->up_asked))
+		return;
+	b->attempt = id;
+	b->until_ns = a->up_asked ? rig.now_ns - (int64_t)(log(uniform()) * config.service_us * 1000) : NOT_ASKED;
+}
+
+/* Whoever has nothing to do takes the next one. */
 static void run_upstream(void)
 {
 	for (unsigned i = 0; i < sizeof(busy) / sizeof(busy[0]); i++) {
 		struct busy *b = &busy[i];
 
-		if (b->attempt != NONE && rig.now_ns >= b->until_ns) {
+		if (b->attempt != NONE && b->until_ns == NOT_ASKED)
+			begin_work(b, b->attempt);
+		if (b->attempt != NONE && b->until_ns != NOT_ASKED && rig.now_ns >= b->until_ns) {
 			respond(b->attempt);
 			b->attempt = NONE;
 		}
 		while (i < world.n_upstream && b->attempt == NONE && queue_head != queue_tail) {
-			uint32_t id = queue[queue_head++ % ATTEMPTS];
-
 			n_backlog--;
-			if (attempts[id].up_reset || !attempts[id].up_asked)
-				continue;
-			b->attempt = id;
-			b->until_ns = rig.now_ns - log(uniform()) * config.service_us * 1000;
+			begin_work(b, queue[queue_head++ % ATTEMPTS]);
 		}
 	}
 }
@@ -349,6 +376,17 @@ void world_run(unsigned ms, const struct world_load *loads, unsigned n_loads)
 	}
 }
 
+unsigned world_percentile_ms(unsigned percent)
+{
+	unsigned sum = 0, ms = 0, seen = 0;
+
+	for (unsigned i = 0; i <= WORLD_MS_MAX; i++)
+		sum += world.took[i];
+	while (ms < WORLD_MS_MAX && (seen += world.took[ms]) * 100ull < sum * (uint64_t)percent)
+		ms++;
+	return ms;
+}
+
 double world_goodput(unsigned from_s, unsigned to_s)
 {
 	unsigned n = 0;
@@ -374,6 +412,7 @@ void world_begin(const struct world_config *wanted)
 	memset(by_snat_port, 0xff, sizeof(by_snat_port));
 	memset(deadline_first, 0xff, sizeof(deadline_first));
 	memset(syn_first, 0xff, sizeof(syn_first));
+	memset(ask_first, 0xff, sizeof(ask_first));
 	memset(busy, 0xff, sizeof(busy));
 	queue_head = queue_tail = 0;
 	n_backlog = n_fed = 0;

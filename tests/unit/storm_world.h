@@ -14,6 +14,7 @@
 #include "breakers_talk.h"
 
 #define WORLD_SECONDS 128
+#define WORLD_MS_MAX  2000
 
 struct world_config {
 	bool v6;
@@ -24,6 +25,7 @@ struct world_config {
 	unsigned n_upstream, service_us, backlog;
 	unsigned timeout_ms, retries;
 	bool no_retries;
+	unsigned asks_after_ms; /* clients are so slow to ask, once they are connected */
 };
 
 /* Of the requests of one second, by when they began; of attempts by when they were made. */
@@ -47,7 +49,8 @@ struct world {
 	/* The same of clients of each network, over all seconds: */
 	struct world_second of[256];
 	struct world_totals all;
-	unsigned n_upstream; /* of its workers: may be changed while it runs; 0: it stalls */
+	unsigned took[WORLD_MS_MAX + 1]; /* attempts that were answered in time, by how many ms they took, or more */
+	unsigned n_upstream;             /* of its workers: may be changed while it runs; 0: it stalls */
 };
 
 extern struct world world;
@@ -64,5 +67,7 @@ struct world_load {
 void world_run(unsigned ms, const struct world_load *loads, unsigned n_loads);
 /* Milliseconds since the begin. */
 unsigned world_ms(void);
+/* So many of a hundred of those in `took` were not slower. */
+unsigned world_percentile_ms(unsigned percent);
 /* What was answered a second, of those seconds. */
 double world_goodput(unsigned from_s, unsigned to_s);

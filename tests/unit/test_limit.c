@@ -96,7 +96,6 @@ static void test_room(bool v6, unsigned workers)
 	assert_int_equal(did(ACTION_hold_limit), 3);
 	pass_ms(40);
 	take_none();
-	/* A handshake without a question is no work. */
 	response(&t[0]);
 	take_right(&s);
 	assert_int_equal(s.port, RIG_WAN);
@@ -105,12 +104,43 @@ static void test_room(bool v6, unsigned workers)
 		rig.now_ns += MS;
 		turn();
 		t[i] = went(v6, i);
+		/* It is connected, and most likely asks in a moment. */
+		rig.now_ns += MS;
+		turn();
 		take_none();
+		request(&t[i]);
+		response(&t[i - 2]);
+		take_right(&s);
+		assert_int_equal(s.port, RIG_WAN);
 	}
 	rig.now_ns += MS;
 	turn();
 	assert_int_equal(take_all(), workers == 1 ? 0 : 1);
 	assert_int_equal(wip(), workers == 1 ? 2 : 3);
+	stop();
+}
+
+/* One that asks nothing is no work after half a second. */
+static void test_idle(bool v6, unsigned workers)
+{
+	const struct service_limit spread = {.n_limits = 1, .hold_ms = 800};
+	unsigned ms = 0;
+	struct sent s;
+
+	begin_with(v6, workers, 1);
+	(void)establish(v6, 0);
+	limit_all(1, 0);
+	dataplane_service_limit(rig.dp, 0, &spread);
+	ask(v6, 1);
+	take_none();
+	assert_int_equal(wip(), 0);
+	for (; !take(&s); ms += 10) {
+		assert_true(ms < 540);
+		rig.now_ns += 10 * MS;
+		turn();
+	}
+	assert_true(ms >= 240);
+	assert_int_equal(s.port, RIG_LAN);
 	stop();
 }
 
@@ -322,6 +352,7 @@ static void test_ranks(void **state)
 
 	begin_with(false, 1, 1);
 	(void)establish(false, KNOWN);
+	pass_ms(600);
 	limit_all(100, 0);
 	limit.shares[FAIR_CLIENT] = limit.shares[FAIR_NETWORK] = 2;
 	dataplane_service_limit(rig.dp, 0, &limit);
@@ -339,7 +370,6 @@ static void test_ranks(void **state)
 	turn();
 	take_right(&s);
 	assert_int_equal(s.port, RIG_WAN);
-	/* A handshake that is done is no work. */
 	for (unsigned i = 0; i < 3; i++) {
 		const unsigned order[] = {KNOWN | 1 << 16, STRANGER, HOG + 14};
 
@@ -356,6 +386,7 @@ static void test_ranks(void **state)
 		asked = rig_client(order[i], false);
 		hears = packet_dst(s.frame, &s.p);
 		assert_true(ipaddr_equal(&hears, &asked));
+		exchange(RIG_WAN, from_client(&working, TCP_RST, ISN + 1, 0));
 	}
 	stop();
 }
@@ -553,6 +584,7 @@ static void test_service_goes(bool v6, unsigned workers)
 		each_way(name);                                                                                        \
 	}
 EACH(test_room)
+EACH(test_idle)
 EACH(test_kept_connections_go_on)
 EACH(test_spare)
 EACH(test_end)
@@ -574,6 +606,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_room_each),
+		cmocka_unit_test(test_idle_each),
 		cmocka_unit_test(test_kept_connections_go_on_each),
 		cmocka_unit_test(test_spare_each),
 		cmocka_unit_test(test_end_each),

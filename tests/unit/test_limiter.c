@@ -430,9 +430,9 @@ static void test_surge(void **state)
 		assert_true(mean(world->good, 32, 42) >= 380);
 		print_message("99 of 100 took %u ms, %u of them upstream\n", percentile_ms(world->took, 99),
 			      percentile_ms(world->took_inside, 99));
-		/* Half of what the client's patience leaves it may wait to be let in. */
+		/* The model's line is served in its order: it may wait for all that the client's patience leaves. */
 		assert_true(percentile_ms(world->took_inside, 99) <= 400);
-		assert_true(percentile_ms(world->took, 99) <= 430 + 400);
+		assert_true(percentile_ms(world->took, 99) <= 860 + 140);
 	}
 	k.limits = false;
 	run(&k, 1);
@@ -496,7 +496,7 @@ static void test_restart_in_congestion(void **state)
 			k.recalls = recalls;
 			run(&k, seed);
 			say(recalls ? "recalled" : "forgotten");
-			assert_true(recalls ? mean(world->good, 27, 50) >= 135 : mean(world->good, 27, 50) < 40);
+			assert_true(recalls ? mean(world->good, 27, 50) >= 135 : mean(world->good, 27, 50) < 100);
 			if (recalls)
 				assert_true(mean(world->good, 52, 62) >= 380);
 		}
@@ -882,33 +882,44 @@ static void test_window(void **state)
 	ticks(98, 40, 20, 8);
 	assert_false(l.soft);
 	assert_int_equal(l.limit, LIMITER_WINDOW_MIN);
+	/* Twice is nothing yet: the first answers of a burst come early in any case. */
+	ticks(2, 40, 20, 60);
+	assert_int_equal(l.limit, LIMITER_WINDOW_MIN);
 	ticks(1, 40, 20, 60);
-	assert_int_equal(l.limit, LIMITER_WINDOW_MIN + 40);
-	ticks(1, 40, 20, 100);
-	assert_int_equal(l.limit, LIMITER_WINDOW_MIN + 80);
+	assert_int_equal(l.limit, LIMITER_WINDOW_MIN + 10);
+	ticks(2, 40, 20, 70);
+	assert_int_equal(l.limit, LIMITER_WINDOW_MIN + 30);
 	ticks(1, 40, 20, 8);
 	assert_int_equal(l.limit, LIMITER_WINDOW_MIN);
 	ticks(40, 40, 20, 50);
-	assert_int_equal(l.limit, 2 * 100);
+	assert_int_equal(l.limit, 2 * 70);
 	ticks(100, 40, 20, 50);
 	assert_int_equal(l.limit, 2 * 50);
 }
 
-/* Work that first bytes say is too much is not learnt as usual, nor does it grow; nor in the first ticks of a burst. */
+/*
+ * Work that first bytes say is too much is not learnt as usual, nor does it grow: the window narrows to what is
+ * answered in half of the time that is tolerated.
+ */
 static void test_window_uneasy(void **state)
 {
 	begin();
 	ticks(100, 40, 20, 8);
 	ticks(50, 40, 40, 64);
-	assert_int_equal(l.limit, LIMITER_WINDOW_MIN);
+	/* 400 a second, 20 ms and half of 100. */
+	assert_in_range(l.limit, 28, 32);
+	assert_int_equal(l.state, LIMITER_OPEN);
 	for (int i = 0; i < 10; i++) {
 		ticks(2, 40, 20, 64);
+		assert_int_equal(l.limit, LIMITER_WINDOW_MIN);
 		ticks(8, 40, 40, 64);
+		assert_true(l.limit < LIMITER_WINDOW_MIN);
 	}
+	/* With little to do it is asked again how much it bears. */
+	ticks(1, 40, 40, 8);
 	assert_int_equal(l.limit, LIMITER_WINDOW_MIN);
-	assert_int_equal(l.state, LIMITER_OPEN);
 	ticks(3, 40, 20, 64);
-	assert_int_equal(l.limit, LIMITER_WINDOW_MIN + 40);
+	assert_int_equal(l.limit, LIMITER_WINDOW_MIN + 10);
 }
 
 static void test_patience(void **state)

@@ -151,6 +151,28 @@ static void test_congested(void **state)
 	end_limiters();
 }
 
+/* A herd may be there before the first tick. */
+static void test_meets(void **state)
+{
+	begin_limiters(CURE_ENFORCE);
+	assert_int_equal(limit(), 0);
+	limiters_meet(limiters, CURE_ENFORCE, rig.now_ns);
+	assert_int_equal(limit(), LIMITER_WINDOW_MIN | LIMIT_SOFT);
+	assert_int_equal(service()->n_limits, 4);
+	/* Those that are known are left alone. */
+	counts()->answered = 1000;
+	limiters_meet(limiters, CURE_ENFORCE, rig.now_ns);
+	ticks(1, 0, 0, 0);
+	configure(1, 5);
+	limiters_meet(limiters, CURE_ENFORCE, rig.now_ns);
+	configure(2, 5);
+	limiters_meet(limiters, CURE_ENFORCE, rig.now_ns);
+	assert_int_equal(limit() & LIMIT_WORK, LIMITER_WINDOW_MIN);
+	nothing_said();
+	calm_down();
+	end_limiters();
+}
+
 /* One that is limited every other second is not told of each time. */
 static void test_told_now_and_then(void **state)
 {
@@ -343,10 +365,15 @@ static void test_measured_again(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_congested),      cmocka_unit_test(test_told_now_and_then),
-		cmocka_unit_test(test_shadow_and_off), cmocka_unit_test(test_removed),
-		cmocka_unit_test(test_impatient),      cmocka_unit_test(test_comes_back),
-		cmocka_unit_test(test_ramp),           cmocka_unit_test(test_reset),
+		cmocka_unit_test(test_congested),
+		cmocka_unit_test(test_meets),
+		cmocka_unit_test(test_told_now_and_then),
+		cmocka_unit_test(test_shadow_and_off),
+		cmocka_unit_test(test_removed),
+		cmocka_unit_test(test_impatient),
+		cmocka_unit_test(test_comes_back),
+		cmocka_unit_test(test_ramp),
+		cmocka_unit_test(test_reset),
 		cmocka_unit_test(test_measured_again),
 	};
 
