@@ -14,6 +14,7 @@
 #define PROBED_MIN      20         /* that are believed to be what it takes now */
 #define RARE_FACTOR     10         /* times as long as usual between two answers: that is none that is late any more */
 #define PEAK_UNEASY     UINT32_MAX /* of a second in which it had more than it bears */
+#define PATIENCE_TICKS  10         /* clients that left so long ago are forgotten, about */
 #define EASY_TICKS      3          /* the first answers of a burst come early in any case */
 #define WIDER           4          /* by one part of so many of what it answers */
 #define NARROWER        4          /* by one part of so many a tick */
@@ -117,14 +118,47 @@ static void learn_mean(struct limiter *l, uint64_t mean_ns, uint64_t now_ns)
 	}
 }
 
+static void begin_group(struct limiter *l)
+{
+	l->n_group = l->group_us = l->n_group_answered = l->group_work_us = 0;
+}
+
+/*
+ * Of a hundred that were answered the quick ones are too many at first, when the slow ones are still under way, and
+ * now and then by chance. What was under way meanwhile counts those too (Little's law).
+ */
+static uint64_t group_mean_ns(const struct limiter *l)
+{
+	uint64_t us = l->group_us / l->n_group;
+
+	if (l->n_group_answered && (l->ripe || l->n_young))
+		us = max_u64(us, l->group_work_us / l->n_group_answered);
+	return us * 1000;
+}
+
+/* What it was at first is no measure of what is usual, for the slow ones were still to come; and so on. */
+static void ripen(struct limiter *l, uint64_t answered, uint64_t now_ns)
+{
+	if (l->ripe || (!l->young_ns && !answered))
+		return;
+	if (!l->young_ns)
+		l->young_ns = now_ns;
+	if (now_ns - l->young_ns < LIMITER_YOUNG_NS << l->n_young)
+		return;
+	memset(l->bases, 0, sizeof(l->bases));
+	begin_group(l);
+	l->ripe = ++l->n_young > LIMITER_YOUNG_TIMES;
+}
+
 /* What is slow because it is congested is not what is usual; what is fast though it is congested is. */
-static void learn_base(struct limiter *l, uint64_t n, uint64_t us, uint64_t now_ns)
+static void learn_base(struct limiter *l, uint64_t answered, uint64_t n, uint64_t us, uint64_t now_ns)
 {
 	l->n_group += n;
 	l->group_us += us;
+	l->n_group_answered += answered;
 	if (l->n_group >= BASE_SAMPLES) {
-		learn_mean(l, l->group_us * 1000 / l->n_group, now_ns);
-		l->n_group = l->group_us = 0;
+		learn_mean(l, group_mean_ns(l), now_ns);
+		begin_group(l);
 	}
 	find_base(l, now_ns);
 }
@@ -205,14 +239,27 @@ static void enter(struct limiter *l, enum limiter_state state, uint64_t now_ns)
 	l->since_ns = now_ns;
 	l->calm_ns = l->again_ns = l->probing_until_ns = 0;
 	/* Half of them in congestion, half of them not, they would be neither. */
-	l->n_group = l->group_us = 0;
+	begin_group(l);
+}
+
+static void learn_patience(struct limiter *l, uint64_t gave_up, uint64_t elapsed_ns)
+{
+	uint64_t ticks = (elapsed_ns + LIMITER_TICK_NS / 2) / LIMITER_TICK_NS;
+
+	l->n_left = (ticks < PATIENCE_TICKS ? l->n_left - l->n_left * ticks / PATIENCE_TICKS : 0) + gave_up;
+}
+
+/* As long as it is not known how slow it may be, its clients say whether it is too slow. */
+static bool is_believed(const struct limiter *l)
+{
+	return l->ripe || l->n_left >= LIMITER_MIN;
 }
 
 /* True: it changed. */
 static bool judge(struct limiter *l, uint64_t now_ns)
 {
 	if (l->state == LIMITER_OPEN) {
-		if (!is_slow(l) && !l->stalled)
+		if ((!is_slow(l) && !l->stalled) || !is_believed(l))
 			return false;
 		enter(l, LIMITER_LIMITING, now_ns);
 		return true;
@@ -317,10 +364,10 @@ static void find_window(struct limiter *l, uint64_t answered)
 	usual = max_u64(WINDOW_FACTOR * usual_peak(l), LIMITER_WINDOW_MIN);
 	if (!has_much)
 		l->window = usual;
-	else if (!at_ease)
+	else if (!at_ease && l->ripe)
 		l->window = narrowed(l, answered);
 	else if (l->base_ns && l->n_tried >= EASY_TICKS)
-		l->window = max_u64(l->window + answered / WIDER, usual);
+		l->window = max_u64(max_u64(l->window, l->wip) + answered / WIDER, usual);
 	else
 		l->window = max_u64(l->window, usual);
 }
@@ -378,15 +425,18 @@ bool limiter_tick(struct limiter *l, const struct limiter_counts *counts, const 
 
 	/* What came in a tick that is late came in all of that time. */
 	learn_rate(l, elapsed_ns > LIMITER_TICK_NS ? answered * LIMITER_TICK_NS / elapsed_ns : answered, now_ns);
-	learn_base(l, timed, timed_us, now_ns);
+	ripen(l, answered, now_ns);
+	l->group_work_us += l->wip * (elapsed_ns / 1000);
+	learn_base(l, answered, timed, timed_us, now_ns);
 	find_delays(l, p);
 	learn_first_byte(l, timed + gave_up, timed_us + gave_up_us);
 	look_for_stall(l, answered, elapsed_ns, now_ns);
+	learn_patience(l, gave_up, elapsed_ns);
 	changed = judge(l, now_ns);
 	run_probing(l, timed, timed_us, now_ns, chance);
 	find_window(l, answered);
 	l->limit = find_limit(l, p);
-	l->soft = l->state == LIMITER_OPEN && (!l->base_ns || p->most);
+	l->soft = l->state == LIMITER_OPEN && (!l->base_ns || l->impatient || l->stalled || p->most);
 	if (l->state == LIMITER_LIMITING)
 		l->hold_ns /= 2;
 	return changed;
@@ -399,6 +449,7 @@ void limiter_recall(struct limiter *l, const struct limiter_past *past, enum lim
 	note_base(l, past->base_ns, from, now_ns);
 	find_base(l, now_ns);
 	l->base_seen_ns = now_ns - past->base_age_ns;
+	l->ripe = true;
 	if (past->rate_age_ns >= LIMITER_RATE_WORTH_NS)
 		return;
 	forget_ticks(l, now_ns / LIMITER_TICK_NS);
@@ -408,11 +459,11 @@ void limiter_recall(struct limiter *l, const struct limiter_past *past, enum lim
 
 /*
  * What takes longer than clients wait for may be a congestion that was there when the gateway began, and is no use
- * else.
+ * else; of one that is young, the quick ones may have been measured alone.
  */
 bool limiter_past(const struct limiter *l, uint64_t now_ns, struct limiter_past *out)
 {
-	if (!is_base_sound(l) || !l->base_ns || l->impatient)
+	if (!is_base_sound(l) || !l->base_ns || !l->ripe || l->impatient)
 		return false;
 	*out = (struct limiter_past){
 		.base_ns = l->base_ns,
@@ -430,7 +481,10 @@ bool limiter_reset(struct limiter *l, uint64_t now_ns)
 		return true;
 	}
 	memset(l->bases, 0, sizeof(l->bases));
-	l->base_ns = l->n_group = l->group_us = 0;
+	l->base_ns = l->young_ns = 0;
+	l->n_young = 0;
+	l->ripe = false;
+	begin_group(l);
 	l->base_from = LIMITER_BASE_NONE;
 	return false;
 }

@@ -16,6 +16,9 @@
  * and such a second teaches nothing. Until it is known what is usual, the window is soft: who finds no room waits for a
  * moment, and goes then in any case.
  *
+ * Of a backend that has just begun to answer the quick answers come first. So what is usual is measured anew until it
+ * has answered for eight seconds, and until then it is congested only if clients give up as well.
+ *
  * Fed once per tick with sums that only grow, by a clock and a chance that are passed in. Nothing here has side
  * effects.
  */
@@ -31,9 +34,11 @@
 #define LIMITER_SLACK_MIN_NS  10000000ull  /* even where the clients' patience does not allow for it */
 #define LIMITER_TOLERANCE     2            /* or so many times as long */
 #define LIMITER_GAIN          2
-#define LIMITER_FIRST_BASE    100000000ull /* of one of which too little is known, for what stalls */
-#define LIMITER_STALL_NS      300000000ull /* without an answer, but five times its base at least */
-#define LIMITER_WINDOW_MIN    64           /* work that may begin at once though no more than that was seen of late */
+#define LIMITER_FIRST_BASE    100000000ull  /* of one of which too little is known, for what stalls */
+#define LIMITER_STALL_NS      300000000ull  /* without an answer, but five times its base at least */
+#define LIMITER_YOUNG_NS      1000000000ull /* after that, and two, four and eight times as long, what was measured */
+#define LIMITER_YOUNG_TIMES   3             /* before is forgotten: the slowest of what it does was not in it */
+#define LIMITER_WINDOW_MIN    64            /* work that may begin at once though no more than that was seen of late */
 #define LIMITER_AGAIN_NS      600000000000ull /* congested for so long, it may be that it will not become faster again */
 #define LIMITER_RATE_WORTH_NS 60000000000ull  /* what it answered that long ago says nothing of what it can now */
 
@@ -80,7 +85,7 @@ struct limiter {
 	enum limiter_state state;
 	uint64_t since_ns; /* in that state; 0: ever */
 	uint32_t limit;    /* of work at a time; 0: before the first tick */
-	bool soft;         /* it only spreads what comes: nothing is known of it yet, or it has just come back */
+	bool soft;         /* it only spreads what comes: not enough is known of it yet, or it has just come back */
 	/* As of the last tick: */
 	uint64_t base_ns;       /* how long first bytes take when nothing is wrong; 0: not known yet */
 	uint64_t base_seen_ns;  /* when that was seen last, without congestion; may be before the clock began */
@@ -107,7 +112,12 @@ struct limiter {
 		uint64_t number, least_ns; /* 0: none */
 		enum limiter_base from;
 	} bases[LIMITER_BASE_SLOTS];
-	uint64_t n_group, group_us;
+	/* Of the hundred that is not whole yet; work under way meanwhile, times how long: */
+	uint64_t n_group, group_us, n_group_answered, group_work_us;
+	uint64_t young_ns;  /* since it first answered; 0: it has not */
+	uint32_t n_young;   /* how often all was measured anew since */
+	bool ripe;          /* what is known of its first bytes is more than how it began */
+	uint64_t n_left;    /* clients that gave up of late */
 	uint64_t frozen_ns; /* by which times of bases are behind the clock: they do not age in congestion */
 	/* How work may grow: */
 	uint32_t window, peaks[LIMITER_RATE_SECONDS]; /* the most under way, by second */

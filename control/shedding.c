@@ -20,7 +20,6 @@
 #define FORGET_AT_ONCE 256             /* a tick */
 #define QUIET_NS       (5 * SECOND_NS) /* without any, it is over */
 #define PLACE_NONE     UINT32_MAX      /* all bits set */
-#define BEST_TICKS     10              /* of which the one that let in most counts */
 
 static_assert((int)SHED_CLIENT == STORM_CLIENT && (int)SHED_PREFIX == STORM_PREFIX &&
 		      (int)SHED_SERVICE == STORM_SERVICE && (int)SHED_LIMIT == STORM_LIMIT,

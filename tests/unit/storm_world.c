@@ -37,18 +37,19 @@ static uint32_t n_attempts;
 static struct limiters *limiters;
 static uint64_t begin_at_ns, random_state;
 static unsigned n_fed;
-static uint32_t by_snat_port[65536];
+static uint32_t by_snat_port[WORLD_BACKENDS][65536];
 /* Timers of clients, by millisecond: lists of attempts. */
 static uint32_t deadline_first[TIMES], syn_first[TIMES], ask_first[TIMES];
-/* The upstream's: what it has taken and nobody serves yet, in order, and until when workers are busy. */
-static uint32_t queue[ATTEMPTS];
-static uint32_t queue_head, queue_tail;
-static unsigned n_backlog;
 struct busy {
 	uint64_t until_ns;
 	uint32_t attempt;
 };
-static struct busy busy[256];
+/* What it has taken and nobody serves yet, in order, and until when workers are busy. */
+static struct upstream {
+	uint32_t queue[FLOWS];
+	uint32_t head, tail;
+	struct busy busy[WORLD_WORKERS];
+} upstreams[WORLD_BACKENDS];
 
 struct world world;
 
@@ -234,23 +235,32 @@ static void to_client(const struct sent *s)
 
 /* --- the upstream --- */
 
+/* The addresses that configure() gives them end in their number, from 1 on. */
+static unsigned upstream_of(const struct ipaddr *backend)
+{
+	return backend->b[15] - 1;
+}
+
 /* Of an attempt, or of the gateway itself, which ends it with a RST. */
 static void syn_to_upstream(const struct sent *s)
 {
 	struct talk t = {.v6 = config.v6, .proto = PROTO_TCP};
 	struct attempt probe = {0}, *a = &probe;
-	uint32_t id = seq(s) / ISN_STEP;
+	uint32_t id = seq(s) / ISN_STEP, *known;
+	const struct upstream *u;
 
 	world.all.syns++;
-	if (n_backlog >= config.backlog) {
+	learn(&t, s);
+	u = &upstreams[upstream_of(&t.backend)];
+	if (u->tail - u->head >= config.backlog) {
 		world.all.overflows++;
 		return;
 	}
-	learn(&t, s);
-	by_snat_port[ntohs(s->p.sport_be)] = NONE;
+	known = &by_snat_port[upstream_of(&t.backend)][ntohs(s->p.sport_be)];
+	*known = NONE;
 	if (seq(s) % ISN_STEP == 0 && id > 0 && id < n_attempts) {
 		a = &attempts[id];
-		by_snat_port[ntohs(s->p.sport_be)] = id;
+		*known = id;
 	}
 	a->snat = t.snat;
 	a->backend = t.backend;
@@ -261,7 +271,9 @@ static void syn_to_upstream(const struct sent *s)
 
 static void to_upstream(const struct sent *s)
 {
-	uint32_t id = by_snat_port[ntohs(s->p.sport_be)];
+	struct ipaddr backend = packet_dst(s->frame, &s->p);
+	uint32_t id = by_snat_port[upstream_of(&backend)][ntohs(s->p.sport_be)];
+	struct upstream *u = &upstreams[upstream_of(&backend)];
 	struct attempt *a;
 
 	if (s->p.tcp_flags & TCP_SYN) {
@@ -277,8 +289,7 @@ static void to_upstream(const struct sent *s)
 	}
 	if (!a->up_queued) {
 		a->up_queued = true;
-		queue[queue_tail++ % ATTEMPTS] = id;
-		n_backlog++;
+		u->queue[u->tail++ % FLOWS] = id;
 	}
 	if (s->p.payload_len)
 		a->up_asked = true;
@@ -294,6 +305,14 @@ static void respond(uint32_t id)
 	from_upstream(a, TCP_ACK | TCP_PSH, PEER + 1, 1 + ASKS, ANSWERS_LEN);
 }
 
+static uint64_t service_ns(void)
+{
+	bool slow = config.slow_percent && uniform() * 100 < config.slow_percent;
+	unsigned us = slow ? config.slow_us : config.service_us;
+
+	return (config.steady ? 1 : -log(uniform())) * us * 1000;
+}
+
 /* Of one that was reset, or closed unasked, nothing is to be read; one that has not asked yet is waited for. */
 static void begin_work(struct busy *b, uint32_t id)
 {
@@ -303,14 +322,14 @@ static void begin_work(struct busy *b, uint32_t id)
 	if (a->up_reset || (a->up_closed && !a->up_asked))
 		return;
 	b->attempt = id;
-	b->until_ns = a->up_asked ? rig.now_ns - (int64_t)(log(uniform()) * config.service_us * 1000) : NOT_ASKED;
+	b->until_ns = a->up_asked ? rig.now_ns + service_ns() : NOT_ASKED;
 }
 
 /* Whoever has nothing to do takes the next one. */
-static void run_upstream(void)
+static void run_upstream(struct upstream *u)
 {
-	for (unsigned i = 0; i < sizeof(busy) / sizeof(busy[0]); i++) {
-		struct busy *b = &busy[i];
+	for (unsigned i = 0; i < config.n_upstream; i++) {
+		struct busy *b = &u->busy[i];
 
 		if (b->attempt != NONE && b->until_ns == NOT_ASKED)
 			begin_work(b, b->attempt);
@@ -318,10 +337,8 @@ static void run_upstream(void)
 			respond(b->attempt);
 			b->attempt = NONE;
 		}
-		while (i < world.n_upstream && b->attempt == NONE && queue_head != queue_tail) {
-			n_backlog--;
-			begin_work(b, queue[queue_head++ % ATTEMPTS]);
-		}
+		while (i < world.n_upstream && b->attempt == NONE && u->head != u->tail)
+			begin_work(b, u->queue[u->head++ % FLOWS]);
 	}
 }
 
@@ -359,7 +376,8 @@ void world_run(unsigned ms, const struct world_load *loads, unsigned n_loads)
 	for (unsigned end = world_ms() + ms; world_ms() < end;) {
 		rig.now_ns += MS;
 		run_timers();
-		run_upstream();
+		for (unsigned i = 0; i < config.n_backends; i++)
+			run_upstream(&upstreams[i]);
 		for (unsigned i = 0; i < n_loads; i++) {
 			double left = loads[i].rate / 1000;
 
@@ -400,6 +418,7 @@ void world_begin(const struct world_config *wanted)
 {
 	config = *wanted;
 	config.workers = config.workers ? config.workers : 1;
+	config.n_backends = config.n_backends ? config.n_backends : 1;
 	config.n_upstream = config.n_upstream ? config.n_upstream : 10;
 	config.service_us = config.service_us ? config.service_us : 20000;
 	config.backlog = config.backlog ? config.backlog : 4096;
@@ -413,13 +432,16 @@ void world_begin(const struct world_config *wanted)
 	memset(deadline_first, 0xff, sizeof(deadline_first));
 	memset(syn_first, 0xff, sizeof(syn_first));
 	memset(ask_first, 0xff, sizeof(ask_first));
-	memset(busy, 0xff, sizeof(busy));
-	queue_head = queue_tail = 0;
-	n_backlog = n_fed = 0;
+	assert_true(config.n_backends <= WORLD_BACKENDS && config.n_upstream <= WORLD_WORKERS);
+	for (unsigned i = 0; i < config.n_backends; i++) {
+		upstreams[i].head = upstreams[i].tail = 0;
+		memset(upstreams[i].busy, 0xff, sizeof(upstreams[i].busy));
+	}
+	n_fed = 0;
 	random_state = 1;
 	n_flows_each = FLOWS;
 	more_yaml = config.yaml ? config.yaml : "";
-	begin_all(config.workers, 1, CURE_ENFORCE);
+	begin_all(config.workers, config.n_backends, CURE_ENFORCE);
 	f.config->cures.of[CURE_STORM] = config.storm;
 	assert_int_equal(services_configure(f.services, f.config, f.names), 0);
 	assert_int_equal(services_publish(f.services), 0);

@@ -1,28 +1,34 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * A storm on the passed-in clock: whole workers and decide between many clients that retry and one upstream that bears
- * no more than it bears, both as their kernels and programs behave.
+ * A storm on the passed-in clock: whole workers and decide between many clients that retry and upstreams that bear
+ * no more than they bear, both as their kernels and programs behave.
  *
  * Clients come when they come, however long others wait (open loop). Each connects, asks, and has its deadline; what
  * failed by then is tried again at once on a new connection, N times. A SYN is sent again each second.
  *
- * The upstream takes connections while its backlog has room (else it is silent), and so many workers serve them in
- * order, each for an exponential time. It does not notice that a client has gone: what was asked is worked on.
+ * Each upstream takes connections while its backlog has room (else it is silent), and so many workers serve them in
+ * order, each for an exponential time, or for a fixed one; a share of what is asked may take another. It does not
+ * notice that a client has gone: what was asked is worked on.
  */
 #pragma once
 
 #include "breakers_talk.h"
 
-#define WORLD_SECONDS 128
-#define WORLD_MS_MAX  2000
+#define WORLD_SECONDS  128
+#define WORLD_MS_MAX   2000
+#define WORLD_BACKENDS 4
+#define WORLD_WORKERS  4096 /* of an upstream */
 
 struct world_config {
 	bool v6;
 	unsigned workers; /* of the gateway */
 	enum cure_mode storm;
-	const char *yaml; /* of the service, below `storm:`; NULL: nothing */
-	/* 0: of the upstream 10 workers, 20 ms, a backlog of 4096; of clients 1 s and 3 retries */
+	const char *yaml;    /* of the service, below `storm:`; NULL: nothing */
+	unsigned n_backends; /* 0: one */
+	/* 0: of each upstream 10 workers, 20 ms, a backlog of 4096; of clients 1 s and 3 retries */
 	unsigned n_upstream, service_us, backlog;
+	bool steady;                    /* it takes just as long */
+	unsigned slow_percent, slow_us; /* so many of a hundred take so long */
 	unsigned timeout_ms, retries;
 	bool no_retries;
 	unsigned asks_after_ms; /* clients are so slow to ask, once they are connected */
@@ -50,7 +56,7 @@ struct world {
 	struct world_second of[256];
 	struct world_totals all;
 	unsigned took[WORLD_MS_MAX + 1]; /* attempts that were answered in time, by how many ms they took, or more */
-	unsigned n_upstream;             /* of its workers: may be changed while it runs; 0: it stalls */
+	unsigned n_upstream;             /* of workers of each: may be changed while it runs; 0: they stall */
 };
 
 extern struct world world;

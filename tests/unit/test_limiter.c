@@ -623,7 +623,7 @@ static void begin(void)
 static void test_states(void **state)
 {
 	begin();
-	assert_int_equal(ticks(50, 40, 20, 8), 0);
+	assert_int_equal(ticks(100, 40, 20, 8), 0);
 	assert_int_equal(l.base_ns, 20 * MS);
 	assert_int_equal(l.rate, 400);
 	assert_false(l.soft);
@@ -645,7 +645,7 @@ static void test_states(void **state)
 static void test_stalled(void **state)
 {
 	begin();
-	ticks(50, 40, 20, 8);
+	ticks(100, 40, 20, 8);
 	/* Too little to speak of a stall. */
 	assert_int_equal(ticks(100, 0, 0, LIMITER_MIN - 1), 0);
 	assert_int_equal(ticks(2, 0, 0, LIMITER_MIN), 0);
@@ -659,7 +659,7 @@ static void test_stalled(void **state)
 static void test_not_looked_at(void **state)
 {
 	begin();
-	ticks(50, 40, 20, 8);
+	ticks(100, 40, 20, 8);
 	now_ns += 3 * S;
 	assert_int_equal(ticks(1, 0, 0, 100), 0);
 	assert_int_equal(ticks(1, 0, 0, 100), 0);
@@ -679,15 +679,47 @@ static void test_rare_answers(void **state)
 	assert_int_equal(l.state, LIMITER_OPEN);
 }
 
-/* Nothing is known: only a stall is one, and it takes longer to be sure. */
+/* As long as it is not known how slow it may be, only clients that leave say that it is too slow, or stands still. */
 static void test_unknown(void **state)
 {
 	begin();
 	assert_int_equal(ticks(3, 30, 5000, 500), 0);
 	assert_int_equal(l.base_ns, 0);
-	assert_int_equal(ticks(4, 0, 0, 500), 0);
+	assert_int_equal(ticks(40, 0, 0, 500), 0);
+	assert_true(l.stalled);
+	assert_true(l.soft);
+	counts.gave_up += LIMITER_MIN - 1;
+	assert_int_equal(ticks(1, 0, 0, 500), 0);
+	counts.gave_up += 3;
 	assert_int_equal(ticks(1, 0, 0, 500), 1);
+	assert_false(l.soft);
 	assert_int_equal(l.limit, 60 * 300 / 1000);
+	/* Those that left long ago say nothing. */
+	begin();
+	counts.gave_up += 10;
+	ticks(40, 0, 0, 500);
+	counts.gave_up += LIMITER_MIN - 1;
+	assert_int_equal(ticks(1, 0, 0, 500), 0);
+}
+
+/* The first hundred are the quick ones: what was measured is forgotten, until the slow ones can be in it. */
+static void test_young(void **state)
+{
+	begin();
+	ticks(5, 40, 2, 100);
+	assert_int_equal(l.base_ns, 2 * MS);
+	/* What is under way for each that is answered. */
+	ticks(10, 40, 100, 100);
+	assert_int_equal(l.base_ns, 250 * MS);
+	ticks(20, 40, 200, 80);
+	assert_int_equal(l.state, LIMITER_OPEN);
+	ticks(60, 40, 200, 80);
+	assert_int_equal(l.base_ns, 200 * MS);
+	/* A hundred of which none was slow, by chance. */
+	ticks(3, 40, 2, 80);
+	assert_int_equal(l.base_ns, 200 * MS);
+	ticks(10, 40, 450, 200);
+	assert_int_equal(l.state, LIMITER_LIMITING);
 }
 
 /* What is known from before counts from the first late answers on, though less than a hundred are known. */
@@ -745,10 +777,11 @@ static void test_worth_remembering(void **state)
 	ticks(2, 40, 20, 8);
 	assert_false(limiter_past(&l, now_ns, &past));
 	/* Stalled before anything was known: what comes then is of congestion. */
+	counts.gave_up += LIMITER_MIN + 8;
 	ticks(10, 0, 0, 100);
 	assert_int_equal(l.state, LIMITER_LIMITING);
 	ticks(3, 40, 100, 30);
-	assert_int_equal(l.base_ns, 100 * MS);
+	assert_in_range(l.base_ns, 100 * MS, 160 * MS);
 	assert_int_equal(l.base_from, LIMITER_BASE_LIMITED);
 	assert_false(limiter_past(&l, now_ns, &past));
 	/* Later there is something better. */
@@ -773,7 +806,7 @@ static void test_worth_remembering(void **state)
 static void test_group_of_two_states(void **state)
 {
 	begin();
-	ticks(50, 40, 20, 8);
+	ticks(100, 40, 20, 8);
 	ticks(2, 40, 500, 100);
 	assert_int_equal(l.state, LIMITER_LIMITING);
 	/* Nothing else is known any more. */
@@ -800,7 +833,7 @@ static void test_ramp(void **state)
 	}
 	/* It is as soft as any limit of one that is not congested; one that is gets no more than either allows. */
 	begin();
-	ticks(50, 40, 20, 8);
+	ticks(100, 40, 20, 8);
 	limiter_tick(&l, &counts, &p, now_ns += LIMITER_TICK_NS, 0);
 	assert_true(l.soft);
 	assert_int_equal(l.limit, LIMITER_MIN);
@@ -814,10 +847,10 @@ static void test_ramp(void **state)
 static void test_reset(void **state)
 {
 	begin();
-	ticks(50, 40, 20, 8);
+	ticks(100, 40, 20, 8);
 	assert_false(limiter_reset(&l, now_ns));
 	assert_int_equal(l.base_ns, 0);
-	ticks(3, 40, 60, 24);
+	ticks(100, 40, 60, 24);
 	assert_int_equal(l.base_ns, 60 * MS);
 	/* Three times as slow for good. */
 	ticks(20, 40, 180, 60);
@@ -837,7 +870,7 @@ static void test_reset(void **state)
 static void test_base(void **state)
 {
 	begin();
-	ticks(50, 40, 20, 8);
+	ticks(100, 40, 20, 8);
 	ticks(500, 40, 30, 8);
 	assert_int_equal(l.base_ns, 20 * MS);
 	ticks(150, 40, 30, 8);
@@ -854,7 +887,7 @@ static void test_base(void **state)
 static void test_measured_again(void **state)
 {
 	begin();
-	ticks(50, 40, 20, 8);
+	ticks(100, 40, 20, 8);
 	ticks(6010, 40, 160, 60);
 	assert_int_equal(l.state, LIMITER_LIMITING);
 	assert_int_equal(l.limit, 400 * 140 / 1000 / 2);
@@ -865,7 +898,7 @@ static void test_measured_again(void **state)
 	assert_int_equal(l.refuted_ns, 20 * MS);
 	/* One that answers next to nothing says nothing. */
 	begin();
-	ticks(50, 40, 20, 8);
+	ticks(100, 40, 20, 8);
 	ticks(6030, 0, 0, 60);
 	assert_int_equal(l.state, LIMITER_LIMITING);
 	assert_int_equal(l.n_again, 1);
@@ -927,7 +960,7 @@ static void test_patience(void **state)
 	struct limiter_parameters p = {.client_timeout_ns = 200 * MS};
 
 	begin();
-	ticks(50, 40, 20, 8);
+	ticks(100, 40, 20, 8);
 	now_ns += LIMITER_TICK_NS;
 	limiter_tick(&l, &counts, &p, now_ns, 0);
 	assert_int_equal(l.slack_ns, 60 * MS);
@@ -943,7 +976,7 @@ static void test_patience(void **state)
 static void test_odd_counts(void **state)
 {
 	begin();
-	ticks(50, 40, 20, 8);
+	ticks(100, 40, 20, 8);
 	counts = (struct limiter_counts){0};
 	assert_int_equal(ticks(1, 0, 0, 0), 0);
 	assert_int_equal(l.first_byte_ns, 20 * MS);
@@ -958,7 +991,7 @@ static void test_words(void **state)
 	char text[200];
 
 	begin();
-	ticks(50, 40, 20, 8);
+	ticks(100, 40, 20, 8);
 	ticks(20, 40, 480, 97);
 	limiter_describe(&l, text, sizeof(text));
 	assert_string_equal(text,
@@ -988,6 +1021,7 @@ int main(void)
 		cmocka_unit_test(test_not_looked_at),
 		cmocka_unit_test(test_rare_answers),
 		cmocka_unit_test(test_unknown),
+		cmocka_unit_test(test_young),
 		cmocka_unit_test(test_recalled),
 		cmocka_unit_test(test_old_rate),
 		cmocka_unit_test(test_worth_remembering),

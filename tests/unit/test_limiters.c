@@ -121,7 +121,7 @@ static void calm_down(void)
 static void test_congested(void **state)
 {
 	begin_limiters(CURE_ENFORCE);
-	ticks(50, 40, 20, 8);
+	ticks(100, 40, 20, 8);
 	/* It is known, the others are not yet: for them, D is longer. */
 	assert_int_equal(limit(), LIMITER_WINDOW_MIN);
 	assert_int_equal(rig.dp->cells.backends[slot_of_backend(false, IT - 1)].limit, LIMITER_WINDOW_MIN | LIMIT_SOFT);
@@ -177,7 +177,7 @@ static void test_meets(void **state)
 static void test_told_now_and_then(void **state)
 {
 	begin_limiters(CURE_ENFORCE);
-	ticks(50, 40, 20, 8);
+	ticks(100, 40, 20, 8);
 	for (int i = 0; i < 4; i++) {
 		ticks(1, 40, 200, 80);
 		ticks(12, 40, 20, 8);
@@ -195,7 +195,7 @@ static void test_told_now_and_then(void **state)
 static void test_shadow_and_off(void **state)
 {
 	begin_limiters(CURE_SHADOW);
-	ticks(50, 40, 20, 8);
+	ticks(100, 40, 20, 8);
 	ticks(1, 40, 200, 80);
 	/* Workers ask the mode, and count. */
 	assert_int_equal(limit(), 56);
@@ -222,6 +222,8 @@ static void test_removed(void **state)
 	begin_limiters(CURE_ENFORCE);
 	slot = slot_of_backend(false, 2);
 	ticks(11, 0, 0, 100);
+	counts()->gave_up += LIMITER_MIN;
+	ticks(1, 0, 0, 100);
 	assert_int_equal(rig.dp->cells.backends[slot].limit & LIMIT_WORK, LIMITER_MIN);
 	calm_down();
 	configure(1, 5);
@@ -234,7 +236,7 @@ static void test_removed(void **state)
 static void test_impatient(void **state)
 {
 	begin_limiters(CURE_ENFORCE);
-	ticks(50, 40, 300, 120);
+	ticks(100, 40, 300, 120);
 	said("client_timeout_short", "a first byte usually takes 300 ms: with clients that wait for 1000 ms");
 	nothing_said();
 	calm_down();
@@ -245,7 +247,7 @@ static void test_impatient(void **state)
 static void test_comes_back(void **state)
 {
 	begin_limiters(CURE_ENFORCE);
-	ticks(50, 40, 20, 8);
+	ticks(100, 40, 20, 8);
 	calm_down();
 	take_out();
 	rig.now_ns += 1800 * SECOND;
@@ -288,7 +290,7 @@ static void test_ramp(void **state)
 
 	begin_limiters(CURE_ENFORCE);
 	slot = slot_of_backend(false, IT);
-	ticks(50, 40, 20, 8);
+	ticks(100, 40, 20, 8);
 	set_breaker(BREAKER_OPEN);
 	ticks(10, 40, 20, 8);
 	assert_int_equal(service()->pace_interval, 0);
@@ -316,7 +318,7 @@ static void test_reset(void **state)
 	char id[SLOT_ID_STRLEN];
 
 	begin_limiters(CURE_ENFORCE);
-	ticks(50, 40, 20, 8);
+	ticks(100, 40, 20, 8);
 	assert_int_equal(limiters_reset(limiters, "tcp:198.18.3.77:8080", CURE_ENFORCE, rig.now_ns), -ENOENT);
 	assert_int_equal(limiters_reset(limiters, id_of(false, IT), CURE_OFF, rig.now_ns), -EPERM);
 	ticks(20, 40, 200, 80);
@@ -333,7 +335,7 @@ static void test_reset(void **state)
 	calm_down();
 	/* It is forgotten of one that is gone, too. */
 	snprintf(id, sizeof(id), "%s", id_of(false, IT));
-	ticks(50, 40, 20, 8);
+	ticks(100, 40, 20, 8);
 	calm_down();
 	take_out();
 	assert_int_equal(limiters_reset(limiters, id, CURE_ENFORCE, rig.now_ns), 0);
@@ -346,7 +348,7 @@ static void test_reset(void **state)
 static void test_measured_again(void **state)
 {
 	begin_limiters(CURE_ENFORCE);
-	ticks(50, 40, 20, 8);
+	ticks(100, 40, 20, 8);
 	ticks(5600, 40, 200, 80);
 	said("limiting", "at most 56");
 	ticks(1600, 40, 200, 80);

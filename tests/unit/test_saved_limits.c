@@ -123,7 +123,7 @@ static void test_killed_in_a_storm(void **state)
 
 	seen = 0;
 	assert_int_equal(begin_life(), 0);
-	ticks(1, 60, 40, 20, 8);
+	ticks(1, 100, 40, 20, 8);
 	doc = read_doc();
 	assert_int_equal(json_array_size(json_object_get(doc, "backends")), 1);
 	row = json_array_get(json_object_get(doc, "backends"), 0);
@@ -159,7 +159,7 @@ static bool is_written(void)
 static void test_written_when_it_changed(void **state)
 {
 	begin_life();
-	ticks(1, 60, 40, 20, 8);
+	ticks(1, 100, 40, 20, 8);
 	assert_true(is_written());
 	ticks(1, 300, 45, 20, 8);
 	assert_false(is_written());
@@ -180,12 +180,12 @@ static void test_written_when_it_changed(void **state)
 static void test_gone_is_saved(void **state)
 {
 	begin_life();
-	ticks(2, 60, 40, 20, 8);
+	ticks(2, 100, 40, 20, 8);
 	memset(rig.worker->signals.counts, 0, N_SLOTS * sizeof(rig.worker->signals.counts[0]));
 	configure(1, 5);
 	turn();
 	services_reap(f.services);
-	ticks(1, 60, 40, 30, 8);
+	ticks(1, 100, 40, 30, 8);
 	saved_limits_write(saved, limiters, rig.now_ns);
 	assert_int_equal(begin_life(), 2);
 }
@@ -240,9 +240,9 @@ static void test_no_directory(void **state)
 	begin_life();
 	snprintf(command, sizeof(command), "rm -rf '%s' && touch '%s'", dir, dir);
 	assert_int_equal(system(command), 0);
-	ticks(1, 60, 40, 20, 8);
+	ticks(1, 100, 40, 20, 8);
 	said("limits_not_saved", "a restart in a storm would have to learn first what is usual");
-	ticks(1, 60, 80, 20, 8);
+	ticks(1, 100, 80, 20, 8);
 	assert_false(next_said(&(struct event_record){0}));
 }
 

@@ -127,7 +127,7 @@ static void test_backends(void **state)
 	json_t *rows;
 	const json_t *row;
 
-	ticks(1, 50, 40, 20, 8);
+	ticks(1, 100, 40, 20, 8);
 	rows = document(api_doc_backends, "backends");
 	row = row_of(rows, "id", "tcp:198.18.3.1:8080");
 	words_are(row, "limiter", "open");
@@ -155,7 +155,7 @@ static void test_services(void **state)
 	json_t *rows;
 	const json_t *row;
 
-	ticks(1, 50, 40, 20, 8);
+	ticks(1, 100, 40, 20, 8);
 	ticks(1, 3, 40, 480, 97);
 	rows = document(api_doc_services, "services");
 	row = row_of(rows, "name", "shop");
@@ -231,7 +231,7 @@ static void test_lets_in(void **state)
 	char text[STORM_WORDS_LEN];
 	const struct view_service *shop;
 
-	ticks(1, 50, 40, 20, 8);
+	ticks(1, 100, 40, 20, 8);
 	look();
 	shop = &view->services[0];
 	storm_say_lets_in(view, shop, STORM_LIMIT, like, text, sizeof(text));
@@ -276,7 +276,7 @@ static void test_metrics(void **state)
 	size_t len;
 	char *text;
 
-	ticks(1, 50, 40, 20, 8);
+	ticks(1, 100, 40, 20, 8);
 	ticks(1, 3, 40, 480, 97);
 	look();
 	text = api_metrics(&src, view, METRICS_PROMETHEUS, &len);
