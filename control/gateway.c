@@ -130,8 +130,10 @@ static int start_shedding(struct gateway *gw, uint32_t n_service_slots)
 	if (has_gate(gw->config)) {
 		gw->shed = shed_open(&maps, err, sizeof(err));
 		if (!gw->shed) {
+			int rc = -errno;
+
 			gateway_say("%s", err);
-			return -errno;
+			return rc;
 		}
 	}
 	config.shed = gw->shed;

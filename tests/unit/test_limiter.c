@@ -705,9 +705,12 @@ static void test_unknown(void **state)
 /* The first hundred are the quick ones: what was measured is forgotten, until the slow ones can be in it. */
 static void test_young(void **state)
 {
+	struct limiter_past past;
+
 	begin();
 	ticks(5, 40, 2, 100);
 	assert_int_equal(l.base_ns, 2 * MS);
+	assert_false(limiter_past(&l, now_ns, &past));
 	/* What is under way for each that is answered. */
 	ticks(10, 40, 100, 100);
 	assert_int_equal(l.base_ns, 250 * MS);
@@ -715,6 +718,7 @@ static void test_young(void **state)
 	assert_int_equal(l.state, LIMITER_OPEN);
 	ticks(60, 40, 200, 80);
 	assert_int_equal(l.base_ns, 200 * MS);
+	assert_true(limiter_past(&l, now_ns, &past));
 	/* A hundred of which none was slow, by chance. */
 	ticks(3, 40, 2, 80);
 	assert_int_equal(l.base_ns, 200 * MS);
