@@ -30,6 +30,11 @@ const struct policy_backend *limit_find(const struct worker *w, const struct pol
 	return NULL;
 }
 
+bool limit_is_hard(const struct worker *w, const struct policy_set *set, const struct policy_backend *backend)
+{
+	return limit_most(w, set->hard_max, backend->ref.slot, true) != 0;
+}
+
 /* Who stands in line waits for those before him, and they for what backends bear. */
 enum storm_cap limit_reason(const struct worker *w, const struct policy_set *set, uint64_t hash)
 {

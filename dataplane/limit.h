@@ -17,14 +17,22 @@
 
 #include "core.h"
 
-/* Who has waited for long enough, or cannot, is `late`: for it, a soft limit is none. `hard_max`: of the set. */
-static inline bool limit_has_room(const struct worker *w, uint32_t hard_max, uint32_t backend_slot, bool late)
+/*
+ * The work that it may have; 0: as much as comes. Who has waited for long enough, or cannot, is `late`: for it, a soft
+ * limit is none. `hard_max`: of the set.
+ */
+static inline uint32_t limit_most(const struct worker *w, uint32_t hard_max, uint32_t backend_slot, bool late)
 {
 	uint32_t limit = __atomic_load_n(&w->cells->backends[backend_slot].limit, __ATOMIC_RELAXED);
 	uint32_t most = late && limit & LIMIT_SOFT ? 0 : limit & LIMIT_WORK;
 
-	if (hard_max && (!most || hard_max < most))
-		most = hard_max;
+	return hard_max && (!most || hard_max < most) ? hard_max : most;
+}
+
+static inline bool limit_has_room(const struct worker *w, uint32_t hard_max, uint32_t backend_slot, bool late)
+{
+	uint32_t most = limit_most(w, hard_max, backend_slot, late);
+
 	return !most || observe_committed(w->dp, backend_slot) < most;
 }
 
@@ -49,6 +57,11 @@ static inline bool limit_only_spreads(const struct worker *w, uint32_t service_s
 
 /* The flow's best choice that takes flows and has room, of the first few; NULL: there is none. */
 const struct policy_backend *limit_find(const struct worker *w, const struct policy_set *set, uint64_t hash, bool late);
+/*
+ * True: of who is late, that one has a limit. What is left of it is for those who wait; where there is none, there is
+ * enough for all.
+ */
+bool limit_is_hard(const struct worker *w, const struct policy_set *set, const struct policy_backend *backend);
 /* Why it has to wait, which one that may not go is asked for: STORM_HARD_MAX if nothing else is in its way. */
 enum storm_cap limit_reason(const struct worker *w, const struct policy_set *set, uint64_t hash);
 

@@ -321,6 +321,23 @@ static bool hold(struct worker *w, const struct policy *policy, const struct pol
 	return true;
 }
 
+/*
+ * It has to wait for room, and cannot: so it goes where only a soft limit is in its way, or only those who wait for
+ * their turn. But what room a hard limit leaves is theirs: else those who cannot wait, because too many do, would take
+ * it each time between two turns.
+ */
+static bool goes_all_the_same(const struct worker *w, const struct policy_service *svc, const struct item *it,
+			      enum hold_rank rank)
+{
+	bool v6 = it->p.family == 6;
+	const struct policy_set *set = &svc->sets[v6][SET_TCP];
+	const struct policy_backend *backend = limit_find(w, set, it->hash, true);
+
+	if (!backend)
+		return !set->n_backends || wall_is_shut(w, w->burst.policy, set, it->hash);
+	return !limit_is_hard(w, set, backend) || !hold_is_queued(&w->holds, hold_queue_at(svc->ref.slot, v6), rank);
+}
+
 enum verdict storm_admit(struct worker *w, const struct policy *policy, const struct policy_service *svc,
 			 struct item *it, struct storm_caps *caps)
 {
@@ -339,7 +356,7 @@ enum verdict storm_admit(struct worker *w, const struct policy *policy, const st
 	if (passes(&t))
 		return VERDICT_NONE;
 	if (t.no_token || !hold(w, policy, svc, it, caps, &t)) {
-		if (t.full && has_room_upstream(w, svc, it->p.family == 6, it->hash, true))
+		if (t.full && goes_all_the_same(w, svc, it, t.rank))
 			return VERDICT_NONE;
 		verdict = refuse(w, mode, svc->ref.slot, &client, it, t.first);
 		if (mode == CURE_ENFORCE && it->p.proto == PROTO_TCP)

@@ -291,6 +291,45 @@ static void test_no_overtaking(bool v6, unsigned workers)
 	stop();
 }
 
+/* Not even who cannot wait, and comes at the very moment: he would be the next one each time. */
+static void test_no_overtaking_by_who_cannot_wait(bool v6, unsigned workers)
+{
+	struct talk first;
+	struct sent s;
+
+	begin_with(v6, 1, 1);
+	first = begin(PROTO_TCP, v6, 0);
+	limit_all(1, 0);
+	ask(v6, 1);
+	rig.service.storm.hold_ns = 0;
+	feed(RIG_LAN, from_backend(&first, TCP_RST | TCP_ACK, 0, ISN + 1));
+	ask(v6, 2);
+	take_right(&s);
+	assert_int_equal(s.port, RIG_WAN);
+	take_right(&s);
+	check_rst(&s, RIG_WAN, TCP_RST | TCP_ACK, 0, ISN + 1);
+	assert_int_equal(verdicts(VERDICT_answer_storm_limit), 1);
+	rig.now_ns += MS;
+	turn();
+	(void)went(v6, 1);
+	/* Nor of what an operator's maximum leaves. */
+	limit_all(0, 1);
+	rig.service.storm.hold_ns = 900 * MS;
+	rig.service.sets[v6][SET_TCP].hard_max = 1;
+	(void)begin(PROTO_TCP, v6, 3);
+	ask(v6, 4);
+	take_none();
+	rig.service.storm.hold_ns = 0;
+	rig.service.sets[v6][SET_TCP].hard_max = 2;
+	ask(v6, 5);
+	take_none();
+	assert_int_equal(verdicts(VERDICT_shed_storm_limit), 1);
+	/* Without any, nobody is told to go away. */
+	rig.service.sets[v6][SET_TCP].hard_max = 0;
+	(void)begin(PROTO_TCP, v6, 6);
+	stop();
+}
+
 /* A soft limit spreads what comes at once: nobody is refused for it, held or not. */
 static void test_soft(bool v6, unsigned workers)
 {
@@ -591,6 +630,7 @@ EACH(test_end)
 EACH(test_no_limit)
 EACH(test_pace)
 EACH(test_no_overtaking)
+EACH(test_no_overtaking_by_who_cannot_wait)
 EACH(test_soft)
 EACH(test_spread)
 EACH(test_breaker_goes_first)
@@ -613,6 +653,7 @@ int main(void)
 		cmocka_unit_test(test_no_limit_each),
 		cmocka_unit_test(test_pace_each),
 		cmocka_unit_test(test_no_overtaking_each),
+		cmocka_unit_test(test_no_overtaking_by_who_cannot_wait_each),
 		cmocka_unit_test(test_soft_each),
 		cmocka_unit_test(test_spread_each),
 		cmocka_unit_test(test_ranks),
