@@ -85,6 +85,25 @@ static inline void gcra_take(struct gcra *cell, const struct gcra_rate *rate, ui
 						      memory_order_relaxed));
 }
 
+/*
+ * The same without a test before it, for a bucket that only says who takes more than its rate, and keeps nobody from
+ * it: beyond the tolerance it owes no more than `owed_max` (2^-16 ns), however much it takes. With the tolerance, an
+ * interval and that, the window must not be reached: what lies beyond it would be of the past, and nothing owed.
+ */
+static inline void gcra_owe(struct gcra *cell, const struct gcra_rate *rate, uint64_t owed_max, uint64_t now_ns)
+{
+	uint64_t now = now_ns << GCRA_FRACTION_BITS;
+	uint64_t tat = atomic_load_explicit(&cell->tat, memory_order_relaxed);
+	uint64_t ahead;
+
+	do {
+		ahead = tat - now > rate->window ? 0 : tat - now;
+		if (ahead > rate->tolerance + owed_max)
+			ahead = rate->tolerance + owed_max;
+	} while (!atomic_compare_exchange_weak_explicit(&cell->tat, &tat, now + ahead + rate->interval,
+							memory_order_relaxed, memory_order_relaxed));
+}
+
 /* Of two buckets, the one with the lower rank has been idle for longer. */
 static inline uint64_t gcra_rank(const struct gcra *cell, uint64_t now_ns)
 {

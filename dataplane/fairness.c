@@ -3,8 +3,19 @@
 #include "outcome_worker.h"
 
 #define BURST        10 /* of a share, at once */
+#define SECOND       ((uint64_t)1000000000 << GCRA_FRACTION_BITS)
+#define OWED_MAX     SECOND /* by who took more */
 #define KNOWN_MS     60000
 #define COUNTED_ONCE UINT64_C(1000000000)
+
+/* Shares change, and what was taken of a small one must not look like long ago to a large one: all have one window. */
+static struct gcra_rate rate_of(uint64_t interval)
+{
+	struct gcra_rate rate = gcra_rate_of(interval, BURST);
+
+	rate.window = gcra_rate_of(SECOND, BURST).window;
+	return rate;
+}
 
 struct fair_shares fair_find(const struct worker *w, const struct slot_ref *service, const struct ipaddr *client)
 {
@@ -17,7 +28,7 @@ struct fair_shares fair_find(const struct worker *w, const struct slot_ref *serv
 
 		if (!interval)
 			continue;
-		shares.at[level].rate = gcra_rate_of(interval, BURST);
+		shares.at[level].rate = rate_of(interval);
 		shares.at[level].tag = client_tag(table, service, client);
 		shares.at[level].cell = client_lookup(table, shares.at[level].tag);
 	}
@@ -56,7 +67,7 @@ void fair_take(struct worker *w, uint32_t service_slot, const struct fair_shares
 			cell = client_claim(&w->dp->shares[level], shares->at[level].tag, w->now_ns);
 		if (!cell.bucket)
 			continue;
-		gcra_take(cell.bucket, &shares->at[level].rate, w->now_ns);
+		gcra_owe(cell.bucket, &shares->at[level].rate, OWED_MAX, w->now_ns);
 		counted_ns = atomic_load_explicit(cell.counted_ns, memory_order_relaxed);
 		/* Of two workers at the same moment one counts it. */
 		if (w->now_ns - counted_ns >= COUNTED_ONCE &&

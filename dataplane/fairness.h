@@ -12,7 +12,8 @@
  * A fair share is twice what the service's backends answer, divided by the number of clients, or networks, that were
  * let through within the last second, and at least one a second; decide says so ten times a second, and only while
  * somebody must go without. What was let through at all counts, also what found room without waiting: so whoever takes
- * what others leave is the first to make way.
+ * what others leave is the first to make way, until it has taken less than its share for a while: it owes a second's
+ * worth at the most.
  *
  * Nothing but an admitted flow makes an entry (client_buckets.h), so what a flood of SYNs from everywhere leaves behind
  * is what it was given. Who is not known there is within its share.

@@ -2,6 +2,7 @@
 /* What backends may have under way at a time: who finds room, who waits, in which order, and for how long. */
 #include "talk.h"
 
+#include "fairness.h"
 #include "limit.h"
 #include "streak.h"
 
@@ -9,6 +10,7 @@
 #include <string.h>
 
 #define MS      1000000ull
+#define SECOND  (1000 * MS)
 #define HOLD_MS 400
 #define CLIENTS 64
 
@@ -430,6 +432,49 @@ static void test_ranks(void **state)
 	stop();
 }
 
+static enum hold_rank takes(const struct ipaddr *client)
+{
+	struct fair_shares shares = fair_find(rig.worker, &rig.service.ref, client);
+	enum hold_rank rank = fair_rank(rig.worker, &shares, client);
+
+	fair_take(rig.worker, 0, &shares);
+	return rank;
+}
+
+static void share_out(uint32_t share)
+{
+	const struct service_limit limit = {.n_limits = 1, .hold_ms = HOLD_MS, .shares = {share, share}};
+
+	dataplane_service_limit(rig.dp, 0, &limit);
+}
+
+/* However much it takes of what others leave, and however shares change: it is beyond its own until it takes less. */
+static void test_hog(void **state)
+{
+	struct ipaddr hog = rig_client(1, false);
+
+	begin_with(false, 1, 1);
+	share_out(1);
+	for (unsigned i = 0; i < 1000; i++) {
+		assert_int_equal(takes(&hog), i < 11 ? RANK_STRANGER : RANK_NETWORK_BEYOND);
+		rig.now_ns += MS;
+		turn();
+	}
+	for (uint32_t share = 20; share <= 100; share += 80) {
+		share_out(share);
+		for (unsigned i = 0; i < 1000; i++) {
+			assert_int_equal(takes(&hog), RANK_NETWORK_BEYOND);
+			rig.now_ns += SECOND / 2 / share;
+			turn();
+		}
+	}
+	/* What it owes is bounded. */
+	rig.now_ns += 2 * SECOND;
+	turn();
+	assert_int_equal(takes(&hog), RANK_STRANGER);
+	stop();
+}
+
 static void put_breaker(bool v6, enum breaker_state state)
 {
 	const struct streak s = {.state = state};
@@ -657,6 +702,7 @@ int main(void)
 		cmocka_unit_test(test_soft_each),
 		cmocka_unit_test(test_spread_each),
 		cmocka_unit_test(test_ranks),
+		cmocka_unit_test(test_hog),
 		cmocka_unit_test(test_breaker_goes_first_each),
 		cmocka_unit_test(test_families_apart_each),
 		cmocka_unit_test(test_late_wheel_each),
