@@ -81,9 +81,9 @@ void refused_add(struct refused *r, uint64_t hash, uint32_t isn, struct refused_
 	r->any = true;
 }
 
-bool refused_lookup(const struct refused *r, uint64_t hash, uint32_t isn, struct refused_syn *what, uint32_t now_ms)
+bool refused_lookup(struct refused *r, uint64_t hash, uint32_t isn, struct refused_syn *what, uint32_t now_ms)
 {
-	const uint64_t *word;
+	uint64_t *word;
 	bool found;
 
 	/* In a healthy time nobody was: then not a line is looked at. */
@@ -93,5 +93,6 @@ bool refused_lookup(const struct refused *r, uint64_t hash, uint32_t isn, struct
 	if (!found || now_ms - (uint32_t)*word >= REFUSED_MS)
 		return false;
 	*what = (struct refused_syn){.retry = *word & RETRY, .credited = *word & CREDITED};
+	*word &= ~CREDITED;
 	return true;
 }

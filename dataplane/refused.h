@@ -35,5 +35,5 @@ struct refused_syn {
 
 /* `hash`: keyed, of its flow; `isn`: its number. */
 void refused_add(struct refused *r, uint64_t hash, uint32_t isn, struct refused_syn what, uint32_t now_ms);
-/* False: not lately, as far as is known. */
-bool refused_lookup(const struct refused *r, uint64_t hash, uint32_t isn, struct refused_syn *what, uint32_t now_ms);
+/* False: not lately, as far as is known. Of the credit it tells once: who hears of it takes it back. */
+bool refused_lookup(struct refused *r, uint64_t hash, uint32_t isn, struct refused_syn *what, uint32_t now_ms);

@@ -143,6 +143,15 @@ static enum fate fate(struct frame_spec spec)
 	return TOLD;
 }
 
+static struct talk begin_attempt(bool v6, unsigned client, unsigned number)
+{
+	struct talk t = {.v6 = v6, .proto = PROTO_TCP, .client = client};
+	struct sent s = exchange(RIG_WAN, attempt(v6, client, number));
+
+	learn(&t, &s);
+	return t;
+}
+
 /* --- what gives a credit --- */
 
 /* Whatever is fed, a SYN alone makes nobody known. */
@@ -504,6 +513,29 @@ static void test_first_repeated(bool v6, unsigned workers)
 	stop();
 }
 
+/* What a failure gave is taken back once, however often the SYN comes when it has been served. */
+static void test_repeated_once_served(bool v6, unsigned workers)
+{
+	struct talk t;
+
+	begin_retries(workers, 2);
+	rig.service.sets[v6][SET_TCP].n_backends = 0;
+	assert_int_not_equal(fate(attempt(v6, 5, 0)), WENT);
+	assert_int_equal(credits_of(v6, 5), 1);
+	rig.service.sets[v6][SET_TCP].n_backends = 2;
+	t = begin_attempt(v6, 5, 0);
+	assert_int_equal(credits_of(v6, 5), 0);
+	exchange(RIG_LAN, syn_ack(&t));
+	feed(RIG_LAN, from_backend(&t, TCP_RST | TCP_ACK, PEER + 1, ISN + 1));
+	turn();
+	take_all();
+	pass_ms(ENDED_MS);
+	give_credits(v6, 5, 3);
+	assert_int_equal(fate(attempt(v6, 5, 0)), WENT);
+	assert_int_equal(credits_of(v6, 5), 3);
+	stop();
+}
+
 /* Windows sends a SYN that was refused by its backend again, twice: it has failed once. */
 static void test_repeated_to_its_backend(bool v6, unsigned workers)
 {
@@ -545,15 +577,6 @@ static void test_trial(bool v6, unsigned workers)
 	pass_ms(40);
 	assert_int_equal(fate(attempt(v6, 5, n)), WENT);
 	stop();
-}
-
-static struct talk begin_attempt(bool v6, unsigned client, unsigned number)
-{
-	struct talk t = {.v6 = v6, .proto = PROTO_TCP, .client = client};
-	struct sent s = exchange(RIG_WAN, attempt(v6, client, number));
-
-	learn(&t, &s);
-	return t;
 }
 
 /* A dead backend's SYNs go elsewhere without a token, and take one where there is one; those of retries need it. */
@@ -670,6 +693,7 @@ EACH(test_budget)
 EACH(test_many_users)
 EACH(test_repeated)
 EACH(test_first_repeated)
+EACH(test_repeated_once_served)
 EACH(test_repeated_to_its_backend)
 EACH(test_trial)
 EACH(test_move)
@@ -694,6 +718,7 @@ int main(void)
 		cmocka_unit_test(test_many_users_each),
 		cmocka_unit_test(test_repeated_each),
 		cmocka_unit_test(test_first_repeated_each),
+		cmocka_unit_test(test_repeated_once_served_each),
 		cmocka_unit_test(test_repeated_to_its_backend_each),
 		cmocka_unit_test(test_trial_each),
 		cmocka_unit_test(test_move_each),
