@@ -338,17 +338,23 @@ static uint64_t per_s(uint64_t n, uint64_t dt_ns)
 	return (unsigned __int128)n * SECOND_NS / dt_ns;
 }
 
+/* The same one again and again is work, too, though no other attempt. */
+static uint64_t syns_of(const struct service_report *r)
+{
+	return r->attempts + r->repeated;
+}
+
 /* Sets `pass`, and returns true, if so many come in vain that a share of them is enough. */
 static bool wants_share(struct service *svc, const struct service_report *r, uint64_t of_all, uint64_t dt_ns)
 {
-	uint64_t attempts = r->attempts - svc->attempts, silent = r->silent_many - svc->silent_many, keep;
+	uint64_t syns = syns_of(r) - svc->syns, silent = r->silent_many - svc->silent_many, keep;
 
 	memmove(svc->best + 1, svc->best, sizeof(svc->best) - sizeof(svc->best[0]));
 	svc->best[0] = per_s(r->new_flows - svc->new_flows, dt_ns);
 	svc->admitted = best_of(svc);
-	svc->offered = per_s(attempts + of_all - svc->counts.of_all, dt_ns);
+	svc->offered = per_s(syns + of_all - svc->counts.of_all, dt_ns);
 	keep = SHARE_TIMES * svc->admitted > SHARE_MIN_PER_S ? SHARE_TIMES * svc->admitted : SHARE_MIN_PER_S;
-	if (svc->offered <= keep || silent * 2 < attempts)
+	if (svc->offered <= keep || silent * 2 < syns)
 		return false;
 	svc->pass = (keep << 32) / svc->offered;
 	return true;
@@ -433,7 +439,7 @@ static void tick_service(void *arg, const struct services_row *row)
 	else
 		drop_share(s, svc);
 	s->sharing |= svc->n_listeners > 0;
-	svc->attempts = r.attempts;
+	svc->syns = syns_of(&r);
 	svc->new_flows = r.new_flows;
 	svc->silent_many = r.silent_many;
 	svc->counts = counts;

@@ -47,7 +47,7 @@ struct service {
 	enum shed_cap cap;
 	uint64_t offered, admitted; /* a second, of late */
 	/* As of the last tick: */
-	uint64_t attempts, new_flows, silent_many;
+	uint64_t syns, new_flows, silent_many;
 	uint64_t best[BEST_TICKS];
 	bool known, seen;
 };

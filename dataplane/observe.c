@@ -185,6 +185,7 @@ void observe_service(const struct dataplane *dp, uint32_t slot, struct service_r
 
 		out->flows += load(&c->users);
 		out->attempts += load(&c->attempts);
+		out->repeated += load(&c->repeated);
 		out->new_flows += load(&c->new_flows);
 		out->refused += load(&c->refused);
 		out->silent += load(&c->silent);

@@ -124,7 +124,9 @@ void retry_refused(struct worker *w, uint32_t service_slot, const struct item *i
 	const struct policy_service *svc = policy_service_at(w->burst.policy, service_slot);
 	struct service_cell *cell = &w->services[service_slot];
 
-	if (!(it->attempt & ATTEMPT_REPEATED))
+	if (it->attempt & ATTEMPT_REPEATED)
+		count_add(&cell->repeated, 1);
+	else
 		count_add(aloud ? &cell->refused : &cell->silent, 1);
 	if (!svc || !is_tcp(it) || w->burst.policy->modes.of[CURE_STORM] == CURE_OFF)
 		return;

@@ -24,8 +24,8 @@
  * A SYN with the five-tuple and number of an earlier one is no other attempt: what has a flow or is held never gets
  * here, and of what failed the SYN is remembered for a minute (refused.h). Such a repeat takes back the credit that the
  * failure gave, if it did, is what it was, first attempt or retry, and if it is refused again, that gives the credit
- * again, and is not counted once more among the service's attempts and refusals. Only when it is admitted or held after
- * all, it is counted as another attempt.
+ * again, and is not counted once more among the service's attempts and refusals, but apart. Only when it is admitted or
+ * held after all, it is counted as another attempt.
  *
  * Giving a SYN to another backend spends a token, too, while there is one. For want of one it is not done for a retry,
  * nor where the silent backend is alive and has too much to do, for then the others will soon have, too. But a first

@@ -475,6 +475,7 @@ static void test_repeated(bool v6, unsigned workers)
 			pass_ms(400);
 		}
 		assert_int_equal(report().attempts, 1);
+		assert_int_equal(report().repeated, 9);
 		assert_int_equal(report().refused + report().silent, 1);
 		assert_int_equal(report().refused_storm, !n_tokens);
 		rig.service.sets[v6][SET_TCP].n_backends = 2;

@@ -497,6 +497,20 @@ static void test_share(void **state)
 	end();
 }
 
+/* A flood may be of few SYNs, each sent again and again. */
+static void test_share_of_repeated(void **state)
+{
+	begin();
+	for (unsigned i = 0; i < 3; i++) {
+		work.repeated += 20000;
+		work.silent_many += 19000;
+		tick(CURE_ENFORCE);
+	}
+	assert_true(gates.shares[0].set);
+	assert_in_range(gates.shares[0].pass, UINT32_MAX / 10 - 10, UINT32_MAX / 10 + 10);
+	end();
+}
+
 /* Many, and served; or refused aloud in the main; or with `early: off`; or a limit's. */
 static void test_no_share(void **state)
 {
@@ -616,6 +630,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_client),   cmocka_unit_test(test_ipv6),         cmocka_unit_test(test_in_vain),
 		cmocka_unit_test(test_full),     cmocka_unit_test(test_ends_at_once), cmocka_unit_test(test_share),
+		cmocka_unit_test(test_share_of_repeated),
 		cmocka_unit_test(test_no_share), cmocka_unit_test(test_service_goes), cmocka_unit_test(test_no_gate),
 		cmocka_unit_test(test_readers),
 	};
