@@ -87,8 +87,10 @@ void hold_queue(struct holds *hs, struct hold *h)
 	else
 		*first = index_of(hs, h);
 	*last = index_of(hs, h);
-	if (q->n++ == 0)
+	if (q->n++ == 0) {
+		q->at = hs->n_waiting;
 		hs->waiting[hs->n_waiting++] = queue_of(h);
+	}
 }
 
 bool hold_is_queued(const struct holds *hs, uint32_t queue, enum hold_rank rank)
@@ -97,6 +99,11 @@ bool hold_is_queued(const struct holds *hs, uint32_t queue, enum hold_rank rank)
 		if (hs->queues[queue].ranks[i].first != HOLD_NONE)
 			return true;
 	return false;
+}
+
+uint32_t hold_next_queue(struct holds *hs)
+{
+	return hs->waiting[hs->turn++ % hs->n_waiting];
 }
 
 struct hold *hold_queued(const struct holds *hs, uint32_t queue, bool newest)
@@ -110,11 +117,10 @@ struct hold *hold_queued(const struct holds *hs, uint32_t queue, bool newest)
 
 static void forget_waiting(struct holds *hs, uint32_t queue)
 {
-	uint32_t i = 0;
+	uint32_t at = hs->queues[queue].at, last = hs->waiting[--hs->n_waiting];
 
-	while (hs->waiting[i] != queue)
-		i++;
-	hs->waiting[i] = hs->waiting[--hs->n_waiting];
+	hs->waiting[at] = last;
+	hs->queues[last].at = at;
 }
 
 static void leave_queue(struct holds *hs, struct hold *h)

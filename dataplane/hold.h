@@ -65,9 +65,11 @@ struct holds {
 			uint32_t first, last;
 		} ranks[HOLD_RANKS]; /* in the order in which they came */
 		uint32_t n;
-	} * queues;        /* of those that wait for room, by hold_queue_at() */
-	uint32_t *waiting; /* queues that are not empty, in no order */
+		uint32_t at; /* in `waiting`, unless it is empty */
+	} * queues;          /* of those that wait for room, by hold_queue_at() */
+	uint32_t *waiting;   /* queues that are not empty, in no order */
 	uint32_t n_waiting;
+	uint32_t turn;       /* the next one of them to look at, counted for ever */
 	uint64_t queue_tick; /* in which queues were looked at last */
 	struct {
 		uint32_t first, last;
@@ -101,6 +103,8 @@ static inline uint32_t hold_queue_at(uint32_t service_slot, bool v6)
 void hold_queue(struct holds *hs, struct hold *h);
 /* Somebody waits in that queue whose turn is before that of the next one of that rank. */
 bool hold_is_queued(const struct holds *hs, uint32_t queue, enum hold_rank rank);
+/* Some queue that is not empty, in turns; there is one. */
+uint32_t hold_next_queue(struct holds *hs);
 /* Of the first rank in that queue, which is not empty, the one that came first, or last. */
 struct hold *hold_queued(const struct holds *hs, uint32_t queue, bool newest);
 /* Takes it off its queue, and out of the slot in which it stands. */

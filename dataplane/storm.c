@@ -11,6 +11,7 @@
 #include <rte_mbuf.h>
 
 #define HOLD_BURSTS   4           /* per turn */
+#define QUEUES_MAX    256         /* looked at per millisecond */
 #define JITTER_MAX_NS 20000000ull /* more would only delay */
 #define MISSES_MAX    4           /* turns without a token, until a place in line is given up */
 #define NS_PER_MS     1000000ull
@@ -554,18 +555,19 @@ static uint32_t try_queue(struct worker *w, struct burst *b, uint32_t queue, uin
 	return n;
 }
 
-/* Each time another queue is the first. */
+/* Each time another queue is the first; where many services have theirs, the others are next. */
 static void run_queues(struct worker *w)
 {
 	struct holds *hs = &w->holds;
 	struct burst *b = &w->burst;
-	uint32_t n = 0;
+	uint32_t n = 0, n_queues = hs->n_waiting < QUEUES_MAX ? hs->n_waiting : QUEUES_MAX;
 
 	hs->queue_tick = w->now_ns / HOLD_TICK_NS;
 	pipeline_stamp(w, b);
 	b->n = 0;
-	for (uint32_t i = hs->n_waiting; i-- > 0 && hs->n_waiting;)
-		n += try_queue(w, b, hs->waiting[(hs->queue_tick + i) % hs->n_waiting], BURST_MAX - n);
+	for (uint32_t i = 0; i < n_queues && hs->n_waiting && n < BURST_MAX; i++)
+		n += try_queue(w, b, hold_next_queue(hs), BURST_MAX - n);
+	hs->turn++;
 	pipeline_finish(w);
 }
 

@@ -226,6 +226,48 @@ static void test_sleep(void **state)
 	holds_fini(&hs);
 }
 
+static void check_waiting(void)
+{
+	uint32_t n = 0;
+
+	for (uint32_t queue = 0; queue < 8; queue++) {
+		if (!hs.queues[queue].n)
+			continue;
+		assert_int_equal(hs.waiting[hs.queues[queue].at], queue);
+		n++;
+	}
+	assert_int_equal(hs.n_waiting, n);
+}
+
+/* Those that wait for room leave their queues in any order; the queues that are left have their turns. */
+static void test_queues(void **state)
+{
+	enum { N = 200 };
+	struct hold *held[N] = {0};
+
+	srand(7);
+	begin(N);
+	for (unsigned i = 0; i < 20000; i++) {
+		uint32_t at = rand() % N, turns[8] = {0};
+
+		if (held[at] && rand() % 4) {
+			hold_unqueue(&hs, held[at]);
+			hold_del(&hs, held[at]);
+			held[at] = NULL;
+		} else if (!held[at] && rand() % 16 == 0) {
+			held[at] = add(at, now_ns + 50 * MS, now_ns + 50 * MS);
+			held[at]->rank = rand() % HOLD_RANKS;
+			hold_queue(&hs, held[at]);
+		}
+		check_waiting();
+		for (uint32_t turn = 0; turn < 2 * hs.n_waiting; turn++)
+			turns[hold_next_queue(&hs)]++;
+		for (uint32_t queue = 0; queue < 8; queue++)
+			assert_int_equal(turns[queue], hs.queues[queue].n ? 2 : 0);
+	}
+	holds_fini(&hs);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -233,6 +275,7 @@ int main(void)
 		cmocka_unit_test(test_full),         cmocka_unit_test(test_lookup),
 		cmocka_unit_test(test_after_a_rest), cmocka_unit_test(test_after_a_stall),
 		cmocka_unit_test(test_put_back),     cmocka_unit_test(test_sleep),
+		cmocka_unit_test(test_queues),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
