@@ -42,10 +42,67 @@ static const char *attempts_error(const struct worker *w)
 		const struct service_cell *c = &w->services[i];
 
 		EXPECT(c->attempts == c->new_flows + c->refused + c->silent + c->holding);
+		EXPECT(c->refused_storm <= c->refused + c->silent);
+		EXPECT(c->silent_many <= c->silent + c->repeated);
 		holding += c->holding;
 	}
 	EXPECT(w->ledger.inside == holding);
 	EXPECT(w->holds.n_real == holding);
+	return NULL;
+}
+
+static const char *queue_error(const struct holds *hs, uint32_t queue, uint32_t *n_queued)
+{
+	const struct hold_queue *q = &hs->queues[queue];
+	uint32_t n = 0;
+
+	for (unsigned rank = 0; rank < HOLD_RANKS; rank++) {
+		uint32_t prev = HOLD_NONE;
+
+		for (uint32_t i = q->ranks[rank].first; i != HOLD_NONE; i = hs->holds[i].next_in_queue) {
+			const struct hold *h = &hs->holds[i];
+
+			EXPECT(h->queued && h->rank == rank && h->prev_in_queue == prev && ++n <= hs->n);
+			EXPECT(hold_queue_at(h->service.slot, !ipaddr_is_v4(&h->dst)) == queue);
+			prev = i;
+		}
+		EXPECT(q->ranks[rank].last == prev);
+	}
+	EXPECT(q->n == n);
+	EXPECT(!n || (q->at < hs->n_waiting && hs->waiting[q->at] == queue));
+	*n_queued += n;
+	return NULL;
+}
+
+const char *books_holds_error(const struct worker *w)
+{
+	const struct holds *hs = &w->holds;
+	uint32_t n = 0, n_real = 0, n_queued = 0, of_services = 0, n_queues = 0;
+
+	EXPECT(hs->n || (!hs->n_real && !hs->n_waiting));
+	if (!hs->n)
+		return NULL;
+	for (uint32_t slot = 0; slot < HOLD_SLOTS; slot++)
+		for (uint32_t i = hs->slots[slot].first; i != HOLD_NONE; i = hs->holds[i].next) {
+			EXPECT(hs->holds[i].slot == slot && ++n <= hs->n);
+			n_real += !hs->holds[i].shadow;
+			n_queued += hs->holds[i].queued;
+		}
+	EXPECT(n == hs->n && n_real == hs->n_real);
+	for (uint32_t queue = 0; queue < 2 * w->dp->config.n_service_slots; queue++) {
+		uint32_t of_queue = 0;
+		const char *error = queue_error(hs, queue, &of_queue);
+
+		if (error)
+			return error;
+		n_queues += of_queue > 0;
+		EXPECT(n_queued >= of_queue);
+		n_queued -= of_queue;
+	}
+	EXPECT(n_queued == 0 && n_queues == hs->n_waiting);
+	for (uint32_t slot = 0; slot < w->dp->config.n_service_slots; slot++)
+		of_services += hs->of_service[slot];
+	EXPECT(of_services == hs->n);
 	return NULL;
 }
 
@@ -153,6 +210,8 @@ const char *books_error(const struct dataplane *dp)
 			error = attempts_error(w);
 		if (!error)
 			error = shares_error(w);
+		if (!error)
+			error = books_holds_error(w);
 		if (error)
 			return error;
 		handed_over += w->ledger.verdicts[VERDICT_handed_over];

@@ -13,6 +13,8 @@ struct dataplane;
  * port that rests has exactly its share.
  */
 const char *books_error(const struct dataplane *dp);
+/* Each hold stands in one slot of the wheel, and those that say so in their queue. Part of it. */
+const char *books_holds_error(const struct worker *w);
 /* Per backend: every flow has one outcome or none yet, and levels and what ends by itself are what flows say. Part of
  * it.
  */

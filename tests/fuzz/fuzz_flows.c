@@ -583,6 +583,26 @@ static void do_backend(const struct step *s)
 	publish(&world.rig.policy);
 }
 
+/* What decide says of backends and of retries, while they have too much to do or not. */
+static void do_limits(const struct step *s)
+{
+	bool v6 = s->a & 1;
+	uint32_t slot = world.all[v6][SET_TCP][s->who % WORLD_BACKENDS].ref.slot, work = s->a >> 1 & 3;
+	const struct service_limit limit = {
+		.n_limits = work > 0,
+		.n_congested = s->a >> 3 & 1,
+		.hold_ms = 4u * s->b,
+		.pace = s->a >> 4 & 1 ? 1 + s->b : 0,
+		.shares = {s->a >> 5 & 1, s->a >> 6 & 1},
+	};
+
+	world_say_so("slot %u may have work %u", slot, work);
+	dataplane_backend_limit(world.rig.dp, slot, work | (s->b & 1 ? LIMIT_SOFT : 0));
+	dataplane_service_limit(world.rig.dp, 0, &limit);
+	dataplane_service_budget(world.rig.dp, 0, s->b >> 1 & 1 ? 1 + s->b : 0, 1000000 * (s->b & 3));
+	world.rig.service.sets[v6][SET_TCP].hard_max = s->a >> 7 && s->b >> 2 & 1 ? 1 + (s->b & 3) : 0;
+}
+
 static void do_reap(const struct step *s)
 {
 	const struct reap_order drain = {.cause = REAP_DRAIN, .spread_ms = 100u * s->b},
@@ -664,7 +684,7 @@ static const struct {
 	{do_silence, 4}, {do_refuse, 2},    {do_forged, 8},  {do_stray, 2},   {do_icmp, 4},      {do_herd, 2},
 	{do_ms, 6},      {do_seconds, 8},   {do_minutes, 3}, {do_hours, 1},   {do_stall, 1},     {do_modes, 2},
 	{do_reload, 1},  {do_backend, 2},   {do_reap, 2},    {do_breaker, 2}, {do_neighbour, 3}, {do_link, 2},
-	{do_losses, 2},
+	{do_losses, 2},  {do_limits, 2},
 };
 
 #define N_OPS (sizeof(ops) / sizeof(ops[0]))

@@ -79,8 +79,8 @@ static void print_verdicts(void)
 
 		observe_service(rigs[r].rig.dp, 0, &s);
 		printf("  %u workers: %" PRIu64 " attempts, %" PRIu64 " held, %" PRIu64 " of them admitted, %" PRIu64
-		       " would be held\n",
-		       rigs[r].n_workers, s.attempts, s.held, s.held_admitted, s.would_hold);
+		       " would be held, %" PRIu64 " repeated, %" PRIu64 " retries\n",
+		       rigs[r].n_workers, s.attempts, s.held, s.held_admitted, s.would_hold, s.repeated, s.retries);
 	}
 }
 
@@ -90,6 +90,7 @@ static void set_caps(struct policy_storm *storm)
 	for (int cap = 0; cap < STORM_CAPS; cap++)
 		check(gcra_rate_init(&storm->caps[cap], 2 << cap, 1000000000, 1 << cap) == 0);
 	storm->hold_ns = 300000000;
+	storm->retry_budget_ppm = 200000;
 	storm->early = true;
 }
 
@@ -426,6 +427,9 @@ static void check_worker(const struct worker *w, uint64_t *handed_over)
 	check(ledger_balance(l) == 0);
 	check(l->tx + l->tx_failed == ledger_class(l, CLASS_FORWARDED) + ledger_class(l, CLASS_ANSWERED) + made);
 	check(service->attempts == service->new_flows + service->refused + service->silent + service->holding);
+	check(service->refused_storm <= service->refused + service->silent);
+	check(service->silent_many <= service->silent + service->repeated);
+	check(books_holds_error(w) == NULL);
 	check(l->inside == service->holding && w->holds.n_real == service->holding);
 	check(w->wheel.n_flows == w->flows.pool4.in_use + w->flows.pool6.in_use);
 	check(w->wheel.n_flows == w->flows.adds - w->flows.removes);
@@ -489,8 +493,15 @@ static void limit(struct rig *rig, const struct policy_backend *b, uint64_t c)
 		.shares = {c >> 25 & 3, c >> 27 & 3},
 	};
 
-	dataplane_backend_limit(rig->dp, b->ref.slot, c >> 48 & 1 ? 0 : 1 + (c >> 52) % 8);
+	dataplane_backend_limit(rig->dp, b->ref.slot,
+				c >> 48 & 1 ? 0 : (1 + (c >> 52) % 8) | (c >> 49 & 1 ? LIMIT_SOFT : 0));
 	dataplane_service_limit(rig->dp, 0, &of_service);
+	rig->service.sets[c >> 50 & 1][SET_TCP].hard_max = c >> 56 & 3 ? 0 : 1 + (c >> 58) % 8;
+}
+
+static void budget(struct rig *rig, uint64_t c)
+{
+	dataplane_service_budget(rig->dp, 0, c & 1 ? (c >> 8) % 20 : 0, (c >> 16) % 5000000);
 }
 
 static void change(int r)
@@ -522,6 +533,7 @@ static void change(int r)
 		break;
 	case 5:
 		limit(rig, backend, frame_random(&chance));
+		budget(rig, frame_random(&chance));
 		break;
 	default:
 		decide(rig, rigs[r].n_workers, backend, frame_random(&chance));

@@ -776,7 +776,6 @@ static void set_caps(struct policy_storm *storm)
 {
 	for (int cap = 0; cap < STORM_CAPS; cap++)
 		world_check(gcra_rate_init(&storm->caps[cap], 2 << cap, 1000000000, 1 << cap) == 0, "caps");
-	storm->hold_ns = 300000000;
 	storm->early = true;
 }
 
@@ -828,6 +827,8 @@ void world_create(const struct world_options *options)
 		for (int proto = 0; proto < SET_PROTOS; proto++)
 			memcpy(world.all[family][proto], world.rig.backends[family][proto],
 			       sizeof(world.all[family][proto]));
+	world.rig.service.storm.hold_ns = 300000000;
+	world.rig.service.storm.retry_budget_ppm = 200000;
 	if (options->caps)
 		set_caps(&world.rig.service.storm);
 	if (options->short_times)
