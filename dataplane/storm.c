@@ -52,11 +52,16 @@ static struct client_table *table_of(const struct worker *w, enum storm_cap cap)
 	return cap == STORM_CLIENT ? &w->dp->clients : &w->dp->prefixes;
 }
 
-static struct storm_caps find_caps(struct worker *w, const struct policy_service *svc, const struct ipaddr *client)
+static struct storm_caps find_caps(struct worker *w, const struct policy_service *svc, const struct ipaddr *client,
+				   uint8_t proto)
 {
 	struct service_shared *shared = &w->cells->services[svc->ref.slot];
-	struct storm_caps caps = {.shares = fair_find(w, &svc->ref, client)};
+	struct storm_caps caps = {0};
 
+	/* UDP waits for nobody's backends, and anybody's address can be said in it: it neither has a share nor takes
+	 * one. */
+	if (proto == PROTO_TCP)
+		caps.shares = fair_find(w, &svc->ref, client);
 	for (enum storm_cap cap = STORM_CLIENT; cap <= STORM_PREFIX; cap++) {
 		struct client_cell cell;
 
@@ -351,7 +356,7 @@ enum verdict storm_admit(struct worker *w, const struct policy *policy, const st
 	if (mode == CURE_OFF)
 		return VERDICT_NONE;
 	client = packet_src(it->frame, &it->p);
-	*caps = find_caps(w, svc, &client);
+	*caps = find_caps(w, svc, &client, it->p.proto);
 	caps->class = retry_classify(w, svc, it, mode);
 	t = test_all(w, svc, it, &client, caps);
 	if (passes(&t))
@@ -490,7 +495,7 @@ static bool try_again(struct worker *w, struct burst *b, struct hold *h)
 	struct test t = {0};
 
 	if (svc) {
-		caps = find_caps(w, svc, &h->src);
+		caps = find_caps(w, svc, &h->src, PROTO_TCP);
 		caps.class = h->retry ? RETRY_AGAIN : RETRY_FIRST;
 		t = test_caps(w, &caps, h->in_line);
 		t.full = !t.wait && limit_applies(w, svc, v6) &&

@@ -448,6 +448,25 @@ static void share_out(uint32_t share)
 	dataplane_service_limit(rig.dp, 0, &limit);
 }
 
+/* Of UDP any source can be said, and all of it goes: it takes from nobody's share. */
+static void test_udp_takes_no_share(bool v6, unsigned workers)
+{
+	struct ipaddr client = rig_client(1, v6);
+
+	begin_with(v6, workers, 1);
+	share_out(1);
+	for (unsigned i = 0; i < 30; i++) {
+		struct talk t = {.v6 = v6, .proto = PROTO_UDP, .client = 1};
+		struct frame_spec spec = from_client(&t, 0, 0, 0);
+
+		spec.sport_be = htons(1000 + i);
+		assert_int_equal(exchange(RIG_WAN, spec).port, RIG_LAN);
+	}
+	assert_int_equal(takes(&client), RANK_STRANGER);
+	assert_int_equal(rig.dp->cells.services[0].active[FAIR_CLIENT], 1);
+	stop();
+}
+
 /* However much it takes of what others leave, and however shares change: it is beyond its own until it takes less. */
 static void test_hog(void **state)
 {
@@ -675,6 +694,7 @@ EACH(test_end)
 EACH(test_no_limit)
 EACH(test_pace)
 EACH(test_no_overtaking)
+EACH(test_udp_takes_no_share)
 EACH(test_no_overtaking_by_who_cannot_wait)
 EACH(test_soft)
 EACH(test_spread)
@@ -703,6 +723,7 @@ int main(void)
 		cmocka_unit_test(test_spread_each),
 		cmocka_unit_test(test_ranks),
 		cmocka_unit_test(test_hog),
+		cmocka_unit_test(test_udp_takes_no_share_each),
 		cmocka_unit_test(test_breaker_goes_first_each),
 		cmocka_unit_test(test_families_apart_each),
 		cmocka_unit_test(test_late_wheel_each),
