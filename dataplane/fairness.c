@@ -69,8 +69,8 @@ void fair_take(struct worker *w, uint32_t service_slot, const struct fair_shares
 			continue;
 		gcra_owe(cell.bucket, &shares->at[level].rate, OWED_MAX, w->now_ns);
 		counted_ns = atomic_load_explicit(cell.counted_ns, memory_order_relaxed);
-		/* Of two workers at the same moment one counts it. */
-		if (w->now_ns - counted_ns >= COUNTED_ONCE &&
+		/* Of two workers at the same moment one counts it, and none whose clock is behind the other's. */
+		if (w->now_ns >= counted_ns + COUNTED_ONCE &&
 		    atomic_compare_exchange_strong_explicit(cell.counted_ns, &counted_ns, w->now_ns,
 							    memory_order_relaxed, memory_order_relaxed))
 			__atomic_fetch_add(&shared->active[level], 1, __ATOMIC_RELAXED);

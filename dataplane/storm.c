@@ -58,8 +58,7 @@ static struct storm_caps find_caps(struct worker *w, const struct policy_service
 	struct service_shared *shared = &w->cells->services[svc->ref.slot];
 	struct storm_caps caps = {0};
 
-	/* UDP waits for nobody's backends, and anybody's address can be said in it: it neither has a share nor takes
-	 * one. */
+	/* UDP waits for nobody, and says any source: it neither has a share nor takes one. */
 	if (proto == PROTO_TCP)
 		caps.shares = fair_find(w, &svc->ref, client);
 	for (enum storm_cap cap = STORM_CLIENT; cap <= STORM_PREFIX; cap++) {

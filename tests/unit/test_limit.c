@@ -467,6 +467,26 @@ static void test_udp_takes_no_share(bool v6, unsigned workers)
 	stop();
 }
 
+/* Once a second, at whatever workers, of which one is a little behind. */
+static void test_counted_once(void **state)
+{
+	struct ipaddr client = rig_client(1, false);
+
+	begin_with(false, 1, 1);
+	share_out(1);
+	for (unsigned second = 1; second < 4; second++) {
+		for (unsigned i = 0; i < 5; i++) {
+			rig.worker->now_ns = rig.now_ns + (i & 1 ? 0 : 100000);
+			takes(&client);
+			assert_int_equal(rig.dp->cells.services[0].active[FAIR_CLIENT], second);
+			assert_int_equal(rig.dp->cells.services[0].active[FAIR_NETWORK], second);
+		}
+		rig.now_ns += SECOND + MS;
+		turn();
+	}
+	stop();
+}
+
 /* However much it takes of what others leave, and however shares change: it is beyond its own until it takes less. */
 static void test_hog(void **state)
 {
@@ -723,6 +743,7 @@ int main(void)
 		cmocka_unit_test(test_spread_each),
 		cmocka_unit_test(test_ranks),
 		cmocka_unit_test(test_hog),
+		cmocka_unit_test(test_counted_once),
 		cmocka_unit_test(test_udp_takes_no_share_each),
 		cmocka_unit_test(test_breaker_goes_first_each),
 		cmocka_unit_test(test_families_apart_each),
