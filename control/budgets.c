@@ -53,13 +53,12 @@ void budgets_destroy(struct budgets *budgets)
 	free(budgets);
 }
 
-/* UDP flows of the service are among them: that may raise its cap, and no more. */
 static uint64_t first_attempts(const struct budgets *b, uint32_t slot)
 {
 	struct service_report r;
 
 	observe_service(b->dp, slot, &r);
-	return r.new_flows - r.retries;
+	return r.first_attempts;
 }
 
 static void count(struct budgets *b, uint32_t slot)

@@ -193,6 +193,7 @@ void observe_service(const struct dataplane *dp, uint32_t slot, struct service_r
 		out->held += load(&c->held);
 		out->held_admitted += load(&c->held_admitted);
 		out->refused_storm += load(&c->refused_storm);
+		out->first_attempts += load(&c->first_attempts);
 		out->retries += load(&c->retries);
 		out->silent_many += load(&c->silent_many);
 		out->would_hold += load(&c->would_hold);

@@ -303,16 +303,17 @@ void observe_window(const struct dataplane *dp, uint32_t slot, unsigned seconds,
 struct service_report {
 	uint64_t flows; /* now */
 	uint64_t attempts;
-	uint64_t repeated;      /* SYNs of attempts that had been refused, refused again: none of these (retry.h) */
-	uint64_t new_flows;     /* admitted */
-	uint64_t refused;       /* aloud, whatever for: the client was told */
-	uint64_t silent;        /* refused, and nobody was told */
-	uint64_t holding;       /* now */
-	uint64_t held;          /* ever */
-	uint64_t held_admitted; /* of held */
-	uint64_t refused_storm; /* of refused and silent: because of a cap */
-	uint64_t retries;       /* of new_flows: those that were told to be retries (retry.h) */
-	uint64_t silent_many;   /* of silent and repeated: beyond the service's cap, or what its backends bear now */
+	uint64_t repeated;       /* SYNs of attempts that had been refused, refused again: none of these (retry.h) */
+	uint64_t new_flows;      /* admitted */
+	uint64_t refused;        /* aloud, whatever for: the client was told */
+	uint64_t silent;         /* refused, and nobody was told */
+	uint64_t holding;        /* now */
+	uint64_t held;           /* ever */
+	uint64_t held_admitted;  /* of held */
+	uint64_t refused_storm;  /* of refused and silent: because of a cap */
+	uint64_t first_attempts; /* of new_flows: of TCP, while storm is not off, those that were not */
+	uint64_t retries;        /* of new_flows: those that were told to be retries (retry.h) */
+	uint64_t silent_many;    /* of silent and repeated: beyond the service's cap, or what its backends bear now */
 	/* In shadow, where all of them were admitted: */
 	uint64_t would_hold, would_refuse, would_silence;
 };

@@ -114,8 +114,10 @@ void retry_take(struct worker *w, const struct policy_service *svc, enum retry_c
 		count_add(&w->services[svc->ref.slot].retries, 1);
 		if (cap)
 			budget_spend(&shared->budget, cap, w->now_ns);
-	} else if (class == RETRY_FIRST && cap) {
-		budget_earn(&shared->budget, cap, svc->storm.retry_budget_ppm, w->now_ns);
+	} else {
+		count_add(&w->services[svc->ref.slot].first_attempts, 1);
+		if (cap)
+			budget_earn(&shared->budget, cap, svc->storm.retry_budget_ppm, w->now_ns);
 	}
 }
 

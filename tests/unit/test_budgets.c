@@ -27,12 +27,13 @@ static void end_budgets(void)
 	end_all();
 }
 
-/* Ticks, with so many first attempts admitted in each, and as many retries. */
+/* Ticks, with so many first attempts admitted in each, as many retries, and as many UDP flows. */
 static void ticks(unsigned n, unsigned first)
 {
 	for (unsigned i = 0; i < n; i++) {
 		rig.now_ns += TICK;
-		rig.worker->services[0].new_flows += 2 * first;
+		rig.worker->services[0].new_flows += 3 * first;
+		rig.worker->services[0].first_attempts += first;
 		rig.worker->services[0].retries += first;
 		budgets_tick(budgets, &modes, rig.now_ns);
 	}

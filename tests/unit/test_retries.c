@@ -324,7 +324,24 @@ static void test_refused(bool v6, unsigned workers)
 	assert_int_equal(fate(attempt(v6, 5, 20)), WENT);
 	assert_int_not_equal(fate(attempt(v6, 5, 21)), WENT);
 	assert_int_equal(report().retries, 4);
+	assert_int_equal(report().first_attempts, 5);
 	check_books();
+	stop();
+}
+
+/* Forged UDP earns nothing for anybody: it is no attempt of either kind. */
+static void test_udp(bool v6, unsigned workers)
+{
+	begin_retries(workers, 2);
+	enforce(100);
+	for (unsigned i = 0; i < 20; i++) {
+		struct talk t = {.v6 = v6, .proto = PROTO_UDP, .client = i};
+
+		assert_int_equal(exchange(RIG_WAN, from_client(&t, 0, 0, 0)).port, RIG_LAN);
+	}
+	assert_int_equal(report().new_flows, 20);
+	assert_int_equal(report().first_attempts, 0);
+	assert_int_equal(tokens(), 0);
 	stop();
 }
 
@@ -688,6 +705,7 @@ EACH(test_resteered)
 EACH(test_without_the_wall)
 EACH(test_not_enforced)
 EACH(test_refused)
+EACH(test_udp)
 EACH(test_denied_takes_nothing)
 EACH(test_held)
 EACH(test_budget)
@@ -713,6 +731,7 @@ int main(void)
 		cmocka_unit_test(test_without_the_wall_each),
 		cmocka_unit_test(test_not_enforced_each),
 		cmocka_unit_test(test_refused_each),
+		cmocka_unit_test(test_udp_each),
 		cmocka_unit_test(test_denied_takes_nothing_each),
 		cmocka_unit_test(test_held_each),
 		cmocka_unit_test(test_budget_each),
