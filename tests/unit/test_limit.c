@@ -314,6 +314,7 @@ static void test_no_overtaking_by_who_cannot_wait(bool v6, unsigned workers)
 	rig.now_ns += MS;
 	turn();
 	(void)went(v6, 1);
+	pass_ms(560);
 	/* Nor of what an operator's maximum leaves. */
 	limit_all(0, 1);
 	rig.service.storm.hold_ns = 900 * MS;
