@@ -327,9 +327,10 @@ static bool hold(struct worker *w, const struct policy *policy, const struct pol
 }
 
 /*
- * It has to wait for room, and cannot: so it goes where only a soft limit is in its way, or only those who wait for
- * their turn. But what room a hard limit leaves is theirs: else those who cannot wait, because too many do, would take
- * it each time between two turns.
+ * It has to wait for room, and cannot: so it goes where only a soft limit is in its way. What room a hard limit leaves
+ * is for those who wait: else those who cannot, because too many do, would take it each time between two turns. But
+ * while it is their pace that those wait for, there is more than they may take: without a user for that, less and less
+ * would be answered, and the pace, which follows what is answered, sink with it.
  */
 static bool goes_all_the_same(const struct worker *w, const struct policy_service *svc, const struct item *it,
 			      enum hold_rank rank)
@@ -340,7 +341,8 @@ static bool goes_all_the_same(const struct worker *w, const struct policy_servic
 
 	if (!backend)
 		return !set->n_backends || wall_is_shut(w, w->burst.policy, set, it->hash);
-	return !limit_is_hard(w, set, backend) || !hold_is_queued(&w->holds, hold_queue_at(svc->ref.slot, v6), rank);
+	return !limit_is_hard(w, set, backend) || !limit_may_go(w, svc->ref.slot) ||
+	       !hold_is_queued(&w->holds, hold_queue_at(svc->ref.slot, v6), rank);
 }
 
 enum verdict storm_admit(struct worker *w, const struct policy *policy, const struct policy_service *svc,
