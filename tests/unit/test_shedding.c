@@ -628,10 +628,16 @@ static void test_readers(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_client),   cmocka_unit_test(test_ipv6),         cmocka_unit_test(test_in_vain),
-		cmocka_unit_test(test_full),     cmocka_unit_test(test_ends_at_once), cmocka_unit_test(test_share),
+		cmocka_unit_test(test_client),
+		cmocka_unit_test(test_ipv6),
+		cmocka_unit_test(test_in_vain),
+		cmocka_unit_test(test_full),
+		cmocka_unit_test(test_ends_at_once),
+		cmocka_unit_test(test_share),
 		cmocka_unit_test(test_share_of_repeated),
-		cmocka_unit_test(test_no_share), cmocka_unit_test(test_service_goes), cmocka_unit_test(test_no_gate),
+		cmocka_unit_test(test_no_share),
+		cmocka_unit_test(test_service_goes),
+		cmocka_unit_test(test_no_gate),
 		cmocka_unit_test(test_readers),
 	};
 
