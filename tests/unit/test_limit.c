@@ -333,6 +333,29 @@ static void test_no_overtaking_by_who_cannot_wait(bool v6, unsigned workers)
 	stop();
 }
 
+/* What those who wait may not take yet, for their pace, is not kept from who cannot wait. */
+static void test_pace_leaves_room(bool v6, unsigned workers)
+{
+	struct talk first;
+	struct sent s;
+
+	begin_with(v6, 1, 1);
+	first = begin(PROTO_TCP, v6, 0);
+	limit_all(1, 1);
+	while (limit_may_go(rig.worker, 0))
+		limit_went(rig.worker, 0);
+	ask(v6, 1);
+	take_none();
+	rig.service.storm.hold_ns = 0;
+	feed(RIG_LAN, from_backend(&first, TCP_RST | TCP_ACK, 0, ISN + 1));
+	turn();
+	take_right(&s);
+	assert_int_equal(s.port, RIG_WAN);
+	ask(v6, 2);
+	(void)went(v6, 2);
+	stop();
+}
+
 /* A soft limit spreads what comes at once: nobody is refused for it, held or not. */
 static void test_soft(bool v6, unsigned workers)
 {
@@ -717,6 +740,7 @@ EACH(test_pace)
 EACH(test_no_overtaking)
 EACH(test_udp_takes_no_share)
 EACH(test_no_overtaking_by_who_cannot_wait)
+EACH(test_pace_leaves_room)
 EACH(test_soft)
 EACH(test_spread)
 EACH(test_breaker_goes_first)
@@ -740,6 +764,7 @@ int main(void)
 		cmocka_unit_test(test_pace_each),
 		cmocka_unit_test(test_no_overtaking_each),
 		cmocka_unit_test(test_no_overtaking_by_who_cannot_wait_each),
+		cmocka_unit_test(test_pace_leaves_room_each),
 		cmocka_unit_test(test_soft_each),
 		cmocka_unit_test(test_spread_each),
 		cmocka_unit_test(test_ranks),
