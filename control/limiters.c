@@ -255,7 +255,6 @@ static void tick_backend(struct limiters *l, uint32_t slot, enum cure_mode mode)
 		put_limit(l, slot, 0);
 		return;
 	}
-	/* One without any flow yet may get its first ones all at once. */
 	observe_work(l->dp, slot, &work);
 	if (!b->who.proto || b->generation != info.ref.generation)
 		arrive(l, &info, b);
@@ -383,11 +382,8 @@ static void put_service(struct limiters *l, uint32_t slot)
 
 static void tick_services(struct limiters *l)
 {
-	for (uint32_t slot = 0; slot < l->config.n_service_slots; slot++) {
-		struct service *svc = &l->services_at[slot];
-
-		begin_service(svc);
-	}
+	for (uint32_t slot = 0; slot < l->config.n_service_slots; slot++)
+		begin_service(&l->services_at[slot]);
 	services_sides(l->services, add_side, l);
 	for (uint32_t slot = 0; slot < l->config.n_service_slots; slot++)
 		put_service(l, slot);

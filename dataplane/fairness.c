@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "fairness.h"
-#include "outcome_worker.h"
 
 #define BURST        10 /* of a share, at once */
 #define SECOND       ((uint64_t)1000000000 << GCRA_FRACTION_BITS)
 #define OWED_MAX     SECOND /* by who took more */
-#define KNOWN_MS     60000
 #define COUNTED_ONCE UINT64_C(1000000000)
 
 /* Shares change, and what was taken of a small one must not look like long ago to a large one: all have one window. */
@@ -42,7 +40,7 @@ static bool is_within(const struct worker *w, const struct fair_shares *shares, 
 	return !bucket || gcra_test(bucket, &shares->at[level].rate, w->now_ns);
 }
 
-enum hold_rank fair_rank(const struct worker *w, const struct fair_shares *shares, const struct ipaddr *client)
+enum hold_rank fair_rank(const struct worker *w, const struct fair_shares *shares)
 {
 	if (!shares->at[FAIR_NETWORK].rate.interval)
 		return RANK_KNOWN;
@@ -50,7 +48,9 @@ enum hold_rank fair_rank(const struct worker *w, const struct fair_shares *share
 		return RANK_NETWORK_BEYOND;
 	if (!is_within(w, shares, FAIR_CLIENT))
 		return RANK_CLIENT_BEYOND;
-	return outcome_connected_lately(w, client, false, KNOWN_MS) ? RANK_KNOWN : RANK_STRANGER;
+	/* The same tag: both tables know a client by its address, or its /64. */
+	return credits_served_lately(&w->dp->credits, shares->at[FAIR_CLIENT].tag, w->now_ns) ? RANK_KNOWN
+											      : RANK_STRANGER;
 }
 
 void fair_take(struct worker *w, uint32_t service_slot, const struct fair_shares *shares)

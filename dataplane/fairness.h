@@ -4,7 +4,7 @@
  * let through by rank, and those of the last ranks find the pool of holds full first. Nobody is refused for his rank as
  * long as others leave something.
  *
- *   known            its client and its network are within their fair shares, and it has connected in the last minute
+ *   known            its client and its network are within their fair shares, and the service served it in the last minute
  *   stranger         the same of one that has not, as far as is known
  *   client beyond    its client is beyond its share, its network is not
  *   network beyond   its network is
@@ -31,6 +31,6 @@ struct fair_shares {
 };
 
 struct fair_shares fair_find(const struct worker *w, const struct slot_ref *service, const struct ipaddr *client);
-enum hold_rank fair_rank(const struct worker *w, const struct fair_shares *shares, const struct ipaddr *client);
+enum hold_rank fair_rank(const struct worker *w, const struct fair_shares *shares);
 /* The attempt has its place. */
 void fair_take(struct worker *w, uint32_t service_slot, const struct fair_shares *shares);

@@ -37,13 +37,13 @@ struct hold {
 	uint8_t in_line;      /* bit per cap: it has a place in that line */
 	uint8_t n_missed;     /* turns that it had in vain */
 	struct slot_ref service;
-	uint64_t hash;   /* of its flow */
-	uint64_t end_ns; /* then it is over, one way or the other */
-	uint32_t began_ms;
-	bool shadow;  /* nothing is held: it only stands for what would be, and is not found */
-	uint8_t rank; /* enum hold_rank */
-	bool retry;   /* retry.h: it is one, and needs a token */
-	bool queued;  /* it waits for room at its service's backends; on the wheel it stands at its end */
+	uint64_t hash;     /* of its flow */
+	uint64_t end_ns;   /* then it is over, one way or the other */
+	uint32_t began_ms; /* CLOCK_MS */
+	bool shadow;       /* nothing is held: it only stands for what would be, and is not found */
+	uint8_t rank;      /* enum hold_rank */
+	bool retry;        /* retry.h: it is one, and needs a token */
+	bool queued;       /* it waits for room at its service's backends; on the wheel it stands at its end */
 	/* hold.c's: */
 	uint16_t slot;
 	uint32_t next, prev; /* in the slot */

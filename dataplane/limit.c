@@ -6,44 +6,42 @@
 #define BACKENDS   64 /* and of those so many: where they are full, most are */
 #define PACE_BURST 4  /* that may go at once */
 
-static bool is_fit(const struct worker *w, const struct policy_set *set, uint32_t slot, bool late)
+static bool is_fit(const struct worker *w, uint32_t hard_max, uint32_t slot, bool late)
 {
 	return (w->burst.policy->modes.of[CURE_WALL] != CURE_ENFORCE || select_takes_flows(w->cells, slot)) &&
-	       limit_has_room(w, set->hard_max, slot, late);
+	       limit_has_room(w, hard_max, slot, late);
 }
 
-const struct policy_backend *limit_find(const struct worker *w, const struct policy_set *set, uint64_t hash, bool late)
+static const struct policy_backend *find(const struct worker *w, const struct policy_set *set, uint32_t hard_max,
+					 uint64_t hash, bool late)
 {
 	const struct policy_backend *b = select_backend(set, hash);
 	uint64_t at = select_second_hash(hash);
 
 	for (unsigned i = 0; b && i < CHOICES; i++) {
-		if (is_fit(w, set, b->ref.slot, late))
+		if (is_fit(w, hard_max, b->ref.slot, late))
 			return b;
 		b = &set->backends[set->table[(at + i) % set->table_size]];
 	}
 	for (uint32_t i = 0; i < set->n_backends && i < BACKENDS; i++) {
 		b = &set->backends[(at + i) % set->n_backends];
-		if (is_fit(w, set, b->ref.slot, late))
+		if (is_fit(w, hard_max, b->ref.slot, late))
 			return b;
 	}
 	return NULL;
 }
 
-bool limit_is_hard(const struct worker *w, const struct policy_set *set, const struct policy_backend *backend)
+const struct policy_backend *limit_find(const struct worker *w, const struct policy_set *set, uint64_t hash, bool late)
 {
-	return limit_most(w, set->hard_max, backend->ref.slot, true) != 0;
+	return find(w, set, set->hard_max, hash, late);
 }
 
 /* Who stands in line waits for those before him, and they for what backends bear. */
 enum storm_cap limit_reason(const struct worker *w, const struct policy_set *set, uint64_t hash)
 {
-	struct policy_set without = *set;
-
-	without.hard_max = 0;
 	if (!set->hard_max || limit_find(w, set, hash, true))
 		return STORM_LIMIT;
-	return limit_find(w, &without, hash, true) ? STORM_HARD_MAX : STORM_LIMIT;
+	return find(w, set, 0, hash, true) ? STORM_HARD_MAX : STORM_LIMIT;
 }
 
 static struct gcra_rate pace_of(const struct worker *w, uint32_t service_slot)

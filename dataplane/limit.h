@@ -57,11 +57,6 @@ static inline bool limit_only_spreads(const struct worker *w, uint32_t service_s
 
 /* The flow's best choice that takes flows and has room, of the first few; NULL: there is none. */
 const struct policy_backend *limit_find(const struct worker *w, const struct policy_set *set, uint64_t hash, bool late);
-/*
- * True: of who is late, that one has a limit. What is left of it is for those who wait; where there is none, there is
- * enough for all.
- */
-bool limit_is_hard(const struct worker *w, const struct policy_set *set, const struct policy_backend *backend);
 /* Why it has to wait, which one that may not go is asked for: STORM_HARD_MAX if nothing else is in its way. */
 enum storm_cap limit_reason(const struct worker *w, const struct policy_set *set, uint64_t hash);
 

@@ -10,11 +10,10 @@
 
 #include <rte_mbuf.h>
 
-#define HOLD_BURSTS   4           /* per turn */
-#define QUEUES_MAX    256         /* looked at per millisecond */
-#define JITTER_MAX_NS 20000000ull /* more would only delay */
-#define MISSES_MAX    4           /* turns without a token, until a place in line is given up */
-#define NS_PER_MS     1000000ull
+#define HOLD_BURSTS   4                  /* per turn */
+#define QUEUES_MAX    256                /* looked at per millisecond */
+#define JITTER_MAX_NS 20000000ull        /* more would only delay */
+#define MISSES_MAX    4                  /* turns without a token, until a place in line is given up */
 #define NO_BUFFER_NS  HOLD_TICK_NS       /* until one is looked for again */
 #define END_SPREAD    4                  /* of a hold, one part is when it ends */
 #define FRACTION      GCRA_FRACTION_BITS /* waits are in 2^-16 ns */
@@ -150,7 +149,7 @@ static bool has_room_upstream(const struct worker *w, const struct policy_servic
 }
 
 static struct test test_all(const struct worker *w, const struct policy_service *svc, const struct item *it,
-			    const struct ipaddr *client, const struct storm_caps *caps)
+			    const struct storm_caps *caps)
 {
 	struct test t = test_caps(w, caps, 0);
 	bool v6 = it->p.family == 6;
@@ -159,7 +158,7 @@ static struct test test_all(const struct worker *w, const struct policy_service 
 		return (struct test){.first = STORM_RETRY, .no_token = true};
 	if (t.wait || it->p.proto != PROTO_TCP || it->ref != FLOW_REF_NONE || !limit_applies(w, svc, v6))
 		return t;
-	t.rank = fair_rank(w, &caps->shares, client);
+	t.rank = fair_rank(w, &caps->shares);
 	t.full = hold_is_queued(&w->holds, hold_queue_at(svc->ref.slot, v6), t.rank) ||
 		 !has_room_upstream(w, svc, v6, it->hash, false);
 	if (t.full)
@@ -309,7 +308,7 @@ static bool hold(struct worker *w, const struct policy *policy, const struct pol
 		/* Who hears that there is no room, and comes again, shall do so at a random moment, as with caps. */
 		.end_ns = t->full && !limit_only_spreads(w, svc->ref.slot) ? end_ns - draw(w, hold_ns / END_SPREAD)
 									   : end_ns,
-		.began_ms = w->now_ns / NS_PER_MS,
+		.began_ms = CLOCK_MS(w->now_ns),
 		.rank = t->rank,
 		.shadow = mode == CURE_SHADOW,
 		.retry = caps->class == RETRY_AGAIN,
@@ -341,7 +340,8 @@ static bool goes_all_the_same(const struct worker *w, const struct policy_servic
 
 	if (!backend)
 		return !set->n_backends || wall_is_shut(w, w->burst.policy, set, it->hash);
-	return !limit_is_hard(w, set, backend) || !limit_may_go(w, svc->ref.slot) ||
+	/* To who is late a soft limit is none: there is enough for all. */
+	return !limit_most(w, set->hard_max, backend->ref.slot, true) || !limit_may_go(w, svc->ref.slot) ||
 	       !hold_is_queued(&w->holds, hold_queue_at(svc->ref.slot, v6), rank);
 }
 
@@ -359,7 +359,7 @@ enum verdict storm_admit(struct worker *w, const struct policy *policy, const st
 	client = packet_src(it->frame, &it->p);
 	*caps = find_caps(w, svc, &client, it->p.proto);
 	caps->class = retry_classify(w, svc, it, mode);
-	t = test_all(w, svc, it, &client, caps);
+	t = test_all(w, svc, it, caps);
 	if (passes(&t))
 		return VERDICT_NONE;
 	if (t.no_token || !hold(w, policy, svc, it, caps, &t)) {
@@ -532,9 +532,9 @@ static bool try_again(struct worker *w, struct burst *b, struct hold *h)
  */
 static bool is_old(const struct worker *w, const struct policy_service *svc, const struct hold *h)
 {
-	uint32_t waited_ms = w->now_ns / NS_PER_MS - h->began_ms;
+	uint32_t waited_ms = CLOCK_MS(w->now_ns) - h->began_ms;
 
-	return waited_ms * NS_PER_MS * 4 > limit_hold_ns(w, svc);
+	return waited_ms * UINT64_C(4000000) > limit_hold_ns(w, svc);
 }
 
 /* Returns how many were tried, at most `max`. */

@@ -174,7 +174,8 @@ def test_switched_off(lab, records, family):
             gateway.ctl("cure", "storm", "enforce")
             eventually(lambda: gateway.exits("shed_client") > 500, 5, "discarded SYNs")
             gateway.ctl("cure", "storm", "off")
-            time.sleep(0.3)  # the gate's counts as of the next look
+            came = gateway.exits("new")
+            eventually(lambda: gateway.exits("new") > came + 200, 5, "SYNs that are counted after that")
             before = gateway.exits("shed_client"), gateway.exits("new")
             eventually(lambda: gateway.exits("new") > before[1] + 500, 5, "SYNs that come to the workers")
             assert gateway.exits("shed_client") == before[0]

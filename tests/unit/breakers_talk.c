@@ -141,17 +141,22 @@ bool is_marked(bool v6, unsigned backend)
 }
 
 /* Of the wall's; what DNS and the configuration did is not asked for. */
-bool next_event(struct event_record *e)
+bool next_event_of(const char *cause, struct event_record *e)
 {
 	uint64_t lost;
 
 	while (events_read(f.events, f.events_seen, e, 1, &lost, 0)) {
 		assert_int_equal(lost, 0);
 		f.events_seen = e->number;
-		if (strcmp(e->cause, "wall") == 0)
+		if (strcmp(e->cause, cause) == 0)
 			return true;
 	}
 	return false;
+}
+
+bool next_event(struct event_record *e)
+{
+	return next_event_of("wall", e);
 }
 
 /* The next event there must be, and it is that one. */

@@ -70,7 +70,9 @@ uint32_t slot_of_backend(bool v6, unsigned backend);
 enum breaker_state state_of(bool v6, unsigned backend);
 bool is_marked(bool v6, unsigned backend);
 const char *id_of(bool v6, unsigned backend);
-/* The wall's next event; false: there is none. */
+/* The next event of that cause; false: there is none. What is passed over is not read again. */
+bool next_event_of(const char *cause, struct event_record *e);
+/* Of the wall. */
 bool next_event(struct event_record *e);
 /* The next event there must be, and it is that one. */
 void expect(const char *kind, const char *subject, const char *words);

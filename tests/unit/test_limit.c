@@ -459,7 +459,7 @@ static void test_ranks(void **state)
 static enum hold_rank takes(const struct ipaddr *client)
 {
 	struct fair_shares shares = fair_find(rig.worker, &rig.service.ref, client);
-	enum hold_rank rank = fair_rank(rig.worker, &shares, client);
+	enum hold_rank rank = fair_rank(rig.worker, &shares);
 
 	fair_take(rig.worker, 0, &shares);
 	return rank;

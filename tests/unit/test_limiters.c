@@ -11,7 +11,6 @@
 #define SECOND 1000000000ull
 
 static struct limiters *limiters;
-static uint64_t seen; /* the number of the event that was read last */
 
 static void begin_limiters(enum cure_mode storm)
 {
@@ -19,7 +18,6 @@ static void begin_limiters(enum cure_mode storm)
 	f.config->cures.of[CURE_STORM] = storm;
 	limiters = limiters_create(rig.dp, f.services, f.events, &(struct limiters_config){N_SLOTS, 4});
 	assert_non_null(limiters);
-	seen = 0;
 }
 
 static void end_limiters(void)
@@ -66,24 +64,11 @@ static uint32_t limit(void)
 	return word & ~LIMIT_CONGESTED;
 }
 
-/* The storm's next event; false: there is none. */
-static bool next_said(struct event_record *e)
-{
-	uint64_t lost;
-
-	while (events_read(f.events, seen, e, 1, &lost, 0)) {
-		seen = e->number;
-		if (strcmp(e->cause, "storm") == 0)
-			return true;
-	}
-	return false;
-}
-
 static void said(const char *kind, const char *words)
 {
 	struct event_record e;
 
-	assert_true(next_said(&e));
+	assert_true(next_event_of("storm", &e));
 	assert_string_equal(e.kind, kind);
 	assert_string_equal(e.subject, id_of(false, IT));
 	if (!strstr(e.text, words))
@@ -94,7 +79,7 @@ static void nothing_said(void)
 {
 	struct event_record e;
 
-	if (next_said(&e))
+	if (next_event_of("storm", &e))
 		fail_msg("%s: %s", e.kind, e.text);
 }
 

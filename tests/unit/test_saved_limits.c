@@ -15,7 +15,6 @@
 static char dir[40], path[64];
 static struct limiters *limiters;
 static struct saved_limits *saved;
-static uint64_t seen;
 
 static int setup(void **state)
 {
@@ -71,23 +70,11 @@ static void ticks(unsigned backend, unsigned n_ticks, unsigned n, unsigned ms, u
 	}
 }
 
-static bool next_said(struct event_record *e)
-{
-	uint64_t lost;
-
-	while (events_read(f.events, seen, e, 1, &lost, 0)) {
-		seen = e->number;
-		if (strcmp(e->cause, "storm") == 0)
-			return true;
-	}
-	return false;
-}
-
 static void said(const char *kind, const char *words)
 {
 	struct event_record e;
 
-	assert_true(next_said(&e));
+	assert_true(next_event_of("storm", &e));
 	assert_string_equal(e.kind, kind);
 	if (!strstr(e.text, words))
 		fail_msg("expected '%s' in '%s'", words, e.text);
@@ -121,7 +108,6 @@ static void test_killed_in_a_storm(void **state)
 	const json_t *row;
 	json_t *doc;
 
-	seen = 0;
 	assert_int_equal(begin_life(), 0);
 	ticks(1, 100, 40, 20, 8);
 	doc = read_doc();
@@ -146,7 +132,7 @@ static void test_killed_in_a_storm(void **state)
 	said("limiting", "(usually 20.0, from before the restart), 400 answers a second at the most");
 	/* The other one is not known, and is given time. */
 	ticks(2, 2, 4, 900, 80);
-	assert_false(next_said(&(struct event_record){0}));
+	assert_false(next_event_of("storm", &(struct event_record){0}));
 }
 
 /* Since this was asked last. */
@@ -206,7 +192,6 @@ static void test_bad_files(void **state)
 	const json_int_t hour_ago_ms = ((json_int_t)time(NULL) - 3600) * 1000;
 	char text[512];
 
-	seen = 0;
 	refuses("{", "damaged: line 1");
 	refuses("[]", "not a file of this program's version 1");
 	refuses("{\"format\": \"spillway-state\", \"version\": 1, \"backends\": []}", "not a file of this program's");
@@ -224,11 +209,11 @@ static void test_bad_files(void **state)
 	snprintf(text, sizeof(text), ONE_ROW, (long long)hour_ago_ms + 7200000);
 	write_text(text);
 	assert_int_equal(begin_life(), 1);
-	assert_false(next_said(&(struct event_record){0}));
+	assert_false(next_event_of("storm", &(struct event_record){0}));
 	/* There is none: nothing is said. */
 	assert_int_equal(unlink(path), 0);
 	assert_int_equal(begin_life(), 0);
-	assert_false(next_said(&(struct event_record){0}));
+	assert_false(next_event_of("storm", &(struct event_record){0}));
 }
 
 /* What cannot be written is said once. */
@@ -236,14 +221,13 @@ static void test_no_directory(void **state)
 {
 	char command[128];
 
-	seen = 0;
 	begin_life();
 	snprintf(command, sizeof(command), "rm -rf '%s' && touch '%s'", dir, dir);
 	assert_int_equal(system(command), 0);
 	ticks(1, 100, 40, 20, 8);
 	said("limits_not_saved", "a restart in a storm would have to learn first what is usual");
 	ticks(1, 100, 80, 20, 8);
-	assert_false(next_said(&(struct event_record){0}));
+	assert_false(next_event_of("storm", &(struct event_record){0}));
 }
 
 int main(void)
