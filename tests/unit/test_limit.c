@@ -333,6 +333,30 @@ static void test_no_overtaking_by_who_cannot_wait(bool v6, unsigned workers)
 	stop();
 }
 
+/* Where the first has waited for a quarter of his time, the line is none that is worked off: the last one goes first.
+ */
+static void test_newest_first(bool v6, unsigned workers)
+{
+	struct talk first;
+	struct sent s;
+
+	begin_with(v6, 1, 1);
+	first = begin(PROTO_TCP, v6, 0);
+	limit_all(1, 0);
+	ask(v6, 1);
+	rig.now_ns += (HOLD_MS / 4 + 1) * MS;
+	turn();
+	ask(v6, 2);
+	feed(RIG_LAN, from_backend(&first, TCP_RST | TCP_ACK, 0, ISN + 1));
+	turn();
+	take_right(&s);
+	assert_int_equal(s.port, RIG_WAN);
+	rig.now_ns += MS;
+	turn();
+	(void)went(v6, 2);
+	stop();
+}
+
 /* What those who wait may not take yet, for their pace, is not kept from who cannot wait. */
 static void test_pace_leaves_room(bool v6, unsigned workers)
 {
@@ -738,6 +762,7 @@ EACH(test_end)
 EACH(test_no_limit)
 EACH(test_pace)
 EACH(test_no_overtaking)
+EACH(test_newest_first)
 EACH(test_udp_takes_no_share)
 EACH(test_no_overtaking_by_who_cannot_wait)
 EACH(test_pace_leaves_room)
@@ -763,6 +788,7 @@ int main(void)
 		cmocka_unit_test(test_no_limit_each),
 		cmocka_unit_test(test_pace_each),
 		cmocka_unit_test(test_no_overtaking_each),
+		cmocka_unit_test(test_newest_first_each),
 		cmocka_unit_test(test_no_overtaking_by_who_cannot_wait_each),
 		cmocka_unit_test(test_pace_leaves_room_each),
 		cmocka_unit_test(test_soft_each),
