@@ -581,7 +581,7 @@ static struct view_breaker *make_breaker(uint64_t now_ns)
 	*b = (struct view_breaker){
 		.state = BREAKER_OPEN,
 		.since_ns = now_ns > 12000000000 ? now_ns - 12000000000 : 1,
-		.probe_ns = now_ns + 60000000000,
+		.probe_ns = now_ns + 59900000000, /* 60 would be said of the first moment of a second alone */
 		.until_ns = now_ns + 70000000000,
 		.openings = 2,
 		.evidence = "5 SYNs in a row failed: 2 unanswered, 3 refused",
