@@ -4,7 +4,7 @@
  * let through by rank, and those of the last ranks find the pool of holds full first. Nobody is refused for his rank as
  * long as others leave something.
  *
- *   known            its client and its network are within their fair shares, and the service served it in the last minute
+ *   known            its client and its network are within their fair shares, and it was served in the last minute
  *   stranger         the same of one that has not, as far as is known
  *   client beyond    its client is beyond its share, its network is not
  *   network beyond   its network is

@@ -332,6 +332,9 @@ static void on_connected(struct load *load, struct connection *c)
 
 	getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &error, &len);
 	if (error) {
+		/* A RST for a SYN is ECONNREFUSED: this one was connected, and reset before anybody looked. */
+		if (c->request && error == ECONNRESET && !c->request->connected_ns)
+			c->request->connected_ns = now_ns();
 		if (c->request)
 			end_attempt(load, c->request, result_of(error), false);
 		else
