@@ -15,8 +15,8 @@
 #define RARE_FACTOR     10         /* times as long as usual between two answers: that is none that is late any more */
 #define PEAK_UNEASY     UINT32_MAX /* of a second in which it had more than it bears */
 #define PATIENCE_TICKS  10         /* clients that left so long ago are forgotten, about */
-#define EASY_TICKS      3          /* the first answers of a burst come early in any case */
 #define WIDER           4          /* by one part of so many of what it answers */
+#define PAYS            4          /* it answers more: a part of so many of what it did */
 #define NARROWER        4          /* by one part of so many a tick */
 #define WINDOW_FACTOR   2
 /* By which first bytes may be later than usual, or by a quarter, while work grows. */
@@ -348,9 +348,36 @@ static uint32_t narrowed(const struct limiter *l, uint64_t answered)
 	return wanted < l->window ? max_u64(l->window - (l->window - wanted) / NARROWER, LIMITER_MIN) : l->window;
 }
 
+static uint32_t answered_of_late(const struct limiter *l)
+{
+	uint32_t sum = 0;
+
+	for (uint64_t ago = 0; ago < LIMITER_EASY_TICKS; ago++)
+		sum += l->answers[(l->tick_number + LIMITER_SECOND_TICKS - ago) % LIMITER_SECOND_TICKS];
+	return sum;
+}
+
+/*
+ * What is known of a young one may have been measured while all that it had stood in line, and be as long as that line:
+ * by such a measure any line is at ease. So it may have half as much again as at first, and if with more it answers
+ * more, then twice that. What was answered in the last ticks is of the work before them.
+ */
+static uint32_t most_of_young(struct limiter *l)
+{
+	uint32_t now = answered_of_late(l), *had = &l->had[l->tick_number % LIMITER_EASY_TICKS];
+
+	if (l->n_answering >= LIMITER_EASY_TICKS && now > l->paid + l->paid / PAYS) {
+		l->paid_work = l->paid ? max_u64(*had, l->wip) : *had;
+		l->paid = now;
+	}
+	l->n_answering += now > 0;
+	*had = max_u64(l->window, l->wip);
+	return l->paid_work > LIMITER_WINDOW_MIN ? WINDOW_FACTOR * l->paid_work : LIMITER_WINDOW_MIN * 3 / 2;
+}
+
 static void find_window(struct limiter *l, uint64_t answered)
 {
-	uint32_t *peak = &l->peaks[second_of(l->tick_number)], usual;
+	uint32_t *peak = &l->peaks[second_of(l->tick_number)], usual, most;
 	bool at_ease = is_at_ease(l), has_much = l->wip > l->window / 2;
 
 	if (answered) {
@@ -359,17 +386,22 @@ static void find_window(struct limiter *l, uint64_t answered)
 	}
 	if (!at_ease)
 		*peak = PEAK_UNEASY;
-	else if (*peak != PEAK_UNEASY && l->n_easy >= EASY_TICKS)
+	else if (*peak != PEAK_UNEASY && l->n_easy >= LIMITER_EASY_TICKS)
 		*peak = max_u64(*peak, l->wip);
 	usual = max_u64(WINDOW_FACTOR * usual_peak(l), LIMITER_WINDOW_MIN);
 	if (!has_much)
 		l->window = usual;
 	else if (!at_ease && l->ripe)
 		l->window = narrowed(l, answered);
-	else if (l->base_ns && l->n_tried >= EASY_TICKS)
+	else if (l->base_ns && l->n_tried >= LIMITER_EASY_TICKS)
 		l->window = max_u64(max_u64(l->window, l->wip) + answered / WIDER, usual);
 	else
 		l->window = max_u64(l->window, usual);
+	if (l->ripe)
+		return;
+	most = most_of_young(l);
+	if (l->base_ns)
+		l->window = min_u64(l->window, most);
 }
 
 static uint32_t find_limit(const struct limiter *l, const struct limiter_parameters *p)

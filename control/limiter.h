@@ -17,7 +17,8 @@
  * moment, and goes then in any case.
  *
  * Of a backend that has just begun to answer the quick answers come first. So what is usual is measured anew until it
- * has answered for eight seconds, and until then it is congested only if clients give up as well.
+ * has answered for eight seconds, and until then it is congested only if clients give up as well. And how much it bears
+ * shows only in that it answers more when it has more: without that, the window of a young one stays where it is.
  *
  * Fed once per tick with sums that only grow, by a clock and a chance that are passed in. Nothing here has side
  * effects.
@@ -68,6 +69,7 @@ struct limiter_past {
 	uint64_t rate, rate_age_ns;    /* answers in a second */
 };
 
+#define LIMITER_EASY_TICKS   3  /* the first answers of a burst come early in any case */
 #define LIMITER_SECOND_TICKS 10 /* in which answers per second are counted, any ten in a row */
 #define LIMITER_RATE_SECONDS 10
 #define LIMITER_BASE_SLOTS   12 /* of 5 s each */
@@ -122,6 +124,9 @@ struct limiter {
 	/* How work may grow: */
 	uint32_t window, peaks[LIMITER_RATE_SECONDS]; /* the most under way, by second */
 	uint32_t n_easy, n_tried; /* ticks in a row in which it was at ease, and that with much of its window */
+	/* Of one that is young: ticks with answers; the most that some answered, and its work before; that before now:
+	 */
+	uint32_t n_answering, paid, paid_work, had[LIMITER_EASY_TICKS];
 	/* When it was congested for too long: */
 	uint64_t again_ns, probing_until_ns; /* 0: not planned; not under way */
 	uint64_t n_probed, probed_us;

@@ -89,7 +89,7 @@ KINDS = {
              subjects=("nftables", "spillway"), client_sysctl=(("ipv4__tcp_syn_linear_timeouts", 0),)),
         Kind("R8", "as R7, and clients that are refused try again at once, three times", herd=2000, backlog=128,
              after_s=0, load=("--retries", RETRIES), subjects=("spillway-refusing", "spillway")),
-        Kind("R9", "load 0.8 C, and nothing happens", Trigger(0), after_s=100, alternating=True,
+        Kind("R9", "load 0.8 C, and nothing happens", Trigger(0), after_s=110, alternating=True,
              subjects=("spillway",)),
         Kind("R10", "as R1, over a pool of 1000 connections that are kept", keep_alive=True,
              subjects=("nftables", "haproxy-tuned", "spillway"), load=("--pool", "1000")),

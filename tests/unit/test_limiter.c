@@ -959,6 +959,27 @@ static void test_window_uneasy(void **state)
 	assert_int_equal(l.limit, LIMITER_WINDOW_MIN + 10);
 }
 
+/*
+ * One that was never seen but with a line before it: 500 answers a second whatever it has, so that first bytes take as
+ * long as what it has is long, and that is what is usual. A longer line is no ease; more answers are.
+ */
+static void test_window_of_young(void **state)
+{
+	begin();
+	ticks(5, 50, 128, 64);
+	assert_true(l.base_ns > 0);
+	for (int i = 0; i < 60; i++) {
+		ticks(1, 50, 2 * l.limit, l.limit);
+		assert_in_range(l.limit, LIMITER_WINDOW_MIN, LIMITER_WINDOW_MIN * 3 / 2);
+		assert_false(l.soft);
+	}
+	begin();
+	ticks(5, 50, 128, 64);
+	for (int i = 0; i < 60 && l.limit < 1000; i++)
+		ticks(1, l.limit * 100 / 128, 128, l.limit);
+	assert_true(l.limit >= 1000);
+}
+
 static void test_patience(void **state)
 {
 	struct limiter_parameters p = {.client_timeout_ns = 200 * MS};
@@ -1036,6 +1057,7 @@ int main(void)
 		cmocka_unit_test(test_measured_again),
 		cmocka_unit_test(test_window),
 		cmocka_unit_test(test_window_uneasy),
+		cmocka_unit_test(test_window_of_young),
 		cmocka_unit_test(test_patience),
 		cmocka_unit_test(test_odd_counts),
 		cmocka_unit_test(test_words),

@@ -65,7 +65,7 @@ static void test_slow_from_cold(void **state)
 {
 	begin_healthy((struct world_config){.n_upstream = PLENTY, .service_us = 300000});
 	come(10000, 1000);
-	end_healthy("300 ms", 1, 120);
+	end_healthy("300 ms", 1, 150);
 }
 
 static void test_bimodal(void **state)
@@ -79,7 +79,7 @@ static void test_bimodal(void **state)
 						    .slow_percent = slow_percents[i],
 						    .slow_us = 2000000});
 		come(15000, 1000);
-		end_healthy("1 ms or 2 s", 10, 160);
+		end_healthy("1 ms or 2 s", 12, 180);
 	}
 }
 
