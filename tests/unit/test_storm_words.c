@@ -17,16 +17,26 @@ static struct view *view;
 static const struct ipaddr *const like = &(const struct ipaddr){.b = {[10] = 0xff, [11] = 0xff, [12] = 198, [13] = 18}};
 static bool ticked; /* what workers counted is made up */
 
-static int setup(void **state)
+static int setup_workers(unsigned n_workers)
 {
 	more_yaml = "    storm: {hard_max: 200, client_rate: 20/s, client_burst: 1, hold: off}\n";
-	begin_all(1, 2, CURE_ENFORCE);
+	begin_all(n_workers, 2, CURE_ENFORCE);
 	f.config->cures.of[CURE_STORM] = CURE_ENFORCE;
 	limiters = limiters_create(rig.dp, f.services, f.events, &(struct limiters_config){N_SLOTS, 4});
 	owners = owners_create(4, N_SLOTS);
 	assert_true(limiters && owners);
 	view = NULL;
 	return 0;
+}
+
+static int setup(void **state)
+{
+	return setup_workers(1);
+}
+
+static int setup_two(void **state)
+{
+	return setup_workers(2);
 }
 
 static int teardown(void **state)
@@ -226,6 +236,46 @@ static void test_who_stood_in_the_way(void **state)
 	json_decref(rows);
 }
 
+/* Each worker counts what came to it, and the document counts all, however the client's ports spread over them. */
+static void test_of_both_workers(void **state)
+{
+	const struct ipaddr who = rig_client(1, false);
+	const json_t *row, *client, *last;
+	double sum = 0, latest = 0;
+	json_t *rows;
+	size_t i;
+
+	look();
+	ask(1, 40);
+	for (unsigned w = 0; w < 2; w++) {
+		struct outcome_blind blind;
+		struct client_row of;
+
+		assert_true(observe_client(rig.dp, w, &who, &of, &blind));
+		assert_true(of.n && of.counts[OUTCOME_REFUSED] + of.counts[OUTCOME_SILENT] > 0);
+	}
+	rows = document(api_doc_clients, "clients");
+	assert_int_equal(json_array_size(rows), 1);
+	client = json_array_get(rows, 0);
+	json_array_foreach(json_object_get(client, "storm"), i, row)
+	{
+		const json_t *other;
+		size_t j;
+
+		sum += number(row, "count");
+		latest = number(row, "last") > latest ? number(row, "last") : latest;
+		json_array_foreach(json_object_get(client, "storm"), j, other)
+		{
+			assert_true(i == j || strcmp(json_string_value(json_object_get(row, "answer")),
+						     json_string_value(json_object_get(other, "answer"))) != 0);
+		}
+	}
+	assert_true(sum > 0 && sum == number(client, "refused") + number(client, "silent"));
+	last = json_object_get(client, "last");
+	assert_true(number(last, "at") >= latest - 0.02);
+	json_decref(rows);
+}
+
 static void test_lets_in(void **state)
 {
 	char text[STORM_WORDS_LEN];
@@ -293,6 +343,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_backends, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_services, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_who_stood_in_the_way, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_of_both_workers, setup_two, teardown),
 		cmocka_unit_test_setup_teardown(test_lets_in, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_metrics, setup, teardown),
 	};
