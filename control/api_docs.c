@@ -355,10 +355,10 @@ static void fill_limits(const struct view *view, const struct view_service *s, s
 
 	row->limiting_since = row->limit = row->usual_ms = row->first_byte_ms = NAN;
 	row->hard_max = s->hard_max ? s->hard_max : NAN;
-	for (size_t i = 0; view && i < view->n_backends; i++) {
-		const struct view_backend *b = &view->backends[i];
+	for (size_t i = 0; i < s->n_backends; i++) {
+		const struct view_backend *b = &view->backends[s->backends[i]];
 
-		if (b->proto != PROTO_TCP || !storm_is_of(b, s->name))
+		if (b->proto != PROTO_TCP)
 			continue;
 		n++;
 		row->wip += b->limiter.wip;

@@ -54,6 +54,3 @@ void storm_say_lets_in(const struct view *view, const struct view_service *svc, 
 		       const struct ipaddr *like, char *out, size_t size);
 /* "limited for 4.2 s to 56 at a time, of which it has 56; …" or "" if it is not. */
 void storm_say_limited(const struct view_backend *b, uint64_t now_ns, char *out, size_t size);
-
-/* `services` of a view's backend has that one. */
-bool storm_is_of(const struct view_backend *b, const char *service);

@@ -8,18 +8,27 @@
 #include "storm_words.h"
 #include "view.h"
 
-#define TICK   LIMITER_TICK_NS
-#define SECOND 1000000000ull
+#define TICK      LIMITER_TICK_NS
+#define SECOND    1000000000ull
+
+#define LONG_NAME "0123456789012345678901234567890123456789012345678901234567"
+#define USER(n)                                                                                                        \
+	"  - name: u" #n LONG_NAME "\n    listen: [\"198.18.100.1" #n ":80/tcp\"]\n"                                   \
+	"    backends:\n      - {address: 198.18.3.1, port: 8080}\n"
 
 static struct limiters *limiters;
 static struct owners *owners;
 static struct view *view;
 static const struct ipaddr *const like = &(const struct ipaddr){.b = {[10] = 0xff, [11] = 0xff, [12] = 198, [13] = 18}};
-static bool ticked; /* what workers counted is made up */
+static char yaml[1024];
+static const char *more_users = ""; /* services beside the one that all tests have */
+static bool ticked;                 /* what workers counted is made up */
 
 static int setup_workers(unsigned n_workers)
 {
-	more_yaml = "    storm: {hard_max: 200, client_rate: 20/s, client_burst: 1, hold: off}\n";
+	snprintf(yaml, sizeof(yaml), "    storm: {hard_max: 200, client_rate: 20/s, client_burst: 1, hold: off}\n%s",
+		 more_users);
+	more_yaml = yaml;
 	begin_all(n_workers, 2, CURE_ENFORCE);
 	f.config->cures.of[CURE_STORM] = CURE_ENFORCE;
 	limiters = limiters_create(rig.dp, f.services, f.events, &(struct limiters_config){N_SLOTS, 4});
@@ -31,6 +40,12 @@ static int setup_workers(unsigned n_workers)
 
 static int setup(void **state)
 {
+	return setup_workers(1);
+}
+
+static int setup_many(void **state)
+{
+	more_users = USER(1) USER(2) USER(3);
 	return setup_workers(1);
 }
 
@@ -48,7 +63,7 @@ static int teardown(void **state)
 	limiters_destroy(limiters);
 	owners_destroy(owners);
 	end_all();
-	more_yaml = "";
+	more_yaml = more_users = "";
 	return 0;
 }
 
@@ -178,6 +193,28 @@ static void test_services(void **state)
 	assert_int_equal(number(row, "first_byte_ms"), 480);
 	assert_int_equal(number(row, "answers_per_s"), 400);
 	assert_int_equal(number(row, "hard_max"), 200);
+	json_decref(rows);
+}
+
+/* However many services have it, and whatever they are called: a backend's trouble is that of each. */
+static void test_many_users(void **state)
+{
+	char text[STORM_WORDS_LEN];
+	json_t *rows;
+
+	ticks(1, 100, 40, 20, 8);
+	ticks(1, 3, 40, 480, 97);
+	rows = document(api_doc_services, "services");
+	assert_int_equal(json_array_size(rows), 4);
+	for (size_t i = 0; i < json_array_size(rows); i++) {
+		const json_t *row = json_array_get(rows, i);
+
+		assert_int_equal(number(row, "limiting"), 1);
+		assert_int_equal(number(row, "wip"), 97);
+		assert_int_equal(number(row, "answers_per_s"), 400);
+		storm_say_lets_in(view, &view->services[i], STORM_LIMIT, like, text, sizeof(text));
+		assert_non_null(strstr(text, "when tcp:198.18.3.1:8080 has less than 56 under way (97 now)"));
+	}
 	json_decref(rows);
 }
 
@@ -342,6 +379,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_backends, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_services, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_many_users, setup_many, teardown),
 		cmocka_unit_test_setup_teardown(test_who_stood_in_the_way, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_of_both_workers, setup_two, teardown),
 		cmocka_unit_test_setup_teardown(test_lets_in, setup, teardown),
