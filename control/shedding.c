@@ -254,8 +254,9 @@ void shedding_note(struct shedding *s, const struct note *note, enum cure_mode m
 	};
 	uint32_t i;
 
-	/* It came late, or of a policy that is no more. */
-	if (!s->config.shed || mode != CURE_ENFORCE || !svc || row.until_ns <= now_ns)
+	/* It came late, or is of a policy that is no more: all workers had the new one before what went by it ended. */
+	if (!s->config.shed || mode != CURE_ENFORCE || !svc || row.until_ns <= now_ns ||
+	    note->insists.at_ns <= s->ended_ns)
 		return;
 	s->now_ns = now_ns;
 	s->clock_ns = clock_ns;
@@ -432,7 +433,7 @@ static void tick_service(void *arg, const struct services_row *row)
 	observe_service(s->dp, row->ref.slot, &r);
 	counts = counts_of(s, svc);
 	wanted = svc->known && t->mode == CURE_ENFORCE && row->part->storm.early &&
-		 wants_share(svc, &r, counts.of_all, t->dt_ns);
+		 wants_share(svc, &r, counts.of_all, t->dt_ns) && !s->just_ended;
 	svc->cap = row->part->storm.caps[STORM_SERVICE].interval ? SHED_SERVICE : SHED_LIMIT;
 	if (wanted)
 		put_share(s, svc, row->config);
@@ -495,8 +496,9 @@ void shedding_end_all(struct shedding *s, uint64_t now_ns, uint64_t clock_ns)
 {
 	if (!s->config.shed)
 		return;
-	s->now_ns = now_ns;
+	s->now_ns = s->ended_ns = now_ns;
 	s->clock_ns = clock_ns;
+	s->just_ended = true;
 	shed_set_ends(s->config.shed, 0, 0);
 	end_clients(s);
 	for (uint32_t i = 0; i < s->config.n_service_slots; i++)
@@ -519,6 +521,7 @@ void shedding_tick(struct shedding *s, enum cure_mode mode, uint64_t now_ns, uin
 	for (uint32_t i = 0; i < s->config.n_service_slots; i++)
 		s->services_at[i].seen = false;
 	services_foreach(s->services, tick_service, &t);
+	s->just_ended = false;
 	for (uint32_t i = 0; i < s->config.n_service_slots; i++)
 		if (!s->services_at[i].seen && s->services_at[i].known)
 			forget_service(s, &s->services_at[i]);

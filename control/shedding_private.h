@@ -64,6 +64,8 @@ struct shedding {
 	uint32_t oldest, newest, first_free;
 	struct service *services_at; /* by slot */
 	uint64_t clients_until_ns;   /* the dataplane's clock; 0: none */
+	uint64_t ended_ns;           /* when all of it was over last; 0: never */
+	bool just_ended;             /* since the last tick: the sums of that one are of what it went by before */
 	bool sharing;
 	uint64_t full, n_used, n_live; /* read by others */
 	uint64_t ticked_ns;

@@ -212,11 +212,23 @@ static void insists_in(const struct ipaddr *who, uint64_t for_ns, enum cure_mode
 {
 	struct note note = {
 		.kind = NOTE_INSISTS,
-		.insists = {*who, listeners[ipaddr_is_v4(who) ? 0 : 1].addr, ref, now_ns + for_ns, htons(80),
+		.insists = {*who, listeners[ipaddr_is_v4(who) ? 0 : 1].addr, ref, now_ns, now_ns + for_ns, htons(80),
 			    STORM_CLIENT},
 	};
 
 	shedding_note(shedding, &note, mode, now_ns, clock_of(now_ns));
+}
+
+/* The same, made a moment ago by a worker that went by the policy of then. */
+static void insisted(unsigned i, uint64_t ago_ns, uint64_t for_ns)
+{
+	struct note note = {
+		.kind = NOTE_INSISTS,
+		.insists = {client(i), listeners[0].addr, ref, now_ns - ago_ns, now_ns + for_ns, htons(80),
+			    STORM_CLIENT},
+	};
+
+	shedding_note(shedding, &note, CURE_ENFORCE, now_ns, clock_of(now_ns));
 }
 
 static void insists(unsigned i, uint64_t for_ns)
@@ -425,6 +437,12 @@ static void test_ends_at_once(void **state)
 	shedding_end_all(shedding, now_ns, clock_of(now_ns));
 	assert_int_equal(gates.clients_until_ns, 0);
 	assert_int_equal(row_of(1).until_ns, now_ns);
+	now_ns += 2 * MS;
+	/* What waited in a ring meanwhile is of the caps that are gone. */
+	insisted(4, 3 * MS, SECOND);
+	insisted(1, 2 * MS, SECOND);
+	assert_int_equal(place_of(4), -1);
+	assert_false(is_shed(1));
 	insists(3, SECOND);
 	assert_true(is_shed(3));
 	assert_false(is_shed(1));
@@ -534,6 +552,34 @@ static void test_no_share(void **state)
 	end();
 }
 
+/* Without the cap nothing is discarded by what was refused when there was one; the next tick knows its own sums. */
+static void test_share_ends_at_once(void **state)
+{
+	begin();
+	flood_ticks(3, 200000, 500, 2000);
+	assert_true(gates.shares[0].set);
+	work.attempts += 19000;
+	work.silent_many += 19000;
+	shedding_end_all(shedding, now_ns, clock_of(now_ns));
+	assert_false(gates.shares[0].set);
+	part.storm.caps[STORM_SERVICE].interval = 0;
+	tick(CURE_ENFORCE);
+	assert_false(gates.shares[0].set);
+	assert_int_equal(gates.shares_until_ns, 0);
+	flood_ticks(1, 200000, 190000, 0);
+	assert_false(gates.shares[0].set);
+	end();
+	/* Where it is as bad without it, it is for one tick. */
+	begin();
+	flood_ticks(3, 200000, 500, 2000);
+	shedding_end_all(shedding, now_ns, clock_of(now_ns));
+	flood_ticks(1, 200000, 500, 2000);
+	assert_false(gates.shares[0].set);
+	flood_ticks(1, 200000, 500, 2000);
+	assert_true(gates.shares[0].set);
+	end();
+}
+
 /* The service goes while it shares, or another one has its slot: its listeners have no share any more. */
 static void test_service_goes(void **state)
 {
@@ -636,6 +682,7 @@ int main(void)
 		cmocka_unit_test(test_share),
 		cmocka_unit_test(test_share_of_repeated),
 		cmocka_unit_test(test_no_share),
+		cmocka_unit_test(test_share_ends_at_once),
 		cmocka_unit_test(test_service_goes),
 		cmocka_unit_test(test_no_gate),
 		cmocka_unit_test(test_readers),
