@@ -176,13 +176,14 @@ static bool enter(struct shedding *s, struct shedding_row *row)
 		return false;
 	}
 	shed_set(s->config.shed, i, row->cap, row->service.slot, to_clock(s, row->until_ns));
+	/* Before it is tied: what the gates discard from then on is this client's. */
+	row->packets = shed_packets(s->config.shed, i);
 	if (shed_tie(s->config.shed, &key, i)) {
 		s->places[i].chain = s->first_free;
 		s->first_free = i;
 		__atomic_store_n(&s->full, s->full + 1, __ATOMIC_RELAXED);
 		return false;
 	}
-	row->packets = shed_packets(s->config.shed, i);
 	write_row(&s->places[i], row, true);
 	chain = chain_of(s, row);
 	s->places[i].chain = *chain;

@@ -54,14 +54,19 @@ static struct shed {
 	uint64_t clients_until_ns, shares_until_ns;
 	struct shed_counts counts;
 	unsigned n_ties, n_unties;
+	unsigned at_tie; /* discarded of a client before whoever tied it does anything else */
+	int tie_fails;   /* so many times from now on */
 } gates;
 
 int shed_tie(struct shed *shed, const struct shed_key *key, uint32_t place)
 {
 	assert_true(place < CLIENTS);
 	assert_false(gates.places[place].tied);
+	if (gates.tie_fails && gates.tie_fails--)
+		return -E2BIG;
 	gates.places[place].tied = true;
 	gates.places[place].key = *key;
+	gates.places[place].packets += gates.at_tie;
 	gates.n_ties++;
 	return 0;
 }
@@ -428,6 +433,43 @@ static void test_full(void **state)
 	end();
 }
 
+/* All that is discarded of a client is counted as its own, from the first SYN on; what was of another is not. */
+static void test_counted_from_the_first(void **state)
+{
+	begin();
+	for (int p = 0; p < CLIENTS; p++)
+		gates.places[p].packets = 1000;
+	gates.at_tie = 7;
+	insists(1, SECOND);
+	assert_int_equal(row_of(1).packets, 7);
+	end();
+}
+
+/* The gates have no room for it: it is not shed, it is counted, and its place is there for the next one. */
+static void test_not_tied(void **state)
+{
+	struct ipaddr who = client(1);
+	struct shedding_report report;
+	struct shedding_row row;
+
+	begin();
+	gates.tie_fails = 1;
+	insists(1, SECOND);
+	assert_false(is_shed(1));
+	assert_int_equal(shedding_of_client(shedding, &who, &row, 1), 0);
+	shedding_report(shedding, &report);
+	assert_int_equal(report.clients, 0);
+	assert_int_equal(report.full, 1);
+	for (unsigned i = 1; i <= CLIENTS; i++) {
+		insists(i, SECOND);
+		assert_true(is_shed(i));
+	}
+	shedding_report(shedding, &report);
+	assert_int_equal(report.clients, CLIENTS);
+	assert_int_equal(report.full, 1);
+	end();
+}
+
 /* The cure switched off, or a new configuration: at once, and nothing of it comes back. */
 static void test_ends_at_once(void **state)
 {
@@ -678,6 +720,8 @@ int main(void)
 		cmocka_unit_test(test_ipv6),
 		cmocka_unit_test(test_in_vain),
 		cmocka_unit_test(test_full),
+		cmocka_unit_test(test_counted_from_the_first),
+		cmocka_unit_test(test_not_tied),
 		cmocka_unit_test(test_ends_at_once),
 		cmocka_unit_test(test_share),
 		cmocka_unit_test(test_share_of_repeated),
