@@ -346,7 +346,7 @@ static uint64_t syns_of(const struct service_report *r)
 	return r->attempts + r->repeated;
 }
 
-/* Sets `pass`, and returns true, if so many come in vain that a share of them is enough. */
+/* Sets `pass` and `cap`, and returns true, if so many come in vain that a share of them is enough. */
 static bool wants_share(struct service *svc, const struct service_report *r, uint64_t of_all, uint64_t dt_ns)
 {
 	uint64_t syns = syns_of(r) - svc->syns, silent = r->silent_many - svc->silent_many, keep;
@@ -359,6 +359,7 @@ static bool wants_share(struct service *svc, const struct service_report *r, uin
 	if (svc->offered <= keep || silent * 2 < syns)
 		return false;
 	svc->pass = (keep << 32) / svc->offered;
+	svc->cap = (r->silent_rate - svc->silent_rate) * 2 >= silent ? SHED_SERVICE : SHED_LIMIT;
 	return true;
 }
 
@@ -435,7 +436,6 @@ static void tick_service(void *arg, const struct services_row *row)
 	counts = counts_of(s, svc);
 	wanted = svc->known && t->mode == CURE_ENFORCE && row->part->storm.early &&
 		 wants_share(svc, &r, counts.of_all, t->dt_ns) && !s->just_ended;
-	svc->cap = row->part->storm.caps[STORM_SERVICE].interval ? SHED_SERVICE : SHED_LIMIT;
 	if (wanted)
 		put_share(s, svc, row->config);
 	else
@@ -444,6 +444,7 @@ static void tick_service(void *arg, const struct services_row *row)
 	svc->syns = syns_of(&r);
 	svc->new_flows = r.new_flows;
 	svc->silent_many = r.silent_many;
+	svc->silent_rate = r.silent_rate;
 	svc->counts = counts;
 	svc->known = true;
 	end_spells(s, svc, &counts);

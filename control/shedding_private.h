@@ -43,11 +43,11 @@ struct service {
 	/* Its share: */
 	struct listener *listeners; /* that have it */
 	size_t n_listeners;
-	uint32_t pass; /* of 2^32; only while n_listeners */
-	enum shed_cap cap;
+	uint32_t pass;              /* of 2^32; only while n_listeners */
+	enum shed_cap cap;          /* by which most of those in vain are refused */
 	uint64_t offered, admitted; /* a second, of late */
 	/* As of the last tick: */
-	uint64_t syns, new_flows, silent_many;
+	uint64_t syns, new_flows, silent_many, silent_rate;
 	uint64_t best[BEST_TICKS];
 	bool known, seen;
 };

@@ -497,6 +497,14 @@ static void test_ends_at_once(void **state)
 
 /* --- a share of all --- */
 
+static unsigned by_rate = 100; /* percent of what is refused in silence, by the service's cap; the rest by limits */
+
+static void silence(uint64_t n)
+{
+	work.silent_many += n;
+	work.silent_rate += n * by_rate / 100;
+}
+
 /* So many attempts a second come, so many of them are let in, and the others refused in silence or aloud. */
 static void flood_ticks(unsigned n, uint64_t offered, uint64_t admitted, uint64_t aloud)
 {
@@ -508,7 +516,7 @@ static void flood_ticks(unsigned n, uint64_t offered, uint64_t admitted, uint64_
 		work.attempts += passed;
 		work.new_flows += admitted / 10;
 		if (passed > (admitted + aloud) / 10)
-			work.silent_many += passed - (admitted + aloud) / 10;
+			silence(passed - (admitted + aloud) / 10);
 		tick(CURE_ENFORCE);
 	}
 }
@@ -563,7 +571,7 @@ static void test_share_of_repeated(void **state)
 	begin();
 	for (unsigned i = 0; i < 3; i++) {
 		work.repeated += 20000;
-		work.silent_many += 19000;
+		silence(19000);
 		tick(CURE_ENFORCE);
 	}
 	assert_true(gates.shares[0].set);
@@ -571,7 +579,7 @@ static void test_share_of_repeated(void **state)
 	end();
 }
 
-/* Many, and served; or refused aloud in the main; or with `early: off`; or a limit's. */
+/* Many, and served; or refused aloud in the main; or with `early: off`. */
 static void test_no_share(void **state)
 {
 	begin();
@@ -587,11 +595,32 @@ static void test_no_share(void **state)
 	flood_ticks(20, 200000, 500, 2000);
 	assert_int_equal(gates.shares_until_ns, 0);
 	end();
-	begin();
-	part.storm.caps[STORM_SERVICE].interval = 0;
-	flood_ticks(1, 200000, 500, 2000);
-	assert_int_equal(gates.shares[0].cap, SHED_LIMIT);
-	end();
+}
+
+/* What most of them are refused by has its name: a service may have a cap that refuses nobody. */
+static void test_share_of_what(void **state)
+{
+	static const struct {
+		unsigned by_rate;
+		enum shed_cap cap;
+		const char *words;
+	} cases[] = {{100, SHED_SERVICE, "beyond storm.rate"},
+		     {60, SHED_SERVICE, "beyond storm.rate"},
+		     {40, SHED_LIMIT, "beyond what the backends bear"},
+		     {0, SHED_LIMIT, "beyond what the backends bear"}};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		begin();
+		by_rate = cases[i].by_rate;
+		flood_ticks(1, 200000, 500, 2000);
+		assert_int_equal(gates.shares[0].cap, cases[i].cap);
+		said("early_shedding_all", cases[i].words);
+		by_rate = 100 - by_rate;
+		flood_ticks(1, 200000, 500, 2000);
+		assert_true((gates.shares[0].cap == SHED_SERVICE) == (by_rate > 50));
+		by_rate = 100;
+		end();
+	}
 }
 
 /* Without the cap nothing is discarded by what was refused when there was one; the next tick knows its own sums. */
@@ -601,7 +630,7 @@ static void test_share_ends_at_once(void **state)
 	flood_ticks(3, 200000, 500, 2000);
 	assert_true(gates.shares[0].set);
 	work.attempts += 19000;
-	work.silent_many += 19000;
+	silence(19000);
 	shedding_end_all(shedding, now_ns, clock_of(now_ns));
 	assert_false(gates.shares[0].set);
 	part.storm.caps[STORM_SERVICE].interval = 0;
@@ -726,6 +755,7 @@ int main(void)
 		cmocka_unit_test(test_share),
 		cmocka_unit_test(test_share_of_repeated),
 		cmocka_unit_test(test_no_share),
+		cmocka_unit_test(test_share_of_what),
 		cmocka_unit_test(test_share_ends_at_once),
 		cmocka_unit_test(test_service_goes),
 		cmocka_unit_test(test_no_gate),
