@@ -351,7 +351,9 @@ static void test_metrics(void **state)
 	static const char *const lines[] = {
 		"\nspillway_backend_limiter_limiting{backend=\"tcp:198.18.3.1:8080\"} 1\n",
 		"\nspillway_backend_limiter_limit{backend=\"tcp:198.18.3.1:8080\"} 56\n",
-		"\nspillway_backend_limiter_limit{backend=\"tcp:198.18.3.2:8080\"} 200\n",
+		"\nspillway_backend_limiter_limit{backend=\"tcp:198.18.3.2:8080\"} 0\n",
+		"\nspillway_backend_limiter_hard_max{backend=\"tcp:198.18.3.1:8080\"} 200\n",
+		"\nspillway_backend_limiter_hard_max{backend=\"tcp:198.18.3.2:8080\"} 200\n",
 		"\nspillway_backend_limiter_wip{backend=\"tcp:198.18.3.1:8080\"} 97\n",
 		"\nspillway_backend_limiter_base_seconds{backend=\"tcp:198.18.3.1:8080\"} 0.02\n",
 		"\nspillway_backend_limiter_base_seconds{backend=\"tcp:198.18.3.2:8080\"} 0\n",
