@@ -377,6 +377,34 @@ static void test_ipv6(void **state)
 	end();
 }
 
+/* However many listeners it insists at: there are so many, and all that was discarded is in the sum. */
+static void test_many_listeners(void **state)
+{
+	const struct ipaddr who = client(1);
+	struct shedding_row rows[2];
+	uint64_t sum = 0;
+
+	begin();
+	for (unsigned i = 0; i < 5; i++) {
+		struct note note = {
+			.kind = NOTE_INSISTS,
+			.insists = {who, listeners[0].addr, ref, now_ns, now_ns + SECOND, htons(80 + i), STORM_CLIENT},
+		};
+
+		shedding_note(shedding, &note, CURE_ENFORCE, now_ns, clock_of(now_ns));
+	}
+	insists(2, SECOND);
+	for (unsigned p = 0; p < CLIENTS; p++) {
+		gates.places[p].packets += 10 + p;
+		sum += gates.places[p].tied && ipaddr_equal(&gates.places[p].key.client, &who) ? 10 + p : 0;
+	}
+	assert_int_equal(shedding_of_client(shedding, &who, rows, 2), 5);
+	assert_int_not_equal(rows[0].port_be, rows[1].port_be);
+	assert_int_equal(shedding_packets_of_client(shedding, &who), sum);
+	assert_int_equal(shedding_packets_of_client(NULL, &who), 0);
+	end();
+}
+
 /* What comes late, in shadow, or of a service that is another by now does nothing. */
 static void test_in_vain(void **state)
 {
@@ -747,6 +775,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_client),
 		cmocka_unit_test(test_ipv6),
+		cmocka_unit_test(test_many_listeners),
 		cmocka_unit_test(test_in_vain),
 		cmocka_unit_test(test_full),
 		cmocka_unit_test(test_counted_from_the_first),
