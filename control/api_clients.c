@@ -10,6 +10,7 @@
 #include "storm_words.h"
 #include "view.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 struct client_json {
@@ -109,17 +110,63 @@ static json_t *client_json(const struct api_source *src, const struct view *view
 	return json;
 }
 
-/* The sums of both, and the later one's last outcome; `into` keeps its others. */
+static bool same_kind(const struct outcome_row *a, const struct outcome_row *b)
+{
+	return a->reason == b->reason && a->service_slot == b->service_slot &&
+	       (a->backend_slot == b->backend_slot || outcome_is_common(a->reason));
+}
+
+static void add_outcome(struct outcome_row *into, const struct outcome_row *o)
+{
+	into->count += o->count;
+	if (o->first_ns < into->first_ns)
+		into->first_ns = o->first_ns;
+	if (o->last_ns > into->last_ns) {
+		into->last_ns = o->last_ns;
+		into->backend_slot = o->backend_slot;
+	}
+}
+
+/* Where all places are taken, the kind that was quiet for longest goes, as in a worker's record. */
+static void merge_outcome(struct client_row *into, const struct outcome_row *o)
+{
+	struct outcome_row *quietest = &into->outcomes[0];
+
+	for (unsigned i = 0; i < into->n; i++) {
+		struct outcome_row *at = &into->outcomes[i];
+
+		if (same_kind(at, o)) {
+			add_outcome(at, o);
+			return;
+		}
+		if (at->last_ns < quietest->last_ns)
+			quietest = at;
+	}
+	if (into->n < OUTCOME_KINDS_KEPT)
+		into->outcomes[into->n++] = *o;
+	else if (o->last_ns > quietest->last_ns)
+		*quietest = *o;
+}
+
+static int latest_first(const void *a, const void *b)
+{
+	const struct outcome_row *x = a, *y = b;
+
+	return (x->last_ns < y->last_ns) - (x->last_ns > y->last_ns);
+}
+
+/* The sums of both, class by class and kind by kind. */
 static void merge(struct client_row *into, const struct client_row *c)
 {
 	for (int i = 0; i < OUTCOME_CLASSES; i++)
 		into->counts[i] += c->counts[i];
 	if (c->since_ns < into->since_ns)
 		into->since_ns = c->since_ns;
-	if (c->n && (!into->n || c->outcomes[0].last_ns > into->outcomes[0].last_ns)) {
-		into->outcomes[0] = c->outcomes[0];
+	if (c->n && (!into->n || c->outcomes[0].last_ns > into->outcomes[0].last_ns))
 		into->addr = c->addr;
-	}
+	for (unsigned i = 0; i < c->n; i++)
+		merge_outcome(into, &c->outcomes[i]);
+	qsort(into->outcomes, into->n, sizeof(into->outcomes[0]), latest_first);
 }
 
 /* What workers `from` and later know of the client, added to `row`. */

@@ -355,10 +355,10 @@ static void fill_limits(const struct view *view, const struct view_service *s, s
 
 	row->limiting_since = row->limit = row->usual_ms = row->first_byte_ms = NAN;
 	row->hard_max = s->hard_max ? s->hard_max : NAN;
-	for (size_t i = 0; view && i < view->n_backends; i++) {
-		const struct view_backend *b = &view->backends[i];
+	for (size_t i = 0; i < s->n_backends; i++) {
+		const struct view_backend *b = &view->backends[s->backends[i]];
 
-		if (b->proto != PROTO_TCP || !storm_is_of(b, s->name))
+		if (b->proto != PROTO_TCP)
 			continue;
 		n++;
 		row->wip += b->limiter.wip;
@@ -428,7 +428,7 @@ struct backend_row {
 	double calm_ms;               /* limiting: below that, for a second, it is over; null: when it answers */
 	uint64_t answers_per_s;       /* in the best second of the last ten */
 	uint32_t weight;
-	uint64_t flows, new_flows, connects, failures, resteered, unfinished, probes, pinned;
+	uint64_t flows, new_flows, connects, failures, resteered, overloads, unfinished, probes, pinned;
 	uint64_t packets_up, packets_down, bytes_up, bytes_down;
 	uint64_t silent_clients, silent_backends;
 	struct signal_report signals;
@@ -464,6 +464,7 @@ static const struct json_field backend_fields[] = {
 	JSON_FIELD(backend_row, connects),
 	JSON_FIELD(backend_row, failures),
 	JSON_FIELD(backend_row, resteered),
+	JSON_FIELD(backend_row, overloads),
 	JSON_FIELD(backend_row, unfinished),
 	JSON_FIELD(backend_row, probes),
 	JSON_FIELD(backend_row, pinned),
@@ -577,6 +578,7 @@ json_t *api_backend_json(const struct api_source *src, const struct view_backend
 	fill_limiter(&b->limiter, now_ns, &row);
 	row.hard_max = b->hard_max ? b->hard_max : NAN;
 	row.resteered = r.resteered;
+	row.overloads = r.overloads;
 	row.unfinished = r.unfinished;
 	row.probes = r.probes;
 	row.pinned = api_pinned(b, &r);

@@ -47,13 +47,7 @@ void api_early_about(const struct view *view, json_t *about)
 
 uint64_t api_early_of_client(const struct api_source *src, const struct ipaddr *client)
 {
-	struct shedding_row rows[ROWS_SHOWN];
-	size_t n = shedding_of_client(src->shedding, client, rows, ROWS_SHOWN);
-	uint64_t packets = 0;
-
-	for (size_t i = 0; i < n; i++)
-		packets += rows[i].packets;
-	return packets;
+	return shedding_packets_of_client(src->shedding, client);
 }
 
 uint64_t api_early_of_service(const struct view_service *s)
@@ -79,13 +73,23 @@ static const char *say_until(uint64_t until_ns, uint64_t now_ns, char out[static
 	return out;
 }
 
+static void add_others(json_t *rows, size_t n, uint64_t packets)
+{
+	char sentence[SENTENCE_LEN];
+
+	snprintf(sentence, sizeof(sentence), "%" PRIu64 " SYNs to %zu more listeners were discarded likewise", packets,
+		 n);
+	add(rows, "client", NULL, packets, json_null(), json_null(), sentence);
+}
+
 void api_early_explain_client(const struct api_source *src, const struct api_clock *clock, const struct ipaddr *client,
 			      json_t *rows)
 {
 	struct shedding_row of[ROWS_SHOWN];
 	size_t n = shedding_of_client(src->shedding, client, of, ROWS_SHOWN);
+	uint64_t all = shedding_packets_of_client(src->shedding, client), shown = 0;
 
-	for (size_t i = 0; i < n; i++) {
+	for (size_t i = 0; i < n && i < ROWS_SHOWN; i++) {
 		const struct shedding_row *r = &of[i];
 		uint64_t last_ns = r->until_ns < clock->now_ns ? r->until_ns : clock->now_ns;
 		char vip[IPADDR_PORT_STRLEN], until[40], owner[API_OWNER_LEN], sentence[SENTENCE_LEN];
@@ -101,7 +105,10 @@ void api_early_explain_client(const struct api_source *src, const struct api_clo
 			 r->times, say_until(r->until_ns, clock->now_ns, until));
 		add(rows, "client", api_service_owner(src, r->service.slot, last_ns, owner), r->packets,
 		    json_real(api_wall_s(clock, r->first_ns)), json_real(api_wall_s(clock, last_ns)), sentence);
+		shown += r->packets;
 	}
+	if (n > ROWS_SHOWN)
+		add_others(rows, n - ROWS_SHOWN, all > shown ? all - shown : 0);
 }
 
 void api_early_explain_service(const struct api_source *src, const struct view_service *s, json_t *rows)

@@ -238,15 +238,16 @@ static void say_backend(const struct api_source *src, const struct view_backend 
 }
 
 /* It was refused because all are open: those that are so still. */
-static void say_open(const struct api_source *src, const struct view *view, const char *service, char *out, size_t size)
+static void say_open(const struct api_source *src, const struct view *view, const struct view_service *svc, char *out,
+		     size_t size)
 {
 	size_t len = 0;
 	unsigned n = 0;
 
-	for (size_t i = 0; view && i < view->n_backends; i++) {
-		const struct view_backend *b = &view->backends[i];
+	for (size_t i = 0; i < svc->n_backends; i++) {
+		const struct view_backend *b = &view->backends[svc->backends[i]];
 
-		if (!storm_is_of(b, service) || !explain_is_open(src, b) || n++ >= OPEN_SHOWN)
+		if (!explain_is_open(src, b) || n++ >= OPEN_SHOWN)
 			continue;
 		say_backend(src, b, out + len, size - len);
 		len = strlen(out);
@@ -254,7 +255,7 @@ static void say_open(const struct api_source *src, const struct view *view, cons
 	if (n > OPEN_SHOWN)
 		snprintf(out + len, size - len, "; and %u more are", n - OPEN_SHOWN);
 	else if (!n)
-		snprintf(out, size, "; no breaker of %s is open now", service);
+		snprintf(out, size, "; no breaker of %s is open now", svc->name);
 }
 
 /* "; it is let in when it is its turn: …" */
@@ -283,7 +284,7 @@ static void say_now(const struct api_source *src, const struct view *view, const
 	else if (info->cause == CAUSE_WALL && backend)
 		say_backend(src, backend, out, size);
 	else if (info->cause == CAUSE_WALL && svc && !row->backend)
-		say_open(src, view, svc->name, out, size);
+		say_open(src, view, svc, out, size);
 	else if (info->cause == CAUSE_STORM && svc)
 		say_lets_in(view, svc, f, out, size);
 }

@@ -156,9 +156,12 @@ static double limiter_limiting(const struct view_backend *b)
 
 static double limiter_limit(const struct view_backend *b)
 {
-	uint32_t limit = b->limiter.limiting ? b->limiter.limit : 0;
+	return b->limiter.limiting ? b->limiter.limit : 0;
+}
 
-	return b->hard_max && (!limit || b->hard_max < limit) ? b->hard_max : limit;
+static double limiter_hard_max(const struct view_backend *b)
+{
+	return b->hard_max;
 }
 
 static double limiter_wip(const struct view_backend *b)
@@ -187,8 +190,8 @@ static const struct limiter_metric {
 	double (*value)(const struct view_backend *b);
 } limiter_metrics[] = {
 	{"limiting", "1 if the backend is congested, and limited", limiter_limiting},
-	{"limit", "work that it may have at a time, congested as it is, or by storm.hard_max; 0: no limit",
-	 limiter_limit},
+	{"limit", "work that it may have at a time, congested as it is; 0: it is not limited", limiter_limit},
+	{"hard_max", "the same by storm.hard_max, congested or not; 0: none", limiter_hard_max},
 	{"wip", "work that it had at decide's last look", limiter_wip},
 	{"base_seconds", "how long first bytes take when nothing is wrong; 0: not known yet", limiter_base},
 	{"first_byte_seconds", "how long they took of late, those that never came included", limiter_first_byte},

@@ -777,8 +777,26 @@ static void explain_down(const struct service *svc, char *out, size_t size)
 	}
 }
 
-static int add_service(struct view *view, const struct service *svc)
+/* Those of its sets, each once: a set has an address and port once, and they differ in family or protocol. */
+static int add_backends_of(const struct view_filler *f, const struct service *svc, struct view_service *row)
 {
+	unsigned n = 0;
+
+	for (unsigned i = 0; svc->part && i < SET_FAMILIES * SET_PROTOS; i++)
+		row->n_backends += svc->part->sets[i / SET_PROTOS][i % SET_PROTOS].n_backends;
+	row->backends = calloc(row->n_backends + 1, sizeof(*row->backends));
+	for (unsigned i = 0; svc->part && row->backends && i < SET_FAMILIES * SET_PROTOS; i++) {
+		const struct policy_set *set = &svc->part->sets[i / SET_PROTOS][i % SET_PROTOS];
+
+		for (uint32_t b = 0; b < set->n_backends; b++)
+			row->backends[n++] = f->row_of[set->backends[b].ref.slot];
+	}
+	return row->backends ? 0 : -ENOMEM;
+}
+
+static int add_service(const struct view_filler *f, const struct service *svc)
+{
+	struct view *view = f->view;
 	struct view_service *row = &view->services[view->n_services++];
 
 	*row = (struct view_service){
@@ -794,10 +812,8 @@ static int add_service(struct view *view, const struct service *svc)
 	};
 	snprintf(row->name, sizeof(row->name), "%s", svc->name);
 	row->listen = format_listeners(svc->config);
-	for (unsigned i = 0; svc->part && i < SET_FAMILIES * SET_PROTOS; i++)
-		row->n_backends += svc->part->sets[i / SET_PROTOS][i % SET_PROTOS].n_backends;
 	explain_down(svc, row->down_reason, sizeof(row->down_reason));
-	return row->listen ? 0 : -ENOMEM;
+	return row->listen ? add_backends_of(f, svc, row) : -ENOMEM;
 }
 
 static void add_name(struct view *view, const struct known_name *k)
@@ -846,7 +862,7 @@ int services_view(const struct services *s, struct view *view)
 	for (uint32_t i = 0; i < s->config.n_service_slots && !err; i++) {
 		add_users(&f, &s->services[i]);
 		if (s->services[i].config)
-			err = add_service(view, &s->services[i]);
+			err = add_service(&f, &s->services[i]);
 	}
 	for (const struct known_name *k = known_first(s->known); k; k = k->next)
 		add_name(view, k);

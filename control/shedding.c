@@ -176,13 +176,14 @@ static bool enter(struct shedding *s, struct shedding_row *row)
 		return false;
 	}
 	shed_set(s->config.shed, i, row->cap, row->service.slot, to_clock(s, row->until_ns));
+	/* Before it is tied: what the gates discard from then on is this client's. */
+	row->packets = shed_packets(s->config.shed, i);
 	if (shed_tie(s->config.shed, &key, i)) {
 		s->places[i].chain = s->first_free;
 		s->first_free = i;
 		__atomic_store_n(&s->full, s->full + 1, __ATOMIC_RELAXED);
 		return false;
 	}
-	row->packets = shed_packets(s->config.shed, i);
 	write_row(&s->places[i], row, true);
 	chain = chain_of(s, row);
 	s->places[i].chain = *chain;
@@ -254,8 +255,9 @@ void shedding_note(struct shedding *s, const struct note *note, enum cure_mode m
 	};
 	uint32_t i;
 
-	/* It came late, or of a policy that is no more. */
-	if (!s->config.shed || mode != CURE_ENFORCE || !svc || row.until_ns <= now_ns)
+	/* It came late, or is of a policy that is no more: all workers had the new one before what went by it ended. */
+	if (!s->config.shed || mode != CURE_ENFORCE || !svc || row.until_ns <= now_ns ||
+	    note->insists.at_ns <= s->ended_ns)
 		return;
 	s->now_ns = now_ns;
 	s->clock_ns = clock_ns;
@@ -344,7 +346,7 @@ static uint64_t syns_of(const struct service_report *r)
 	return r->attempts + r->repeated;
 }
 
-/* Sets `pass`, and returns true, if so many come in vain that a share of them is enough. */
+/* Sets `pass` and `cap`, and returns true, if so many come in vain that a share of them is enough. */
 static bool wants_share(struct service *svc, const struct service_report *r, uint64_t of_all, uint64_t dt_ns)
 {
 	uint64_t syns = syns_of(r) - svc->syns, silent = r->silent_many - svc->silent_many, keep;
@@ -357,6 +359,7 @@ static bool wants_share(struct service *svc, const struct service_report *r, uin
 	if (svc->offered <= keep || silent * 2 < syns)
 		return false;
 	svc->pass = (keep << 32) / svc->offered;
+	svc->cap = (r->silent_rate - svc->silent_rate) * 2 >= silent ? SHED_SERVICE : SHED_LIMIT;
 	return true;
 }
 
@@ -432,8 +435,7 @@ static void tick_service(void *arg, const struct services_row *row)
 	observe_service(s->dp, row->ref.slot, &r);
 	counts = counts_of(s, svc);
 	wanted = svc->known && t->mode == CURE_ENFORCE && row->part->storm.early &&
-		 wants_share(svc, &r, counts.of_all, t->dt_ns);
-	svc->cap = row->part->storm.caps[STORM_SERVICE].interval ? SHED_SERVICE : SHED_LIMIT;
+		 wants_share(svc, &r, counts.of_all, t->dt_ns) && !s->just_ended;
 	if (wanted)
 		put_share(s, svc, row->config);
 	else
@@ -442,6 +444,7 @@ static void tick_service(void *arg, const struct services_row *row)
 	svc->syns = syns_of(&r);
 	svc->new_flows = r.new_flows;
 	svc->silent_many = r.silent_many;
+	svc->silent_rate = r.silent_rate;
 	svc->counts = counts;
 	svc->known = true;
 	end_spells(s, svc, &counts);
@@ -495,8 +498,9 @@ void shedding_end_all(struct shedding *s, uint64_t now_ns, uint64_t clock_ns)
 {
 	if (!s->config.shed)
 		return;
-	s->now_ns = now_ns;
+	s->now_ns = s->ended_ns = now_ns;
 	s->clock_ns = clock_ns;
+	s->just_ended = true;
 	shed_set_ends(s->config.shed, 0, 0);
 	end_clients(s);
 	for (uint32_t i = 0; i < s->config.n_service_slots; i++)
@@ -519,6 +523,7 @@ void shedding_tick(struct shedding *s, enum cure_mode mode, uint64_t now_ns, uin
 	for (uint32_t i = 0; i < s->config.n_service_slots; i++)
 		s->services_at[i].seen = false;
 	services_foreach(s->services, tick_service, &t);
+	s->just_ended = false;
 	for (uint32_t i = 0; i < s->config.n_service_slots; i++)
 		if (!s->services_at[i].seen && s->services_at[i].known)
 			forget_service(s, &s->services_at[i]);

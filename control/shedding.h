@@ -77,8 +77,11 @@ struct shedding_row {
 	uint8_t cap; /* STORM_CLIENT or STORM_PREFIX */
 };
 
-/* Of the client, at most `max`; NULL for `s` is fine: none. */
+/* How many there are of the client; fills at most `max`. NULL for `s` is fine: none. */
 size_t shedding_of_client(const struct shedding *s, const struct ipaddr *client, struct shedding_row *rows, size_t max);
+
+/* What was discarded of the client at all listeners that are remembered of it. */
+uint64_t shedding_packets_of_client(const struct shedding *s, const struct ipaddr *client);
 
 struct shedding_report {
 	uint64_t clients; /* that are remembered */

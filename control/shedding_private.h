@@ -43,11 +43,11 @@ struct service {
 	/* Its share: */
 	struct listener *listeners; /* that have it */
 	size_t n_listeners;
-	uint32_t pass; /* of 2^32; only while n_listeners */
-	enum shed_cap cap;
+	uint32_t pass;              /* of 2^32; only while n_listeners */
+	enum shed_cap cap;          /* by which most of those in vain are refused */
 	uint64_t offered, admitted; /* a second, of late */
 	/* As of the last tick: */
-	uint64_t syns, new_flows, silent_many;
+	uint64_t syns, new_flows, silent_many, silent_rate;
 	uint64_t best[BEST_TICKS];
 	bool known, seen;
 };
@@ -64,6 +64,8 @@ struct shedding {
 	uint32_t oldest, newest, first_free;
 	struct service *services_at; /* by slot */
 	uint64_t clients_until_ns;   /* the dataplane's clock; 0: none */
+	uint64_t ended_ns;           /* when all of it was over last; 0: never */
+	bool just_ended;             /* since the last tick: the sums of that one are of what it went by before */
 	bool sharing;
 	uint64_t full, n_used, n_live; /* read by others */
 	uint64_t ticked_ns;

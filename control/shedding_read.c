@@ -26,17 +26,42 @@ static bool read_row(const struct shedding *s, uint32_t i, struct shedding_row *
 	return true;
 }
 
+/* The next of the client's places, from *i on, which goes behind it; false: there is none. */
+static bool next_of_client(const struct shedding *s, const struct ipaddr *client, uint32_t *i, struct shedding_row *row)
+{
+	if (!s || !s->config.shed || !__atomic_load_n(&s->n_used, __ATOMIC_RELAXED))
+		return false;
+	while (*i < s->config.max_clients) {
+		uint32_t at = (*i)++;
+
+		if (__atomic_load_n(&s->places[at].used, __ATOMIC_RELAXED) && read_row(s, at, row) &&
+		    shedding_same_client(&row->client, client))
+			return true;
+	}
+	return false;
+}
+
 size_t shedding_of_client(const struct shedding *s, const struct ipaddr *client, struct shedding_row *rows, size_t max)
 {
+	struct shedding_row row;
+	uint32_t i = 0;
 	size_t n = 0;
 
-	if (!s || !s->config.shed || !__atomic_load_n(&s->n_used, __ATOMIC_RELAXED))
-		return 0;
-	for (uint32_t i = 0; i < s->config.max_clients && n < max; i++)
-		if (__atomic_load_n(&s->places[i].used, __ATOMIC_RELAXED) && read_row(s, i, &rows[n]) &&
-		    shedding_same_client(&rows[n].client, client))
-			n++;
+	for (; next_of_client(s, client, &i, &row); n++)
+		if (n < max)
+			rows[n] = row;
 	return n;
+}
+
+uint64_t shedding_packets_of_client(const struct shedding *s, const struct ipaddr *client)
+{
+	struct shedding_row row;
+	uint64_t packets = 0;
+	uint32_t i = 0;
+
+	while (next_of_client(s, client, &i, &row))
+		packets += row.packets;
+	return packets;
 }
 
 void shedding_report(const struct shedding *s, struct shedding_report *out)

@@ -105,16 +105,6 @@ static double ago_s(uint64_t now_ns, uint64_t at_ns)
 	return now_ns > at_ns ? (double)(now_ns - at_ns) / 1e9 : 0;
 }
 
-bool storm_is_of(const struct view_backend *b, const char *service)
-{
-	size_t len = strlen(service);
-
-	for (const char *at = b->services; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL)
-		if (strncmp(at, service, len) == 0 && (at[len] == ',' || !at[len]))
-			return true;
-	return false;
-}
-
 static void say_calm(const struct view_limiter *l, char *out, size_t size)
 {
 	if (l->stalled || l->calm_ns == UINT64_MAX)
@@ -149,12 +139,12 @@ static unsigned say_backends(const struct view *view, const struct view_service 
 	size_t len = 0;
 	unsigned n = 0;
 
-	for (size_t i = 0; view && i < view->n_backends; i++) {
-		const struct view_backend *b = &view->backends[i];
+	for (size_t i = 0; i < svc->n_backends; i++) {
+		const struct view_backend *b = &view->backends[svc->backends[i]];
 		char text[160];
 
-		if (ipaddr_is_v4(&b->addr) != ipaddr_is_v4(like) || !storm_is_of(b, svc->name) ||
-		    !say(b, text, sizeof(text)) || n++ >= BACKENDS_SHOWN)
+		if (ipaddr_is_v4(&b->addr) != ipaddr_is_v4(like) || !say(b, text, sizeof(text)) ||
+		    n++ >= BACKENDS_SHOWN)
 			continue;
 		snprintf(out + len, size - len, "%s%s", len ? ", or " : "", text);
 		len = strlen(out);

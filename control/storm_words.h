@@ -46,14 +46,12 @@ struct storm_rates *storm_rates_read(const struct api_source *src, const struct 
 json_t *storm_rates_json(const struct storm_rates *rates);
 
 /*
- * "its cap of 20 new connections a second has room for one", "tcp:198.18.3.21:8080 has less than 56 under way, or first
- * bytes of it take less than 90.0 ms": what lets in who came to that test at that service. `like`: of its family.
+ * "when it is its turn: its own cap lets in 20 a second", "when tcp:198.18.3.21:8080 has less than 56 under way (97
+ * now), or first bytes of it take less than 90 ms again": what lets in who came to that test at that service. `like`:
+ * of its family.
  */
 #define STORM_WORDS_LEN 512
 void storm_say_lets_in(const struct view *view, const struct view_service *svc, enum storm_cap test,
 		       const struct ipaddr *like, char *out, size_t size);
-/* "limited for 4.2 s to 56 at a time, of which it has 56; …" or "" if it is not. */
+/* "it is congested, for 4.2 s: first bytes take 480.0 ms instead of 20.0, and …" or "" if it is not. */
 void storm_say_limited(const struct view_backend *b, uint64_t now_ns, char *out, size_t size);
-
-/* `services` of a view's backend has that one. */
-bool storm_is_of(const struct view_backend *b, const char *service);

@@ -47,8 +47,10 @@ void view_free(struct view *view)
 {
 	if (!view)
 		return;
-	for (size_t i = 0; i < view->n_services; i++)
+	for (size_t i = 0; i < view->n_services; i++) {
 		free(view->services[i].listen);
+		free(view->services[i].backends);
+	}
 	free(view->backends);
 	free(view->breakers);
 	free(view->services);

@@ -71,7 +71,7 @@ struct view_backend {
 	uint64_t expires_ns;  /* monotonic end of the DNS lifetime; 0: no end (static address) */
 	uint64_t removed_ns;  /* since when no service names it, monotonic; 0: one does */
 	uint64_t deadline_ns; /* when its flows are ended; 0: they are not */
-	char services[128];   /* names, comma separated; "..." at the end if there are more */
+	char services[128];   /* names for people, comma separated; "..." at the end if there are more */
 	struct view_limiter limiter;
 	uint32_t hard_max;                  /* the least of what its services let it have at a time; 0: none says */
 	const struct view_breaker *breaker; /* NULL: closed, and never was anything else of late */
@@ -89,11 +89,12 @@ struct view_service {
 	char name[64];
 	char *listen; /* "198.18.100.1:80/tcp,[2001:db8:100::1]:80/tcp", of any length */
 	uint32_t slot;
-	unsigned n_backends;
+	unsigned n_backends;       /* of the policy: those that may get its flows */
 	char down_reason[128];     /* "" if each listener has a usable backend, and all that it should have */
 	uint32_t generation;       /* of the slot */
 	uint64_t caps[STORM_CAPS]; /* new flows per second, by enum storm_cap; 0: none */
 	uint32_t hard_max;         /* of its backends' work; 0: none */
+	uint32_t *backends;        /* their places in the view's backends, n_backends of them; from malloc */
 	struct view_early early;
 };
 

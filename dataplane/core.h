@@ -99,8 +99,8 @@ static_assert(sizeof(struct backend_cell) == 192, "three lines");
 struct service_cell {
 	uint64_t users;   /* flows that name the slot: it is not reused before this is 0, */
 	uint64_t holding; /* nor before this is */
-	uint64_t attempts, repeated, new_flows, refused, silent, silent_many, held, held_admitted, refused_storm,
-		first_attempts, retries;
+	uint64_t attempts, repeated, new_flows, refused, silent, silent_many, silent_rate, held, held_admitted,
+		refused_storm, first_attempts, retries;
 	uint64_t would_hold, would_refuse, would_silence;
 };
 

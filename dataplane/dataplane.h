@@ -273,7 +273,8 @@ struct note {
 		struct {
 			struct ipaddr client, vip;
 			struct slot_ref service;
-			uint64_t until_ns; /* its SYNs are in vain until then; the dataplane's clock */
+			uint64_t at_ns;    /* told by the worker; the dataplane's clock */
+			uint64_t until_ns; /* its SYNs are in vain until then */
 			uint16_t port_be;
 			uint8_t cap; /* STORM_CLIENT or STORM_PREFIX */
 		} insists;

@@ -43,7 +43,7 @@ static bool tell(struct worker *w, const struct policy_service *svc, const struc
 {
 	struct note note = {
 		.kind = NOTE_INSISTS,
-		.insists = {a->client, a->vip, svc->ref, until_ns, a->port_be, a->cap},
+		.insists = {a->client, a->vip, svc->ref, w->now_ns, until_ns, a->port_be, a->cap},
 	};
 
 	if (!gcra_test(&w->insist.notes, &w->insist.note_rate, w->now_ns) || !note_add(w, &note))

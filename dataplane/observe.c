@@ -196,6 +196,7 @@ void observe_service(const struct dataplane *dp, uint32_t slot, struct service_r
 		out->first_attempts += load(&c->first_attempts);
 		out->retries += load(&c->retries);
 		out->silent_many += load(&c->silent_many);
+		out->silent_rate += load(&c->silent_rate);
 		out->would_hold += load(&c->would_hold);
 		out->would_refuse += load(&c->would_refuse);
 		out->would_silence += load(&c->would_silence);

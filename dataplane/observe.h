@@ -314,6 +314,7 @@ struct service_report {
 	uint64_t first_attempts; /* of new_flows: of TCP, while storm is not off, those that were not */
 	uint64_t retries;        /* of new_flows: those that were told to be retries (retry.h) */
 	uint64_t silent_many;    /* of silent and repeated: beyond the service's cap, or what its backends bear now */
+	uint64_t silent_rate;    /* of silent_many: beyond the service's cap */
 	/* In shadow, where all of them were admitted: */
 	uint64_t would_hold, would_refuse, would_silence;
 };

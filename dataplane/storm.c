@@ -168,6 +168,14 @@ static struct test test_all(const struct worker *w, const struct policy_service 
 
 /* --- the lower rungs --- */
 
+/* By its service's cap, or what its backends bear: shedding.h in control goes by the sum, and names the larger part. */
+static void count_silent_many(struct service_cell *cell, enum storm_cap cap)
+{
+	count_add(&cell->silent_many, 1);
+	if (cap == STORM_SERVICE)
+		count_add(&cell->silent_rate, 1);
+}
+
 /*
  * A RST, or silence. Where nothing is congested and what comes is only spread, silence: its client's kernel asks again
  * in a second, and nothing is wrong that a program should hear of. The verdict is of no use in shadow; `it`: NULL in
@@ -188,7 +196,7 @@ static enum verdict refuse(struct worker *w, enum cure_mode mode, uint32_t servi
 			count_add(&cell->refused_storm, 1);
 		retry_refused(w, service_slot, it, aloud, cap == STORM_RETRY);
 		if (it->p.proto == PROTO_TCP && !aloud && cap >= STORM_SERVICE)
-			count_add(&cell->silent_many, 1);
+			count_silent_many(cell, cap);
 	} else {
 		count_add(aloud ? &cell->would_refuse : &cell->would_silence, 1);
 	}

@@ -44,6 +44,7 @@ static const char *attempts_error(const struct worker *w)
 		EXPECT(c->attempts == c->new_flows + c->refused + c->silent + c->holding);
 		EXPECT(c->refused_storm <= c->refused + c->silent);
 		EXPECT(c->silent_many <= c->silent + c->repeated);
+		EXPECT(c->silent_rate <= c->silent_many);
 		holding += c->holding;
 	}
 	EXPECT(w->ledger.inside == holding);

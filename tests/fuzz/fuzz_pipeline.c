@@ -429,6 +429,7 @@ static void check_worker(const struct worker *w, uint64_t *handed_over)
 	check(service->attempts == service->new_flows + service->refused + service->silent + service->holding);
 	check(service->refused_storm <= service->refused + service->silent);
 	check(service->silent_many <= service->silent + service->repeated);
+	check(service->silent_rate <= service->silent_many);
 	check(books_holds_error(w) == NULL);
 	check(l->inside == service->holding && w->holds.n_real == service->holding);
 	check(w->wheel.n_flows == w->flows.pool4.in_use + w->flows.pool6.in_use);

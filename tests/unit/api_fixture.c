@@ -606,6 +606,8 @@ struct view *api_fixture_view(enum gateway_state state)
 	v->services[1] =
 		(struct view_service){"blog", strdup("198.18.100.2:80/tcp"), 1, 0, "no usable backend \"now\""};
 	v->services[0].early = (struct view_early){.of_clients = 80, .of_all = 9, .clients_since_ns = 1};
+	v->services[0].backends = calloc(2, sizeof(*v->services[0].backends));
+	v->services[0].backends[1] = 1;
 	v->n_backends = 3;
 	v->backends = calloc(3, sizeof(*v->backends));
 	fill_backends(v->backends, v->published_ns);
@@ -634,6 +636,7 @@ struct view *api_fixture_many_backends(size_t n, uint32_t first_slot)
 {
 	struct view *v = api_fixture_view(GATEWAY_READY);
 
+	v->services[0].n_backends = 0;
 	free(v->backends);
 	v->n_backends = n;
 	v->backends = calloc(n, sizeof(*v->backends));

@@ -144,6 +144,7 @@ static void test_backends(void **state)
 	assert_null_value(fixed, "breaker_since");
 	assert_null_value(fixed, "breaker_next_s");
 	assert_int_equal(get_int(dns, "resteered"), 31);
+	assert_int_equal(get_int(dns, "overloads"), 8);
 	assert_int_equal(get_int(dns, "probes"), 41);
 	assert_int_equal(get_int(dns, "wip"), 13);
 	assert_int_equal(get_int(dns, "wip"), get_int(dns, "waiting") + get_int(dns, "open") + get_int(dns, "zombies"));

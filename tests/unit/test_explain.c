@@ -255,7 +255,8 @@ static void test_breaker_evidence(void **state)
 	struct talk t;
 
 	start_gateway((struct rig_config){.n_backends = 1});
-	snprintf(gw.backends[0].services, sizeof(gw.backends[0].services), "blog,shop");
+	gw.service.backends = (uint32_t[]){0};
+	gw.service.n_backends = 1;
 	t = begin(PROTO_TCP, false, 3);
 	gw.backends[0].breaker = &b;
 	set_breaker_word((struct streak){.state = BREAKER_OPEN});

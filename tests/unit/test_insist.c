@@ -67,6 +67,7 @@ static void check_note(const struct note *note, bool v6, unsigned client, enum s
 	assert_int_equal(note->insists.cap, cap);
 	assert_int_equal(note->insists.service.slot, rig.service.ref.slot);
 	assert_int_equal(note->insists.service.generation, rig.service.ref.generation);
+	assert_in_range(note->insists.at_ns, from_ns, rig.now_ns);
 	/* Until half of the burst is there again, and the next token. */
 	assert_in_range(note->insists.until_ns, from_ns + BLOCK, from_ns + BLOCK + SECOND / RATE);
 }

@@ -296,6 +296,7 @@ static void test_no_overtaking(bool v6, unsigned workers)
 /* Not even who cannot wait, and comes at the very moment: he would be the next one each time. */
 static void test_no_overtaking_by_who_cannot_wait(bool v6, unsigned workers)
 {
+	struct service_report r;
 	struct talk first;
 	struct sent s;
 
@@ -327,6 +328,9 @@ static void test_no_overtaking_by_who_cannot_wait(bool v6, unsigned workers)
 	ask(v6, 5);
 	take_none();
 	assert_int_equal(verdicts(VERDICT_shed_storm_limit), 1);
+	observe_service(rig.dp, 0, &r);
+	assert_int_equal(r.silent_many, 1);
+	assert_int_equal(r.silent_rate, 0);
 	/* Without any, nobody is told to go away. */
 	rig.service.sets[v6][SET_TCP].hard_max = 0;
 	(void)begin(PROTO_TCP, v6, 6);

@@ -379,6 +379,18 @@ static void is_whole(const struct view *view, const void *arg)
 	for (size_t i = 0; i < view->n_backends; i++)
 		if (ipaddr_is_v4(&view->backends[i].addr))
 			assert_string_equal(view->backends[i].services, "s1" LONG_NAME ",s2" LONG_NAME ",...");
+	/* Whatever has no room in those words, each service has its backends. */
+	for (size_t i = 0; i < view->n_services; i++) {
+		const struct view_service *svc = &view->services[i];
+		bool has[2] = {false};
+
+		assert_int_equal(svc->n_backends, i ? 1 : 2);
+		for (unsigned b = 0; b < svc->n_backends; b++) {
+			assert_true(svc->backends[b] < view->n_backends);
+			has[ipaddr_is_v4(&view->backends[svc->backends[b]].addr)] = true;
+		}
+		assert_true(has[true] && has[false] == (i == 0));
+	}
 }
 
 /* Lists in the view are whole, or say that they are not. */

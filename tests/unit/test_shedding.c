@@ -54,14 +54,19 @@ static struct shed {
 	uint64_t clients_until_ns, shares_until_ns;
 	struct shed_counts counts;
 	unsigned n_ties, n_unties;
+	unsigned at_tie; /* discarded of a client before whoever tied it does anything else */
+	int tie_fails;   /* so many times from now on */
 } gates;
 
 int shed_tie(struct shed *shed, const struct shed_key *key, uint32_t place)
 {
 	assert_true(place < CLIENTS);
 	assert_false(gates.places[place].tied);
+	if (gates.tie_fails && gates.tie_fails--)
+		return -E2BIG;
 	gates.places[place].tied = true;
 	gates.places[place].key = *key;
+	gates.places[place].packets += gates.at_tie;
 	gates.n_ties++;
 	return 0;
 }
@@ -212,11 +217,23 @@ static void insists_in(const struct ipaddr *who, uint64_t for_ns, enum cure_mode
 {
 	struct note note = {
 		.kind = NOTE_INSISTS,
-		.insists = {*who, listeners[ipaddr_is_v4(who) ? 0 : 1].addr, ref, now_ns + for_ns, htons(80),
+		.insists = {*who, listeners[ipaddr_is_v4(who) ? 0 : 1].addr, ref, now_ns, now_ns + for_ns, htons(80),
 			    STORM_CLIENT},
 	};
 
 	shedding_note(shedding, &note, mode, now_ns, clock_of(now_ns));
+}
+
+/* The same, made a moment ago by a worker that went by the policy of then. */
+static void insisted(unsigned i, uint64_t ago_ns, uint64_t for_ns)
+{
+	struct note note = {
+		.kind = NOTE_INSISTS,
+		.insists = {client(i), listeners[0].addr, ref, now_ns - ago_ns, now_ns + for_ns, htons(80),
+			    STORM_CLIENT},
+	};
+
+	shedding_note(shedding, &note, CURE_ENFORCE, now_ns, clock_of(now_ns));
 }
 
 static void insists(unsigned i, uint64_t for_ns)
@@ -360,6 +377,34 @@ static void test_ipv6(void **state)
 	end();
 }
 
+/* However many listeners it insists at: there are so many, and all that was discarded is in the sum. */
+static void test_many_listeners(void **state)
+{
+	const struct ipaddr who = client(1);
+	struct shedding_row rows[2];
+	uint64_t sum = 0;
+
+	begin();
+	for (unsigned i = 0; i < 5; i++) {
+		struct note note = {
+			.kind = NOTE_INSISTS,
+			.insists = {who, listeners[0].addr, ref, now_ns, now_ns + SECOND, htons(80 + i), STORM_CLIENT},
+		};
+
+		shedding_note(shedding, &note, CURE_ENFORCE, now_ns, clock_of(now_ns));
+	}
+	insists(2, SECOND);
+	for (unsigned p = 0; p < CLIENTS; p++) {
+		gates.places[p].packets += 10 + p;
+		sum += gates.places[p].tied && ipaddr_equal(&gates.places[p].key.client, &who) ? 10 + p : 0;
+	}
+	assert_int_equal(shedding_of_client(shedding, &who, rows, 2), 5);
+	assert_int_not_equal(rows[0].port_be, rows[1].port_be);
+	assert_int_equal(shedding_packets_of_client(shedding, &who), sum);
+	assert_int_equal(shedding_packets_of_client(NULL, &who), 0);
+	end();
+}
+
 /* What comes late, in shadow, or of a service that is another by now does nothing. */
 static void test_in_vain(void **state)
 {
@@ -416,6 +461,43 @@ static void test_full(void **state)
 	end();
 }
 
+/* All that is discarded of a client is counted as its own, from the first SYN on; what was of another is not. */
+static void test_counted_from_the_first(void **state)
+{
+	begin();
+	for (int p = 0; p < CLIENTS; p++)
+		gates.places[p].packets = 1000;
+	gates.at_tie = 7;
+	insists(1, SECOND);
+	assert_int_equal(row_of(1).packets, 7);
+	end();
+}
+
+/* The gates have no room for it: it is not shed, it is counted, and its place is there for the next one. */
+static void test_not_tied(void **state)
+{
+	struct ipaddr who = client(1);
+	struct shedding_report report;
+	struct shedding_row row;
+
+	begin();
+	gates.tie_fails = 1;
+	insists(1, SECOND);
+	assert_false(is_shed(1));
+	assert_int_equal(shedding_of_client(shedding, &who, &row, 1), 0);
+	shedding_report(shedding, &report);
+	assert_int_equal(report.clients, 0);
+	assert_int_equal(report.full, 1);
+	for (unsigned i = 1; i <= CLIENTS; i++) {
+		insists(i, SECOND);
+		assert_true(is_shed(i));
+	}
+	shedding_report(shedding, &report);
+	assert_int_equal(report.clients, CLIENTS);
+	assert_int_equal(report.full, 1);
+	end();
+}
+
 /* The cure switched off, or a new configuration: at once, and nothing of it comes back. */
 static void test_ends_at_once(void **state)
 {
@@ -425,6 +507,12 @@ static void test_ends_at_once(void **state)
 	shedding_end_all(shedding, now_ns, clock_of(now_ns));
 	assert_int_equal(gates.clients_until_ns, 0);
 	assert_int_equal(row_of(1).until_ns, now_ns);
+	now_ns += 2 * MS;
+	/* What waited in a ring meanwhile is of the caps that are gone. */
+	insisted(4, 3 * MS, SECOND);
+	insisted(1, 2 * MS, SECOND);
+	assert_int_equal(place_of(4), -1);
+	assert_false(is_shed(1));
 	insists(3, SECOND);
 	assert_true(is_shed(3));
 	assert_false(is_shed(1));
@@ -437,6 +525,14 @@ static void test_ends_at_once(void **state)
 
 /* --- a share of all --- */
 
+static unsigned by_rate = 100; /* percent of what is refused in silence, by the service's cap; the rest by limits */
+
+static void silence(uint64_t n)
+{
+	work.silent_many += n;
+	work.silent_rate += n * by_rate / 100;
+}
+
 /* So many attempts a second come, so many of them are let in, and the others refused in silence or aloud. */
 static void flood_ticks(unsigned n, uint64_t offered, uint64_t admitted, uint64_t aloud)
 {
@@ -448,7 +544,7 @@ static void flood_ticks(unsigned n, uint64_t offered, uint64_t admitted, uint64_
 		work.attempts += passed;
 		work.new_flows += admitted / 10;
 		if (passed > (admitted + aloud) / 10)
-			work.silent_many += passed - (admitted + aloud) / 10;
+			silence(passed - (admitted + aloud) / 10);
 		tick(CURE_ENFORCE);
 	}
 }
@@ -503,7 +599,7 @@ static void test_share_of_repeated(void **state)
 	begin();
 	for (unsigned i = 0; i < 3; i++) {
 		work.repeated += 20000;
-		work.silent_many += 19000;
+		silence(19000);
 		tick(CURE_ENFORCE);
 	}
 	assert_true(gates.shares[0].set);
@@ -511,7 +607,7 @@ static void test_share_of_repeated(void **state)
 	end();
 }
 
-/* Many, and served; or refused aloud in the main; or with `early: off`; or a limit's. */
+/* Many, and served; or refused aloud in the main; or with `early: off`. */
 static void test_no_share(void **state)
 {
 	begin();
@@ -527,10 +623,59 @@ static void test_no_share(void **state)
 	flood_ticks(20, 200000, 500, 2000);
 	assert_int_equal(gates.shares_until_ns, 0);
 	end();
+}
+
+/* What most of them are refused by has its name: a service may have a cap that refuses nobody. */
+static void test_share_of_what(void **state)
+{
+	static const struct {
+		unsigned by_rate;
+		enum shed_cap cap;
+		const char *words;
+	} cases[] = {{100, SHED_SERVICE, "beyond storm.rate"},
+		     {60, SHED_SERVICE, "beyond storm.rate"},
+		     {40, SHED_LIMIT, "beyond what the backends bear"},
+		     {0, SHED_LIMIT, "beyond what the backends bear"}};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		begin();
+		by_rate = cases[i].by_rate;
+		flood_ticks(1, 200000, 500, 2000);
+		assert_int_equal(gates.shares[0].cap, cases[i].cap);
+		said("early_shedding_all", cases[i].words);
+		by_rate = 100 - by_rate;
+		flood_ticks(1, 200000, 500, 2000);
+		assert_true((gates.shares[0].cap == SHED_SERVICE) == (by_rate > 50));
+		by_rate = 100;
+		end();
+	}
+}
+
+/* Without the cap nothing is discarded by what was refused when there was one; the next tick knows its own sums. */
+static void test_share_ends_at_once(void **state)
+{
 	begin();
+	flood_ticks(3, 200000, 500, 2000);
+	assert_true(gates.shares[0].set);
+	work.attempts += 19000;
+	silence(19000);
+	shedding_end_all(shedding, now_ns, clock_of(now_ns));
+	assert_false(gates.shares[0].set);
 	part.storm.caps[STORM_SERVICE].interval = 0;
+	tick(CURE_ENFORCE);
+	assert_false(gates.shares[0].set);
+	assert_int_equal(gates.shares_until_ns, 0);
+	flood_ticks(1, 200000, 190000, 0);
+	assert_false(gates.shares[0].set);
+	end();
+	/* Where it is as bad without it, it is for one tick. */
+	begin();
+	flood_ticks(3, 200000, 500, 2000);
+	shedding_end_all(shedding, now_ns, clock_of(now_ns));
 	flood_ticks(1, 200000, 500, 2000);
-	assert_int_equal(gates.shares[0].cap, SHED_LIMIT);
+	assert_false(gates.shares[0].set);
+	flood_ticks(1, 200000, 500, 2000);
+	assert_true(gates.shares[0].set);
 	end();
 }
 
@@ -630,12 +775,17 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_client),
 		cmocka_unit_test(test_ipv6),
+		cmocka_unit_test(test_many_listeners),
 		cmocka_unit_test(test_in_vain),
 		cmocka_unit_test(test_full),
+		cmocka_unit_test(test_counted_from_the_first),
+		cmocka_unit_test(test_not_tied),
 		cmocka_unit_test(test_ends_at_once),
 		cmocka_unit_test(test_share),
 		cmocka_unit_test(test_share_of_repeated),
 		cmocka_unit_test(test_no_share),
+		cmocka_unit_test(test_share_of_what),
+		cmocka_unit_test(test_share_ends_at_once),
 		cmocka_unit_test(test_service_goes),
 		cmocka_unit_test(test_no_gate),
 		cmocka_unit_test(test_readers),

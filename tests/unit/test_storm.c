@@ -401,6 +401,9 @@ static void rst_then_silence(enum storm_cap cap, bool v6)
 	assert_int_equal(report().refused, 2);
 	assert_int_equal(report().silent, 8);
 	assert_int_equal(report().refused_storm, 10);
+	/* Of a cap that all share: what early shedding goes by. */
+	assert_int_equal(report().silent_many, cap == STORM_SERVICE ? 8 : 0);
+	assert_int_equal(report().silent_rate, cap == STORM_SERVICE ? 8 : 0);
 	stop();
 }
 

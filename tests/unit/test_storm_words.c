@@ -8,25 +8,50 @@
 #include "storm_words.h"
 #include "view.h"
 
-#define TICK   LIMITER_TICK_NS
-#define SECOND 1000000000ull
+#define TICK      LIMITER_TICK_NS
+#define SECOND    1000000000ull
+
+#define LONG_NAME "0123456789012345678901234567890123456789012345678901234567"
+#define USER(n)                                                                                                        \
+	"  - name: u" #n LONG_NAME "\n    listen: [\"198.18.100.1" #n ":80/tcp\"]\n"                                   \
+	"    backends:\n      - {address: 198.18.3.1, port: 8080}\n"
 
 static struct limiters *limiters;
 static struct owners *owners;
 static struct view *view;
 static const struct ipaddr *const like = &(const struct ipaddr){.b = {[10] = 0xff, [11] = 0xff, [12] = 198, [13] = 18}};
-static bool ticked; /* what workers counted is made up */
+static char yaml[1024];
+static const char *more_users = ""; /* services beside the one that all tests have */
+static bool ticked;                 /* what workers counted is made up */
 
-static int setup(void **state)
+static int setup_workers(unsigned n_workers)
 {
-	more_yaml = "    storm: {hard_max: 200, client_rate: 20/s, client_burst: 1, hold: off}\n";
-	begin_all(1, 2, CURE_ENFORCE);
+	snprintf(yaml, sizeof(yaml), "    storm: {hard_max: 200, client_rate: 20/s, client_burst: 1, hold: off}\n%s",
+		 more_users);
+	more_yaml = yaml;
+	begin_all(n_workers, 2, CURE_ENFORCE);
 	f.config->cures.of[CURE_STORM] = CURE_ENFORCE;
 	limiters = limiters_create(rig.dp, f.services, f.events, &(struct limiters_config){N_SLOTS, 4});
 	owners = owners_create(4, N_SLOTS);
 	assert_true(limiters && owners);
 	view = NULL;
 	return 0;
+}
+
+static int setup(void **state)
+{
+	return setup_workers(1);
+}
+
+static int setup_many(void **state)
+{
+	more_users = USER(1) USER(2) USER(3);
+	return setup_workers(1);
+}
+
+static int setup_two(void **state)
+{
+	return setup_workers(2);
 }
 
 static int teardown(void **state)
@@ -38,7 +63,7 @@ static int teardown(void **state)
 	limiters_destroy(limiters);
 	owners_destroy(owners);
 	end_all();
-	more_yaml = "";
+	more_yaml = more_users = "";
 	return 0;
 }
 
@@ -171,6 +196,28 @@ static void test_services(void **state)
 	json_decref(rows);
 }
 
+/* However many services have it, and whatever they are called: a backend's trouble is that of each. */
+static void test_many_users(void **state)
+{
+	char text[STORM_WORDS_LEN];
+	json_t *rows;
+
+	ticks(1, 100, 40, 20, 8);
+	ticks(1, 3, 40, 480, 97);
+	rows = document(api_doc_services, "services");
+	assert_int_equal(json_array_size(rows), 4);
+	for (size_t i = 0; i < json_array_size(rows); i++) {
+		const json_t *row = json_array_get(rows, i);
+
+		assert_int_equal(number(row, "limiting"), 1);
+		assert_int_equal(number(row, "wip"), 97);
+		assert_int_equal(number(row, "answers_per_s"), 400);
+		storm_say_lets_in(view, &view->services[i], STORM_LIMIT, like, text, sizeof(text));
+		assert_non_null(strstr(text, "when tcp:198.18.3.1:8080 has less than 56 under way (97 now)"));
+	}
+	json_decref(rows);
+}
+
 static void ask(unsigned client, unsigned times)
 {
 	struct talk t = {.proto = PROTO_TCP, .client = client};
@@ -226,6 +273,46 @@ static void test_who_stood_in_the_way(void **state)
 	json_decref(rows);
 }
 
+/* Each worker counts what came to it, and the document counts all, however the client's ports spread over them. */
+static void test_of_both_workers(void **state)
+{
+	const struct ipaddr who = rig_client(1, false);
+	const json_t *row, *client, *last;
+	double sum = 0, latest = 0;
+	json_t *rows;
+	size_t i;
+
+	look();
+	ask(1, 40);
+	for (unsigned w = 0; w < 2; w++) {
+		struct outcome_blind blind;
+		struct client_row of;
+
+		assert_true(observe_client(rig.dp, w, &who, &of, &blind));
+		assert_true(of.n && of.counts[OUTCOME_REFUSED] + of.counts[OUTCOME_SILENT] > 0);
+	}
+	rows = document(api_doc_clients, "clients");
+	assert_int_equal(json_array_size(rows), 1);
+	client = json_array_get(rows, 0);
+	json_array_foreach(json_object_get(client, "storm"), i, row)
+	{
+		const json_t *other;
+		size_t j;
+
+		sum += number(row, "count");
+		latest = number(row, "last") > latest ? number(row, "last") : latest;
+		json_array_foreach(json_object_get(client, "storm"), j, other)
+		{
+			assert_true(i == j || strcmp(json_string_value(json_object_get(row, "answer")),
+						     json_string_value(json_object_get(other, "answer"))) != 0);
+		}
+	}
+	assert_true(sum > 0 && sum == number(client, "refused") + number(client, "silent"));
+	last = json_object_get(client, "last");
+	assert_true(number(last, "at") >= latest - 0.02);
+	json_decref(rows);
+}
+
 static void test_lets_in(void **state)
 {
 	char text[STORM_WORDS_LEN];
@@ -264,7 +351,9 @@ static void test_metrics(void **state)
 	static const char *const lines[] = {
 		"\nspillway_backend_limiter_limiting{backend=\"tcp:198.18.3.1:8080\"} 1\n",
 		"\nspillway_backend_limiter_limit{backend=\"tcp:198.18.3.1:8080\"} 56\n",
-		"\nspillway_backend_limiter_limit{backend=\"tcp:198.18.3.2:8080\"} 200\n",
+		"\nspillway_backend_limiter_limit{backend=\"tcp:198.18.3.2:8080\"} 0\n",
+		"\nspillway_backend_limiter_hard_max{backend=\"tcp:198.18.3.1:8080\"} 200\n",
+		"\nspillway_backend_limiter_hard_max{backend=\"tcp:198.18.3.2:8080\"} 200\n",
 		"\nspillway_backend_limiter_wip{backend=\"tcp:198.18.3.1:8080\"} 97\n",
 		"\nspillway_backend_limiter_base_seconds{backend=\"tcp:198.18.3.1:8080\"} 0.02\n",
 		"\nspillway_backend_limiter_base_seconds{backend=\"tcp:198.18.3.2:8080\"} 0\n",
@@ -292,7 +381,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_backends, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_services, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_many_users, setup_many, teardown),
 		cmocka_unit_test_setup_teardown(test_who_stood_in_the_way, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_of_both_workers, setup_two, teardown),
 		cmocka_unit_test_setup_teardown(test_lets_in, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_metrics, setup, teardown),
 	};
