@@ -45,7 +45,7 @@ static unsigned second_of(uint64_t tick_number)
 	return tick_number / LIMITER_SECOND_TICKS % LIMITER_RATE_SECONDS;
 }
 
-/* Ticks that did not come had no answers; those came in one that is late. */
+/* What was in the place of ticks that are new, and of their seconds. */
 static void forget_ticks(struct limiter *l, uint64_t number)
 {
 	for (uint64_t n = max_u64(l->tick_number + 1, number > TICKS_IN_RATES ? number - TICKS_IN_RATES : 0);
@@ -57,13 +57,25 @@ static void forget_ticks(struct limiter *l, uint64_t number)
 	l->tick_number = number;
 }
 
-static void learn_rate(struct limiter *l, uint32_t answered, uint64_t now_ns)
+/* What comes in a tick that is late came in all that passed since the last one; of those, a second counts. */
+static void add_answers(struct limiter *l, uint64_t answered, uint64_t number)
+{
+	uint64_t passed = number - l->tick_number, n = max_u64(min_u64(passed, LIMITER_SECOND_TICKS), 1);
+
+	if (passed > n)
+		answered = answered * n / passed;
+	forget_ticks(l, number);
+	for (uint64_t ago = 0; ago < n; ago++)
+		l->answers[(number - ago) % LIMITER_SECOND_TICKS] += answered / n;
+	l->answers[number % LIMITER_SECOND_TICKS] += answered % n;
+}
+
+static void learn_rate(struct limiter *l, uint64_t answered, uint64_t now_ns)
 {
 	uint64_t number = now_ns / LIMITER_TICK_NS;
 	uint32_t second = 0, *best = &l->rates[second_of(number)];
 
-	forget_ticks(l, number);
-	l->answers[number % LIMITER_SECOND_TICKS] += answered;
+	add_answers(l, answered, number);
 	for (int i = 0; i < LIMITER_SECOND_TICKS; i++)
 		second += l->answers[i];
 	if (second > *best)
@@ -423,8 +435,7 @@ bool limiter_tick(struct limiter *l, const struct limiter_counts *counts, const 
 	l->wip = counts->wip;
 	l->tick_ns = now_ns;
 
-	/* What came in a tick that is late came in all of that time. */
-	learn_rate(l, elapsed_ns > LIMITER_TICK_NS ? answered * LIMITER_TICK_NS / elapsed_ns : answered, now_ns);
+	learn_rate(l, answered, now_ns);
 	ripen(l, answered, now_ns);
 	l->group_work_us += l->wip * (elapsed_ns / 1000);
 	learn_base(l, answered, timed, timed_us, now_ns);

@@ -986,8 +986,45 @@ static void test_odd_counts(void **state)
 	assert_int_equal(l.first_byte_ns, 20 * MS);
 	/* What comes in a tick that is an hour late came in all of that time. */
 	now_ns += 3600 * S;
-	assert_int_equal(ticks(1, 36000, 20, 0), 0);
-	assert_in_range(l.rate, 0, 1);
+	assert_int_equal(ticks(1, 36001, 20, 0), 0);
+	assert_int_equal(l.rate, 10);
+}
+
+/* Ticks that are late, all of them or now and then, and early ones after those: what is answered is the same. */
+static void test_late_ticks(void **state)
+{
+	static const unsigned ms[][2] = {{300, 300}, {250, 250}, {110, 110}, {150, 50}, {190, 10}, {1700, 1700}};
+
+	for (size_t i = 0; i < sizeof(ms) / sizeof(ms[0]); i++) {
+		begin();
+		ticks(1, 0, 0, 0);
+		for (unsigned j = 0; j < 40; j++) {
+			unsigned n = ms[i][j % 2];
+
+			now_ns += n * MS - LIMITER_TICK_NS;
+			ticks(1, n, 20, 20);
+			/* The second may begin within a tick. */
+			if (now_ns > 103 * S)
+				assert_in_range(l.rate, 990, 1100);
+		}
+		assert_int_equal(l.state, LIMITER_OPEN);
+	}
+	/* The whole of what it answered counts when it becomes slow. */
+	begin();
+	for (unsigned i = 0; i < 50; i++) {
+		now_ns += 2 * LIMITER_TICK_NS;
+		ticks(1, 120, 20, 8);
+	}
+	now_ns += 2 * LIMITER_TICK_NS;
+	ticks(1, 120, 200, 80);
+	assert_int_equal(l.state, LIMITER_LIMITING);
+	assert_int_equal(l.limit, 400 * 140 / 1000);
+	/* A few that come in more than a second are no less than they are. */
+	begin();
+	ticks(1, 0, 0, 0);
+	now_ns += 14 * LIMITER_TICK_NS;
+	ticks(1, 9, 20, 0);
+	assert_int_equal(l.rate, 6);
 }
 
 static void test_words(void **state)
@@ -1038,6 +1075,7 @@ int main(void)
 		cmocka_unit_test(test_window_uneasy),
 		cmocka_unit_test(test_patience),
 		cmocka_unit_test(test_odd_counts),
+		cmocka_unit_test(test_late_ticks),
 		cmocka_unit_test(test_words),
 	};
 	int failed;
