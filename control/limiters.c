@@ -28,11 +28,11 @@
 #define LIMIT_UNKNOWN UINT32_MAX /* of a slot that has just been given to another one */
 
 struct backend {
-	uint32_t generation; /* of its slot */
-	uint32_t limit;      /* as the workers know it, or LIMIT_UNKNOWN */
-	uint64_t timeout_ns; /* the shortest patience of the clients of its services; 0: none names it */
-	uint64_t told_ns;    /* when an event of it was told last */
-	uint32_t n_untold;
+	uint32_t generation;       /* of its slot */
+	uint32_t limit;            /* as the workers know it, or LIMIT_UNKNOWN */
+	uint64_t timeout_ns;       /* the shortest patience of the clients of its services; 0: none names it */
+	uint64_t told_ns;          /* when an event of it was told last */
+	uint32_t n_untold;         /* limits, with the one that is to be told */
 	bool told;                 /* that it is limited now */
 	bool impatient;            /* that is told */
 	uint32_t n_again;          /* of limiter.n_again, told */
@@ -141,30 +141,31 @@ static void put_limit(struct limiters *l, uint32_t slot, uint32_t limit)
 }
 
 /* Its state may change every second or two: of one that does, not each change is told. */
-static bool may_tell(struct backend *b, uint64_t now_ns)
+static bool may_tell(const struct limiters *l, const struct backend *b)
 {
-	if (b->told_ns && now_ns - b->told_ns < TOLD_EVERY_NS) {
-		b->n_untold++;
-		return false;
-	}
-	b->told_ns = now_ns;
-	return true;
+	return !b->told_ns || l->now_ns - b->told_ns >= TOLD_EVERY_NS;
 }
 
+/*
+ * Until people know what is so: a limit that began too soon after the last one that was told is told later, if it
+ * lasts, and who heard of its beginning hears of its end.
+ */
 static void tell_state(struct limiters *l, const struct slot_info *info, struct backend *b, enum cure_mode mode)
 {
 	char id[SLOT_ID_STRLEN], text[DESCRIPTION], untold[80] = "";
 	bool limiting = b->limiter.state == LIMITER_LIMITING;
 
-	/* Who heard of its beginning hears of its end. */
-	if (limiting ? !may_tell(b, l->now_ns) : !b->told)
+	if (limiting == b->told || (limiting && !may_tell(l, b)))
 		return;
 	b->told = limiting;
 	limiter_describe(&b->limiter, text, sizeof(text));
-	if (b->n_untold)
-		snprintf(untold, sizeof(untold), "; it was limited %u times more since the last that was told",
-			 b->n_untold);
-	b->n_untold = 0;
+	if (limiting) {
+		b->told_ns = l->now_ns;
+		if (b->n_untold > 1)
+			snprintf(untold, sizeof(untold), "; it was limited %u times more since the last that was told",
+				 b->n_untold - 1);
+		b->n_untold = 0;
+	}
 	events_add(l->events, limiting ? EVENT_WARNING : EVENT_INFO, limiting ? "limiting" : "limit_over",
 		   cure_name[CURE_STORM], slots_id(info, id), "%s%s%s", text,
 		   limiting && mode == CURE_SHADOW ? " (shadow: it gets more all the same)" : "", untold);
@@ -274,8 +275,8 @@ static void tick_backend(struct limiters *l, uint32_t slot, enum cure_mode mode)
 	p.most = look_at_breaker(l, slot, b);
 	changed = limiter_tick(&b->limiter, &counts, &p, l->now_ns, hash_public(&l->now_ns, sizeof(l->now_ns), slot));
 	put_limit(l, slot, limit_word(&b->limiter));
-	if (changed)
-		tell_state(l, &info, b, mode);
+	b->n_untold += changed && b->limiter.state == LIMITER_LIMITING;
+	tell_state(l, &info, b, mode);
 	tell_impatient(l, &info, b);
 	tell_again(l, &info, b);
 }

@@ -177,6 +177,32 @@ static void test_told_now_and_then(void **state)
 	end_limiters();
 }
 
+/* One that begins soon after the last that was told is told when it lasts. */
+static void test_told_when_it_lasts(void **state)
+{
+	begin_limiters(CURE_ENFORCE);
+	ticks(100, 40, 20, 8);
+	ticks(1, 40, 200, 80);
+	ticks(29, 40, 20, 8);
+	said("limiting", "at most");
+	said("limit_over", "at once");
+	ticks(1, 40, 200, 80);
+	ticks(12, 40, 20, 8);
+	ticks(57, 40, 200, 80);
+	nothing_said();
+	ticks(1, 40, 200, 80);
+	said("limiting", "; it was limited 1 times more since the last that was told");
+	ticks(300, 40, 200, 80);
+	nothing_said();
+	ticks(12, 40, 20, 8);
+	said("limit_over", "at once");
+	ticks(100, 40, 20, 8);
+	ticks(1, 40, 200, 80);
+	said("limiting", "80 under way: at most 56");
+	calm_down();
+	end_limiters();
+}
+
 static void test_shadow_and_off(void **state)
 {
 	begin_limiters(CURE_SHADOW);
@@ -355,6 +381,7 @@ int main(void)
 		cmocka_unit_test(test_congested),
 		cmocka_unit_test(test_meets),
 		cmocka_unit_test(test_told_now_and_then),
+		cmocka_unit_test(test_told_when_it_lasts),
 		cmocka_unit_test(test_shadow_and_off),
 		cmocka_unit_test(test_removed),
 		cmocka_unit_test(test_impatient),
