@@ -31,9 +31,20 @@ static bool is_ours(const struct saved_file *f, const json_t *doc, const char *l
 	       json_is_array(json_object_get(doc, list));
 }
 
+/* Whatever has its name, the start does not wait for it: a FIFO would have it wait for a writer. */
+static FILE *open_to_read(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	FILE *file = fd < 0 ? NULL : fdopen(fd, "r");
+
+	if (fd >= 0 && !file)
+		close(fd);
+	return file;
+}
+
 json_t *saved_file_read(const struct saved_file *f, const char *list, char *why, size_t size)
 {
-	FILE *file = fopen(f->path, "re");
+	FILE *file = open_to_read(f->path);
 	json_error_t error;
 	struct stat st;
 	json_t *doc;
@@ -83,7 +94,7 @@ static int replace(const struct saved_file *f, const char *text)
 
 	if (mkdir(f->dir, 0755) && errno != EEXIST)
 		return -errno;
-	fd = open(f->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
+	fd = open(f->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0644);
 	if (fd < 0)
 		return -errno;
 	err = write_all(fd, text, strlen(text));

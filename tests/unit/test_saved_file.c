@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -112,12 +113,30 @@ static void test_not_written(void **state)
 	assert_int_equal(rows_there(), 2);
 }
 
+/* Nobody writes into the one, or reads from the other: nobody waits for that. */
+static void test_fifo(void **state)
+{
+	char why[128];
+
+	assert_int_equal(mkfifo(file.path, 0600), 0);
+	assert_int_equal(mkfifo(file.temporary, 0600), 0);
+	alarm(10);
+	assert_null(saved_file_read(&file, "rows", why, sizeof(why)));
+	assert_string_equal(why, "no regular file of at most 64 MiB");
+	assert_int_equal(write_rows(1), -ENXIO);
+	alarm(0);
+	assert_int_equal(unlink(file.temporary), 0);
+	assert_int_equal(write_rows(1), 0);
+	assert_int_equal(rows_there(), 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_written_at_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_written_in_parts, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_not_written, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_fifo, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
