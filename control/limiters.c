@@ -19,8 +19,10 @@
 #define PACE_MIN      10             /* a second; below, as there is room */
 #define PACE_AFTER_NS 10000000000ull /* that goes on for so long after the last limit, and after a breaker was open */
 #define SHARE_TIMES   2              /* of what is answered, divided by all */
-#define SECOND_TICKS  10             /* about */
+#define SECOND_NS     1000000000ull
+#define SECOND_TICKS  10 /* about */
 #define TOLD_EVERY_NS 10000000000ull
+#define TOLD_A_SECOND 10 /* events, about: the ring of them is for others, too */
 #define DESCRIPTION   240
 #define BASE_CHANGED  8          /* what changed by one part of so many is worth to be written, */
 #define RATE_CHANGED  3          /* and an answer less or more in so many a second, */
@@ -36,6 +38,7 @@ struct backend {
 	bool told;                 /* that it is limited now */
 	bool impatient;            /* that is told */
 	uint32_t n_again;          /* of limiter.n_again, told */
+	uint64_t again_after_ns;   /* for so long it had been limited then */
 	bool was_open;             /* its breaker */
 	uint64_t left_open_ns;     /* when that was over last; 0: never */
 	struct limiter_past saved; /* base_ns 0: nothing of it */
@@ -66,6 +69,9 @@ struct limiters {
 	struct limiter_memory *memory;
 	bool idle;    /* nothing is measured, nothing limited */
 	bool unsaved; /* something was forgotten that is saved */
+	uint64_t told_second;
+	unsigned n_told;     /* in that second */
+	uint32_t tell_first; /* slot */
 	uint64_t now_ns;
 };
 
@@ -150,7 +156,7 @@ static bool may_tell(const struct limiters *l, const struct backend *b)
  * Until people know what is so: a limit that began too soon after the last one that was told is told later, if it
  * lasts, and who heard of its beginning hears of its end.
  */
-static void tell_state(struct limiters *l, const struct slot_info *info, struct backend *b, enum cure_mode mode)
+static void tell_state(struct limiters *l, struct backend *b, enum cure_mode mode)
 {
 	char id[SLOT_ID_STRLEN], text[DESCRIPTION], untold[80] = "";
 	bool limiting = b->limiter.state == LIMITER_LIMITING;
@@ -166,45 +172,72 @@ static void tell_state(struct limiters *l, const struct slot_info *info, struct 
 				 b->n_untold - 1);
 		b->n_untold = 0;
 	}
+	l->n_told++;
 	events_add(l->events, limiting ? EVENT_WARNING : EVENT_INFO, limiting ? "limiting" : "limit_over",
-		   cure_name[CURE_STORM], slots_id(info, id), "%s%s%s", text,
+		   cure_name[CURE_STORM], slots_id(&b->who, id), "%s%s%s", text,
 		   limiting && mode == CURE_SHADOW ? " (shadow: it gets more all the same)" : "", untold);
 }
 
-static void tell_impatient(struct limiters *l, const struct slot_info *info, struct backend *b)
+static void tell_impatient(struct limiters *l, struct backend *b)
 {
 	char id[SLOT_ID_STRLEN];
 
 	if (b->impatient == b->limiter.impatient)
 		return;
 	b->impatient = b->limiter.impatient;
-	if (b->impatient)
-		events_add(
-			l->events, EVENT_WARNING, "client_timeout_short", cure_name[CURE_STORM], slots_id(info, id),
-			"a first byte usually takes %.0f ms: with clients that wait for %.0f ms, a limit cannot keep what "
-			"it admits from being given up; see storm.client_timeout",
-			b->limiter.base_ns / 1e6, b->timeout_ns / 1e6);
+	if (!b->impatient)
+		return;
+	l->n_told++;
+	events_add(l->events, EVENT_WARNING, "client_timeout_short", cure_name[CURE_STORM], slots_id(&b->who, id),
+		   "a first byte usually takes %.0f ms: with clients that wait for %.0f ms, a limit cannot keep what "
+		   "it admits from being given up; see storm.client_timeout",
+		   b->limiter.base_ns / 1e6, b->timeout_ns / 1e6);
 }
 
-static void tell_again(struct limiters *l, const struct slot_info *info, struct backend *b)
+static void tell_again(struct limiters *l, struct backend *b)
 {
 	char id[SLOT_ID_STRLEN];
 
 	if (b->n_again == b->limiter.n_again)
 		return;
 	b->n_again = b->limiter.n_again;
+	l->n_told++;
 	if (b->limiter.refuted_ns)
-		events_add(l->events, EVENT_WARNING, "usual_measured_again", cure_name[CURE_STORM], slots_id(info, id),
+		events_add(l->events, EVENT_WARNING, "usual_measured_again", cure_name[CURE_STORM],
+			   slots_id(&b->who, id),
 			   "limited for %.0f s; asked with half as much, first bytes take %.1f ms, which is usual from "
 			   "now on (it was %.1f): slower for good?",
-			   (l->now_ns - b->limiter.since_ns) / 1e9, b->limiter.base_ns / 1e6,
-			   b->limiter.refuted_ns / 1e6);
+			   b->again_after_ns / 1e9, b->limiter.base_ns / 1e6, b->limiter.refuted_ns / 1e6);
 	else
 		events_add(
-			l->events, EVENT_WARNING, "usual_measured_again", cure_name[CURE_STORM], slots_id(info, id),
+			l->events, EVENT_WARNING, "usual_measured_again", cure_name[CURE_STORM], slots_id(&b->who, id),
 			"limited for %.0f s; asked with half as much, it answered too little to say what first bytes "
 			"take now: what was usual stays",
-			(l->now_ns - b->limiter.since_ns) / 1e9);
+			b->again_after_ns / 1e9);
+}
+
+/* All that is not told yet, as far as it goes: whom nothing is left for is the first in the next second. */
+static void tell_all(struct limiters *l, enum cure_mode mode)
+{
+	uint64_t second = l->now_ns / SECOND_NS;
+
+	if (second != l->told_second)
+		l->n_told = 0;
+	l->told_second = second;
+	for (uint32_t i = 0, first = l->tell_first; i < l->config.n_backend_slots; i++) {
+		uint32_t slot = (first + i) % l->config.n_backend_slots;
+		struct backend *b = &l->backends[slot];
+
+		if (l->n_told >= TOLD_A_SECOND) {
+			l->tell_first = slot;
+			return;
+		}
+		if (!b->who.proto || !b->timeout_ns)
+			continue;
+		tell_state(l, b, mode);
+		tell_impatient(l, b);
+		tell_again(l, b);
+	}
 }
 
 /* The slot has another owner, or none: what was known of the one before may be of use to it again. */
@@ -242,13 +275,14 @@ static uint32_t look_at_breaker(struct limiters *l, uint32_t slot, struct backen
 	return state == BREAKER_RAMP ? limiter_ramp(dataplane_backend_share_now(l->dp, slot)) : 0;
 }
 
-static void tick_backend(struct limiters *l, uint32_t slot, enum cure_mode mode)
+static void tick_backend(struct limiters *l, uint32_t slot)
 {
 	struct backend *b = &l->backends[slot];
 	struct limiter_parameters p = {.client_timeout_ns = b->timeout_ns};
 	struct limiter_counts counts;
 	struct work_report work;
 	struct slot_info info;
+	uint32_t n_again;
 	bool changed;
 
 	if (!services_backend(l->services, slot, &info)) {
@@ -273,12 +307,12 @@ static void tick_backend(struct limiters *l, uint32_t slot, enum cure_mode mode)
 		.wip = work.wip,
 	};
 	p.most = look_at_breaker(l, slot, b);
+	n_again = b->limiter.n_again;
 	changed = limiter_tick(&b->limiter, &counts, &p, l->now_ns, hash_public(&l->now_ns, sizeof(l->now_ns), slot));
 	put_limit(l, slot, limit_word(&b->limiter));
 	b->n_untold += changed && b->limiter.state == LIMITER_LIMITING;
-	tell_state(l, &info, b, mode);
-	tell_impatient(l, &info, b);
-	tell_again(l, &info, b);
+	if (b->limiter.n_again != n_again)
+		b->again_after_ns = l->now_ns - b->limiter.since_ns;
 }
 
 /* --- services --- */
@@ -423,7 +457,7 @@ void limiters_meet(struct limiters *limiters, enum cure_mode mode, uint64_t now_
 	services_sides(limiters->services, learn_timeouts, limiters);
 	for (uint32_t slot = 0; slot < limiters->config.n_backend_slots; slot++)
 		if (is_new(limiters, slot))
-			tick_backend(limiters, slot, mode);
+			tick_backend(limiters, slot);
 	tick_services(limiters);
 }
 
@@ -440,8 +474,9 @@ void limiters_tick(struct limiters *limiters, enum cure_mode mode, uint64_t now_
 		limiters->backends[slot].timeout_ns = 0;
 	services_sides(limiters->services, learn_timeouts, limiters);
 	for (uint32_t slot = 0; slot < limiters->config.n_backend_slots; slot++)
-		tick_backend(limiters, slot, mode);
+		tick_backend(limiters, slot);
 	tick_services(limiters);
+	tell_all(limiters, mode);
 }
 
 /* --- an operator's word --- */

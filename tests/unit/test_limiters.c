@@ -203,6 +203,71 @@ static void test_told_when_it_lasts(void **state)
 	end_limiters();
 }
 
+static void all_ticks(unsigned n_ticks, unsigned n, unsigned ms, uint32_t open)
+{
+	for (unsigned i = 0; i < n_ticks; i++) {
+		for (unsigned slot = 0; slot < N_SLOTS; slot++) {
+			struct signal_counts *c = &rig.worker->signals.counts[slot];
+
+			c->answered += n;
+			c->timed += n;
+			c->timed_us += n * ms * 1000;
+			c->open = open;
+		}
+		tick();
+	}
+}
+
+static unsigned count_said(const char *kind)
+{
+	struct event_record e;
+	unsigned n = 0;
+
+	while (next_event_of("storm", &e)) {
+		assert_string_equal(e.kind, kind);
+		n++;
+	}
+	return n;
+}
+
+/* Of all that are limited at once some are told now, and the others later: others have something to tell, too. */
+static void test_many_at_once(void **state)
+{
+	begin_limiters(CURE_ENFORCE);
+	configure(8, 5);
+	all_ticks(100, 40, 20, 8);
+	rig.now_ns += SECOND - rig.now_ns % SECOND - TICK;
+	all_ticks(9, 40, 200, 80);
+	assert_int_equal(count_said("limiting"), 10);
+	all_ticks(1, 40, 200, 80);
+	assert_int_equal(count_said("limiting"), 0);
+	all_ticks(1, 40, 200, 80);
+	assert_int_equal(count_said("limiting"), 6);
+	/* So with the end, which all hear of once. */
+	rig.now_ns += SECOND - rig.now_ns % SECOND - TICK;
+	all_ticks(20, 40, 20, 8);
+	assert_int_equal(count_said("limit_over"), 10);
+	all_ticks(1, 40, 20, 8);
+	assert_int_equal(count_said("limit_over"), 6);
+	all_ticks(100, 40, 20, 8);
+	nothing_said();
+	memset(rig.worker->signals.counts, 0, N_SLOTS * sizeof(rig.worker->signals.counts[0]));
+	end_limiters();
+}
+
+static void test_many_impatient(void **state)
+{
+	begin_limiters(CURE_ENFORCE);
+	configure(8, 5);
+	rig.now_ns += SECOND - rig.now_ns % SECOND - TICK;
+	all_ticks(10, 40, 300, 120);
+	assert_int_equal(count_said("client_timeout_short"), 10);
+	all_ticks(1, 40, 300, 120);
+	assert_int_equal(count_said("client_timeout_short"), 6);
+	memset(rig.worker->signals.counts, 0, N_SLOTS * sizeof(rig.worker->signals.counts[0]));
+	end_limiters();
+}
+
 static void test_shadow_and_off(void **state)
 {
 	begin_limiters(CURE_SHADOW);
@@ -382,6 +447,8 @@ int main(void)
 		cmocka_unit_test(test_meets),
 		cmocka_unit_test(test_told_now_and_then),
 		cmocka_unit_test(test_told_when_it_lasts),
+		cmocka_unit_test(test_many_at_once),
+		cmocka_unit_test(test_many_impatient),
 		cmocka_unit_test(test_shadow_and_off),
 		cmocka_unit_test(test_removed),
 		cmocka_unit_test(test_impatient),
