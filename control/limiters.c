@@ -107,6 +107,12 @@ static uint64_t since_ns(const struct limiter *l, uint64_t now_ns, uint64_t cloc
 	return l->since_ns ? clock_ns - (now_ns - l->since_ns) : 0;
 }
 
+/* One that no service names any more has no limit, whatever is known of it. */
+static bool is_limited(const struct backend *b)
+{
+	return b->timeout_ns && b->limiter.state == LIMITER_LIMITING;
+}
+
 void limiters_view(const struct limiters *limiters, struct view *view, uint64_t now_ns, uint64_t clock_ns)
 {
 	for (size_t i = 0; i < view->n_backends; i++) {
@@ -116,8 +122,8 @@ void limiters_view(const struct limiters *limiters, struct view *view, uint64_t 
 		if (b->generation != to->generation)
 			continue;
 		to->limiter = (struct view_limiter){
-			.limiting = b->limiter.state == LIMITER_LIMITING,
-			.stalled = b->limiter.stalled,
+			.limiting = is_limited(b),
+			.stalled = b->timeout_ns && b->limiter.stalled,
 			.limit = b->limiter.limit,
 			.wip = b->limiter.wip,
 			.since_ns = since_ns(&b->limiter, now_ns, clock_ns),
@@ -159,12 +165,15 @@ static bool may_tell(const struct limiters *l, const struct backend *b)
 static void tell_state(struct limiters *l, struct backend *b, enum cure_mode mode)
 {
 	char id[SLOT_ID_STRLEN], text[DESCRIPTION], untold[80] = "";
-	bool limiting = b->limiter.state == LIMITER_LIMITING;
+	bool limiting = is_limited(b);
 
 	if (limiting == b->told || (limiting && !may_tell(l, b)))
 		return;
 	b->told = limiting;
-	limiter_describe(&b->limiter, text, sizeof(text));
+	if (b->timeout_ns)
+		limiter_describe(&b->limiter, text, sizeof(text));
+	else
+		snprintf(text, sizeof(text), "no service names it any more");
 	if (limiting) {
 		b->told_ns = l->now_ns;
 		if (b->n_untold > 1)
@@ -232,9 +241,11 @@ static void tell_all(struct limiters *l, enum cure_mode mode)
 			l->tell_first = slot;
 			return;
 		}
-		if (!b->who.proto || !b->timeout_ns)
+		if (!b->who.proto)
 			continue;
 		tell_state(l, b, mode);
+		if (!b->timeout_ns)
+			continue;
 		tell_impatient(l, b);
 		tell_again(l, b);
 	}
@@ -244,12 +255,17 @@ static void tell_all(struct limiters *l, enum cure_mode mode)
 static void leave(struct limiters *l, struct backend *b)
 {
 	struct limiter_known known = {.who = b->who, .from = LIMITER_BASE_LEFT};
+	uint64_t timeout_ns = b->timeout_ns;
 
 	if (!b->who.proto)
 		return;
+	/* Now or never; those that are too many for it are told of as gone in any case. */
+	b->timeout_ns = 0;
+	if (l->n_told < TOLD_A_SECOND)
+		tell_state(l, b, CURE_ENFORCE);
 	if (limiter_past(&b->limiter, l->now_ns, &known.past))
 		limiter_memory_put(l->memory, &known, l->now_ns);
-	*b = (struct backend){.limit = b->limit, .timeout_ns = b->timeout_ns};
+	*b = (struct backend){.limit = b->limit, .timeout_ns = timeout_ns};
 }
 
 static void arrive(struct limiters *l, const struct slot_info *info, struct backend *b)

@@ -3,6 +3,7 @@
 #include "breakers_talk.h"
 
 #include "limiters.h"
+#include "view.h"
 
 #include <errno.h>
 
@@ -64,15 +65,20 @@ static uint32_t limit(void)
 	return word & ~LIMIT_CONGESTED;
 }
 
-static void said(const char *kind, const char *words)
+static void said_of(const char *id, const char *kind, const char *words)
 {
 	struct event_record e;
 
 	assert_true(next_event_of("storm", &e));
 	assert_string_equal(e.kind, kind);
-	assert_string_equal(e.subject, id_of(false, IT));
+	assert_string_equal(e.subject, id);
 	if (!strstr(e.text, words))
 		fail_msg("expected '%s' in '%s'", words, e.text);
+}
+
+static void said(const char *kind, const char *words)
+{
+	said_of(id_of(false, IT), kind, words);
 }
 
 static void nothing_said(void)
@@ -290,7 +296,23 @@ static void test_shadow_and_off(void **state)
 	end_limiters();
 }
 
-/* One that no service names any more is left alone. */
+static bool is_limiting_in_view(bool v6, unsigned backend)
+{
+	const uint32_t slot = slot_of_backend(v6, backend);
+	struct view *view = calloc(1, sizeof(*view));
+	int limiting = -1;
+
+	assert_int_equal(services_view(f.services, view), 0);
+	limiters_view(limiters, view, rig.now_ns, rig.now_ns);
+	for (size_t i = 0; i < view->n_backends; i++)
+		if (view->backends[i].slot == slot)
+			limiting = view->backends[i].limiter.limiting;
+	view_free(view);
+	assert_in_range(limiting, 0, 1);
+	return limiting;
+}
+
+/* One that no service names any more is left alone, with what it still has: nobody is limited there. */
 static void test_removed(void **state)
 {
 	uint32_t slot;
@@ -301,10 +323,41 @@ static void test_removed(void **state)
 	counts()->gave_up += LIMITER_MIN;
 	ticks(1, 0, 0, 100);
 	assert_int_equal(rig.dp->cells.backends[slot].limit & LIMIT_WORK, LIMITER_MIN);
-	calm_down();
+	assert_true(is_limiting_in_view(false, 2));
+	said("limiting", "it answers nothing");
 	configure(1, 5);
 	tick();
 	assert_int_equal(rig.dp->cells.backends[slot].limit, 0);
+	assert_false(is_limiting_in_view(false, 2));
+	said("limit_over", "no service names it any more");
+	/* Named again, it is what it was. */
+	rig.now_ns += 10 * SECOND;
+	configure(2, 5);
+	tick();
+	assert_true(is_limiting_in_view(false, 2));
+	said("limiting", "at most 16");
+	nothing_said();
+	calm_down();
+	end_limiters();
+}
+
+/* Between two ticks its flows ended as well, and its slot is free. */
+static void test_gone_while_limited(void **state)
+{
+	char id[SLOT_ID_STRLEN];
+
+	begin_limiters(CURE_ENFORCE);
+	snprintf(id, sizeof(id), "%s", id_of(false, IT));
+	ticks(100, 40, 20, 8);
+	ticks(1, 40, 200, 80);
+	said("limiting", "at most 56");
+	calm_down();
+	take_out();
+	said_of(id, "limit_over", "no service names it any more");
+	put_back();
+	ticks(1, 0, 0, 0);
+	assert_int_equal(service()->hold_ms, 700);
+	nothing_said();
 	end_limiters();
 }
 
@@ -322,6 +375,8 @@ static void test_impatient(void **state)
 /* Gone from DNS and its slot with it, it is the same backend when it comes back, unless that takes too long. */
 static void test_comes_back(void **state)
 {
+	char id[SLOT_ID_STRLEN];
+
 	begin_limiters(CURE_ENFORCE);
 	ticks(100, 40, 20, 8);
 	calm_down();
@@ -334,7 +389,9 @@ static void test_comes_back(void **state)
 	said("limiting", "first bytes take 180.0 ms (usually 20.0, from before it left), 4 answers a second");
 	calm_down();
 	/* What came in congestion is not added to it, and it becomes too old. */
+	snprintf(id, sizeof(id), "%s", id_of(false, IT));
 	take_out();
+	said_of(id, "limit_over", "no service names it any more");
 	rig.now_ns += 1800 * SECOND;
 	put_back();
 	ticks(1, 0, 0, 0);
@@ -451,6 +508,7 @@ int main(void)
 		cmocka_unit_test(test_many_impatient),
 		cmocka_unit_test(test_shadow_and_off),
 		cmocka_unit_test(test_removed),
+		cmocka_unit_test(test_gone_while_limited),
 		cmocka_unit_test(test_impatient),
 		cmocka_unit_test(test_comes_back),
 		cmocka_unit_test(test_ramp),
