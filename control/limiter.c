@@ -392,7 +392,7 @@ static uint32_t find_limit(const struct limiter *l, const struct limiter_paramet
 		limit = max_u64(l->rate * budget_us / 1000000, LIMITER_MIN);
 	if (l->probing_until_ns)
 		limit /= 2;
-	return p->most ? min_u64(limit, p->most) : limit;
+	return min_u64(limit, p->most ? p->most : UINT32_MAX);
 }
 
 /* Twice as much with each tenth of the way: it need not be known how much it will be in the end. */
@@ -464,8 +464,7 @@ void limiter_recall(struct limiter *l, const struct limiter_past *past, enum lim
 	if (past->rate_age_ns >= LIMITER_RATE_WORTH_NS)
 		return;
 	forget_ticks(l, now_ns / LIMITER_TICK_NS);
-	l->rate = past->rate;
-	l->rates[second_of(l->tick_number)] = min_u64(past->rate, UINT32_MAX);
+	l->rate = l->rates[second_of(l->tick_number)] = min_u64(past->rate, UINT32_MAX);
 }
 
 /*

@@ -380,6 +380,11 @@ static void add_side(void *arg, const struct services_side *side)
 	}
 }
 
+static uint32_t at_most_u32(uint64_t n)
+{
+	return n < UINT32_MAX ? n : UINT32_MAX;
+}
+
 /* Of new flows a second. */
 static void share_out(struct limiters *l, uint32_t slot, uint32_t shares[static FAIR_LEVELS])
 {
@@ -392,7 +397,7 @@ static void share_out(struct limiters *l, uint32_t slot, uint32_t shares[static 
 		uint64_t n = svc->n_active && now[level] > first ? now[level] - first : 1;
 		uint64_t share = SHARE_TIMES * svc->rate / n;
 
-		shares[level] = share ? share : 1;
+		shares[level] = share ? at_most_u32(share) : 1;
 	}
 	memcpy(then, now, sizeof(now));
 	svc->n_active++;
@@ -420,7 +425,7 @@ static void put_service(struct limiters *l, uint32_t slot)
 		svc->limited_ns = l->now_ns;
 	lately = svc->left_open || (svc->limited_ns && l->now_ns - svc->limited_ns < PACE_AFTER_NS);
 	if (lately && pace >= PACE_MIN)
-		limit.pace = pace;
+		limit.pace = at_most_u32(pace);
 	if (lately)
 		share_out(l, slot, limit.shares);
 	else

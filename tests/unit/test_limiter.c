@@ -771,6 +771,19 @@ static void test_old_rate(void **state)
 	assert_int_equal(l.limit, LIMITER_MIN);
 }
 
+/* Nothing answers so much, but somebody may say so. */
+static void test_absurd_rate(void **state)
+{
+	const struct limiter_past past = {20000 * MS, 0, UINT64_C(1) << 53, 0};
+
+	begin();
+	limiter_recall(&l, &past, LIMITER_BASE_RESTART, now_ns + LIMITER_TICK_NS);
+	ticks(1, 0, 0, 0);
+	assert_int_equal(ticks(1, 20, 50000, 300), 1);
+	assert_int_equal(l.rate, UINT32_MAX);
+	assert_int_equal(l.limit, UINT32_MAX);
+}
+
 /* Nothing that was measured in congestion is left to the next one. */
 static void test_worth_remembering(void **state)
 {
@@ -1065,6 +1078,7 @@ int main(void)
 		cmocka_unit_test(test_young),
 		cmocka_unit_test(test_recalled),
 		cmocka_unit_test(test_old_rate),
+		cmocka_unit_test(test_absurd_rate),
 		cmocka_unit_test(test_worth_remembering),
 		cmocka_unit_test(test_group_of_two_states),
 		cmocka_unit_test(test_ramp),

@@ -401,6 +401,29 @@ static void test_comes_back(void **state)
 	end_limiters();
 }
 
+/* More than fits is no little. */
+static void test_absurd_rates(void **state)
+{
+	begin_limiters(CURE_ENFORCE);
+	for (unsigned i = 1; i <= 2; i++)
+		limiters_remember(limiters,
+				  &(struct limiter_known){
+					  .who = {.proto = IPPROTO_TCP,
+						  .addr = ipaddr_v4(htonl(0xc6120300 + i)),
+						  .port_be = htons(8080)},
+					  .from = LIMITER_BASE_RESTART,
+					  .past = {.base_ns = 20000000, .rate = UINT32_MAX},
+				  },
+				  rig.now_ns);
+	ticks(1, 0, 0, 0);
+	ticks(1, 40, 200, 80);
+	said("limiting", "(usually 20.0, from before the restart), 4294967295 answers a second");
+	assert_int_equal(service()->pace_interval, (SECOND << GCRA_FRACTION_BITS) / UINT32_MAX);
+	assert_int_equal(service()->share_intervals[0], (SECOND << GCRA_FRACTION_BITS) / UINT32_MAX);
+	calm_down();
+	end_limiters();
+}
+
 static struct streak in_state(enum breaker_state state)
 {
 	return (struct streak){.state = state};
@@ -511,6 +534,7 @@ int main(void)
 		cmocka_unit_test(test_gone_while_limited),
 		cmocka_unit_test(test_impatient),
 		cmocka_unit_test(test_comes_back),
+		cmocka_unit_test(test_absurd_rates),
 		cmocka_unit_test(test_ramp),
 		cmocka_unit_test(test_reset),
 		cmocka_unit_test(test_measured_again),
