@@ -69,6 +69,7 @@ struct limiters {
 	struct limiter_memory *memory;
 	bool idle;    /* nothing is measured, nothing limited */
 	bool unsaved; /* something was forgotten that is saved */
+	bool wall;    /* is enforced: what breakers say is so */
 	uint64_t told_second;
 	unsigned n_told;     /* in that second */
 	uint32_t tell_first; /* slot */
@@ -280,10 +281,13 @@ static void arrive(struct limiters *l, const struct slot_info *info, struct back
 		limiter_recall(&b->limiter, &known.past, known.from, l->now_ns);
 }
 
-/* In the ramp it may have little at a time at first, too, while others can take the rest. */
+/*
+ * In the ramp it may have little at a time at first, too, while others can take the rest. In shadow there is no ramp,
+ * and who would have been shut out never was.
+ */
 static uint32_t look_at_breaker(struct limiters *l, uint32_t slot, struct backend *b)
 {
-	enum breaker_state state = streak_state(dataplane_breaker(l->dp, slot));
+	enum breaker_state state = l->wall ? streak_state(dataplane_breaker(l->dp, slot)) : BREAKER_CLOSED;
 
 	if (b->was_open && state != BREAKER_OPEN)
 		b->left_open_ns = l->now_ns;
@@ -469,11 +473,12 @@ static bool is_new(const struct limiters *l, uint32_t slot)
 	return services_backend(l->services, slot, &info) && (!b->who.proto || b->generation != info.ref.generation);
 }
 
-void limiters_meet(struct limiters *limiters, enum cure_mode mode, uint64_t now_ns)
+void limiters_meet(struct limiters *limiters, const struct cure_modes *modes, uint64_t now_ns)
 {
-	if (mode == CURE_OFF)
+	if (modes->of[CURE_STORM] == CURE_OFF)
 		return;
 	limiters->now_ns = now_ns;
+	limiters->wall = modes->of[CURE_WALL] == CURE_ENFORCE;
 	limiters->idle = false;
 	services_sides(limiters->services, learn_timeouts, limiters);
 	for (uint32_t slot = 0; slot < limiters->config.n_backend_slots; slot++)
@@ -482,9 +487,12 @@ void limiters_meet(struct limiters *limiters, enum cure_mode mode, uint64_t now_
 	tick_services(limiters);
 }
 
-void limiters_tick(struct limiters *limiters, enum cure_mode mode, uint64_t now_ns)
+void limiters_tick(struct limiters *limiters, const struct cure_modes *modes, uint64_t now_ns)
 {
+	enum cure_mode mode = modes->of[CURE_STORM];
+
 	limiters->now_ns = now_ns;
+	limiters->wall = modes->of[CURE_WALL] == CURE_ENFORCE;
 	if (mode == CURE_OFF) {
 		if (!limiters->idle)
 			forget_all(limiters);

@@ -35,7 +35,7 @@ static struct signal_counts *counts(void)
 static void tick(void)
 {
 	rig.now_ns += TICK;
-	limiters_tick(limiters, f.config->cures.of[CURE_STORM], rig.now_ns);
+	limiters_tick(limiters, &f.config->cures, rig.now_ns);
 }
 
 /* Ticks in each of which `n` responses come after `ms`, while so much is under way. */
@@ -147,17 +147,17 @@ static void test_meets(void **state)
 {
 	begin_limiters(CURE_ENFORCE);
 	assert_int_equal(limit(), 0);
-	limiters_meet(limiters, CURE_ENFORCE, rig.now_ns);
+	limiters_meet(limiters, &f.config->cures, rig.now_ns);
 	assert_int_equal(limit(), LIMITER_WINDOW_MIN | LIMIT_SOFT);
 	assert_int_equal(service()->n_limits, 4);
 	/* Those that are known are left alone. */
 	counts()->answered = 1000;
-	limiters_meet(limiters, CURE_ENFORCE, rig.now_ns);
+	limiters_meet(limiters, &f.config->cures, rig.now_ns);
 	ticks(1, 0, 0, 0);
 	configure(1, 5);
-	limiters_meet(limiters, CURE_ENFORCE, rig.now_ns);
+	limiters_meet(limiters, &f.config->cures, rig.now_ns);
 	configure(2, 5);
-	limiters_meet(limiters, CURE_ENFORCE, rig.now_ns);
+	limiters_meet(limiters, &f.config->cures, rig.now_ns);
 	assert_int_equal(limit() & LIMIT_WORK, LIMITER_WINDOW_MIN);
 	nothing_said();
 	calm_down();
@@ -469,6 +469,36 @@ static void test_ramp(void **state)
 	end_limiters();
 }
 
+/* A breaker that only would have been open opens nothing when it is over. */
+static void test_ramp_in_shadow(void **state)
+{
+	uint32_t slot;
+
+	begin_limiters(CURE_ENFORCE);
+	f.config->cures.of[CURE_WALL] = CURE_SHADOW;
+	slot = slot_of_backend(false, IT);
+	ticks(100, 40, 20, 8);
+	set_breaker(BREAKER_OPEN);
+	ticks(10, 40, 20, 8);
+	set_breaker(BREAKER_RAMP);
+	dataplane_backend_share(rig.dp, slot, UINT32_MAX / 10);
+	ticks(1, 40, 20, 8);
+	assert_int_equal(limit(), LIMITER_WINDOW_MIN);
+	assert_int_equal(service()->pace_interval, 0);
+	limiters_meet(limiters, &f.config->cures, rig.now_ns);
+	ticks(1, 40, 20, 8);
+	assert_int_equal(limit(), LIMITER_WINDOW_MIN);
+	/* It is enforced, from now on. */
+	f.config->cures.of[CURE_WALL] = CURE_ENFORCE;
+	ticks(1, 40, 20, 8);
+	assert_int_equal(limit(), LIMITER_MIN | LIMIT_SOFT);
+	set_breaker(BREAKER_CLOSED);
+	ticks(1, 40, 20, 8);
+	assert_int_equal(service()->pace_interval, 0);
+	calm_down();
+	end_limiters();
+}
+
 static void test_reset(void **state)
 {
 	char id[SLOT_ID_STRLEN];
@@ -536,6 +566,7 @@ int main(void)
 		cmocka_unit_test(test_comes_back),
 		cmocka_unit_test(test_absurd_rates),
 		cmocka_unit_test(test_ramp),
+		cmocka_unit_test(test_ramp_in_shadow),
 		cmocka_unit_test(test_reset),
 		cmocka_unit_test(test_measured_again),
 	};

@@ -13,6 +13,7 @@
 #define SECOND 1000000000ull
 
 static char dir[40], path[64];
+static const struct cure_modes enforced = {.of = {[CURE_STORM] = CURE_ENFORCE, [CURE_WALL] = CURE_ENFORCE}};
 static struct limiters *limiters;
 static struct saved_limits *saved;
 
@@ -65,7 +66,7 @@ static void ticks(unsigned backend, unsigned n_ticks, unsigned n, unsigned ms, u
 		c->timed += n;
 		c->timed_us += n * ms * 1000;
 		c->open = open;
-		limiters_tick(limiters, CURE_ENFORCE, rig.now_ns);
+		limiters_tick(limiters, &enforced, rig.now_ns);
 		saved_limits_tick(saved, limiters, rig.now_ns);
 	}
 }

@@ -11,6 +11,7 @@
 #define TICK   LIMITER_TICK_NS
 #define SECOND 1000000000ull
 
+static const struct cure_modes enforced = {.of = {[CURE_STORM] = CURE_ENFORCE, [CURE_WALL] = CURE_ENFORCE}};
 static struct limiters *limiters;
 static struct owners *owners;
 static struct view *view;
@@ -53,7 +54,7 @@ static void ticks(unsigned backend, unsigned n_ticks, unsigned n, unsigned ms, u
 		c->timed += n;
 		c->timed_us += n * ms * 1000;
 		c->open = open;
-		limiters_tick(limiters, CURE_ENFORCE, rig.now_ns);
+		limiters_tick(limiters, &enforced, rig.now_ns);
 	}
 }
 
