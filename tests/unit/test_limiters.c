@@ -150,15 +150,21 @@ static void test_meets(void **state)
 	limiters_meet(limiters, &f.config->cures, rig.now_ns);
 	assert_int_equal(limit(), LIMITER_WINDOW_MIN | LIMIT_SOFT);
 	assert_int_equal(service()->n_limits, 4);
-	/* Those that are known are left alone. */
-	counts()->answered = 1000;
+	/* Those that are known are left alone, though the next tick will limit this one. */
+	ticks(11, 0, 0, 100);
+	counts()->gave_up += LIMITER_MIN;
+	rig.now_ns += TICK;
 	limiters_meet(limiters, &f.config->cures, rig.now_ns);
-	ticks(1, 0, 0, 0);
+	assert_int_equal(limit(), LIMITER_WINDOW_MIN | LIMIT_SOFT);
 	configure(1, 5);
 	limiters_meet(limiters, &f.config->cures, rig.now_ns);
 	configure(2, 5);
 	limiters_meet(limiters, &f.config->cures, rig.now_ns);
-	assert_int_equal(limit() & LIMIT_WORK, LIMITER_WINDOW_MIN);
+	assert_int_equal(limit(), LIMITER_WINDOW_MIN | LIMIT_SOFT);
+	nothing_said();
+	ticks(1, 0, 0, 100);
+	assert_int_equal(limit(), LIMITER_MIN);
+	said("limiting", "it answers nothing");
 	nothing_said();
 	calm_down();
 	end_limiters();
