@@ -353,14 +353,14 @@ static bool is_at_ease(const struct limiter *l)
 }
 
 /* Of what it answers, so much that first bytes are half of what is tolerated beyond the usual. */
-static uint32_t narrowed(const struct limiter *l, uint64_t answered)
+static uint32_t narrowed(const struct limiter *l, uint64_t answered, uint64_t elapsed_ns)
 {
-	uint64_t wanted = answered * (l->base_ns + l->slack_ns / 2) / LIMITER_TICK_NS;
+	uint64_t wanted = answered * (l->base_ns + l->slack_ns / 2) / max_u64(elapsed_ns, LIMITER_TICK_NS);
 
 	return wanted < l->window ? max_u64(l->window - (l->window - wanted) / NARROWER, LIMITER_MIN) : l->window;
 }
 
-static void find_window(struct limiter *l, uint64_t answered)
+static void find_window(struct limiter *l, uint64_t answered, uint64_t elapsed_ns)
 {
 	uint32_t *peak = &l->peaks[second_of(l->tick_number)], usual;
 	bool at_ease = is_at_ease(l), has_much = l->wip > l->window / 2;
@@ -377,7 +377,7 @@ static void find_window(struct limiter *l, uint64_t answered)
 	if (!has_much)
 		l->window = usual;
 	else if (!at_ease && l->ripe)
-		l->window = narrowed(l, answered);
+		l->window = narrowed(l, answered, elapsed_ns);
 	else if (l->base_ns && l->n_tried >= EASY_TICKS)
 		l->window = max_u64(max_u64(l->window, l->wip) + answered / WIDER, usual);
 	else
@@ -445,7 +445,7 @@ bool limiter_tick(struct limiter *l, const struct limiter_counts *counts, const 
 	learn_patience(l, gave_up, elapsed_ns);
 	changed = judge(l, now_ns);
 	run_probing(l, timed, timed_us, now_ns, chance);
-	find_window(l, answered);
+	find_window(l, answered, elapsed_ns);
 	l->limit = find_limit(l, p);
 	l->soft = l->state == LIMITER_OPEN && (!l->base_ns || l->impatient || l->stalled || p->most);
 	if (l->state == LIMITER_LIMITING)

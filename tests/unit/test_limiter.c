@@ -965,6 +965,14 @@ static void test_window_uneasy(void **state)
 		ticks(8, 40, 40, 64);
 		assert_true(l.limit < LIMITER_WINDOW_MIN);
 	}
+	/* Of ticks that are late, too. */
+	ticks(2, 40, 20, 64);
+	assert_int_equal(l.limit, LIMITER_WINDOW_MIN);
+	for (unsigned i = 0; i < 25; i++) {
+		now_ns += LIMITER_TICK_NS;
+		ticks(1, 80, 40, 64);
+	}
+	assert_in_range(l.limit, 28, 32);
 	/* With little to do it is asked again how much it bears. */
 	ticks(1, 40, 40, 8);
 	assert_int_equal(l.limit, LIMITER_WINDOW_MIN);
