@@ -131,7 +131,7 @@ int gateway_publish_now(struct gateway *gw)
 	if (gw->netlink)
 		keep_resolved(gw);
 	breakers_look_again(gw->breakers);
-	limiters_meet(gw->limiters, gw->config->cures.of[CURE_STORM], observe_now_ns(gw->dp));
+	limiters_meet(gw->limiters, &gw->config->cures, observe_now_ns(gw->dp));
 	if (gw->breakers_due) {
 		gateway_run_breakers(gw);
 		gateway_run_checks(gw);
@@ -294,7 +294,7 @@ static void on_limiters(evutil_socket_t fd, short what, void *arg)
 {
 	struct gateway *gw = arg;
 
-	limiters_tick(gw->limiters, gw->config->cures.of[CURE_STORM], observe_now_ns(gw->dp));
+	limiters_tick(gw->limiters, &gw->config->cures, observe_now_ns(gw->dp));
 	budgets_tick(gw->budgets, &gw->config->cures, observe_now_ns(gw->dp));
 	shedding_tick(gw->shedding, gw->config->cures.of[CURE_STORM], observe_now_ns(gw->dp), clock_monotonic_ns());
 }

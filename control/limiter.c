@@ -45,7 +45,7 @@ static unsigned second_of(uint64_t tick_number)
 	return tick_number / LIMITER_SECOND_TICKS % LIMITER_RATE_SECONDS;
 }
 
-/* Ticks that did not come had no answers; those came in one that is late. */
+/* What was in the place of ticks that are new, and of their seconds. */
 static void forget_ticks(struct limiter *l, uint64_t number)
 {
 	for (uint64_t n = max_u64(l->tick_number + 1, number > TICKS_IN_RATES ? number - TICKS_IN_RATES : 0);
@@ -57,13 +57,25 @@ static void forget_ticks(struct limiter *l, uint64_t number)
 	l->tick_number = number;
 }
 
-static void learn_rate(struct limiter *l, uint32_t answered, uint64_t now_ns)
+/* What comes in a tick that is late came in all that passed since the last one; of those, a second counts. */
+static void add_answers(struct limiter *l, uint64_t answered, uint64_t number)
+{
+	uint64_t passed = number - l->tick_number, n = max_u64(min_u64(passed, LIMITER_SECOND_TICKS), 1);
+
+	if (passed > n)
+		answered = answered * n / passed;
+	forget_ticks(l, number);
+	for (uint64_t ago = 0; ago < n; ago++)
+		l->answers[(number - ago) % LIMITER_SECOND_TICKS] += answered / n;
+	l->answers[number % LIMITER_SECOND_TICKS] += answered % n;
+}
+
+static void learn_rate(struct limiter *l, uint64_t answered, uint64_t now_ns)
 {
 	uint64_t number = now_ns / LIMITER_TICK_NS;
 	uint32_t second = 0, *best = &l->rates[second_of(number)];
 
-	forget_ticks(l, number);
-	l->answers[number % LIMITER_SECOND_TICKS] += answered;
+	add_answers(l, answered, number);
 	for (int i = 0; i < LIMITER_SECOND_TICKS; i++)
 		second += l->answers[i];
 	if (second > *best)
@@ -341,9 +353,9 @@ static bool is_at_ease(const struct limiter *l)
 }
 
 /* Of what it answers, so much that first bytes are half of what is tolerated beyond the usual. */
-static uint32_t narrowed(const struct limiter *l, uint64_t answered)
+static uint32_t narrowed(const struct limiter *l, uint64_t answered, uint64_t elapsed_ns)
 {
-	uint64_t wanted = answered * (l->base_ns + l->slack_ns / 2) / LIMITER_TICK_NS;
+	uint64_t wanted = answered * (l->base_ns + l->slack_ns / 2) / max_u64(elapsed_ns, LIMITER_TICK_NS);
 
 	return wanted < l->window ? max_u64(l->window - (l->window - wanted) / NARROWER, LIMITER_MIN) : l->window;
 }
@@ -375,7 +387,7 @@ static uint32_t most_of_young(struct limiter *l)
 	return l->paid_work > LIMITER_WINDOW_MIN ? WINDOW_FACTOR * l->paid_work : LIMITER_WINDOW_MIN * 3 / 2;
 }
 
-static void find_window(struct limiter *l, uint64_t answered)
+static void find_window(struct limiter *l, uint64_t answered, uint64_t elapsed_ns)
 {
 	uint32_t *peak = &l->peaks[second_of(l->tick_number)], usual, most;
 	bool at_ease = is_at_ease(l), has_much = l->wip > l->window / 2;
@@ -392,7 +404,7 @@ static void find_window(struct limiter *l, uint64_t answered)
 	if (!has_much)
 		l->window = usual;
 	else if (!at_ease && l->ripe)
-		l->window = narrowed(l, answered);
+		l->window = narrowed(l, answered, elapsed_ns);
 	else if (l->base_ns && l->n_tried >= LIMITER_EASY_TICKS)
 		l->window = max_u64(max_u64(l->window, l->wip) + answered / WIDER, usual);
 	else
@@ -412,7 +424,7 @@ static uint32_t find_limit(const struct limiter *l, const struct limiter_paramet
 		limit = max_u64(l->rate * budget_us / 1000000, LIMITER_MIN);
 	if (l->probing_until_ns)
 		limit /= 2;
-	return p->most ? min_u64(limit, p->most) : limit;
+	return min_u64(limit, p->most ? p->most : UINT32_MAX);
 }
 
 /* Twice as much with each tenth of the way: it need not be known how much it will be in the end. */
@@ -455,8 +467,7 @@ bool limiter_tick(struct limiter *l, const struct limiter_counts *counts, const 
 	l->wip = counts->wip;
 	l->tick_ns = now_ns;
 
-	/* What came in a tick that is late came in all of that time. */
-	learn_rate(l, elapsed_ns > LIMITER_TICK_NS ? answered * LIMITER_TICK_NS / elapsed_ns : answered, now_ns);
+	learn_rate(l, answered, now_ns);
 	ripen(l, answered, now_ns);
 	l->group_work_us += l->wip * (elapsed_ns / 1000);
 	learn_base(l, answered, timed, timed_us, now_ns);
@@ -466,7 +477,7 @@ bool limiter_tick(struct limiter *l, const struct limiter_counts *counts, const 
 	learn_patience(l, gave_up, elapsed_ns);
 	changed = judge(l, now_ns);
 	run_probing(l, timed, timed_us, now_ns, chance);
-	find_window(l, answered);
+	find_window(l, answered, elapsed_ns);
 	l->limit = find_limit(l, p);
 	l->soft = l->state == LIMITER_OPEN && (!l->base_ns || l->impatient || l->stalled || p->most);
 	if (l->state == LIMITER_LIMITING)
@@ -485,8 +496,7 @@ void limiter_recall(struct limiter *l, const struct limiter_past *past, enum lim
 	if (past->rate_age_ns >= LIMITER_RATE_WORTH_NS)
 		return;
 	forget_ticks(l, now_ns / LIMITER_TICK_NS);
-	l->rate = past->rate;
-	l->rates[second_of(l->tick_number)] = min_u64(past->rate, UINT32_MAX);
+	l->rate = l->rates[second_of(l->tick_number)] = min_u64(past->rate, UINT32_MAX);
 }
 
 /*

@@ -139,7 +139,7 @@ struct limiter_parameters {
 	uint32_t most;              /* in its breaker's ramp: work at a time; 0: it is in none */
 };
 
-/* True: the state changed. `elapsed` since the last tick may be anything: rates go by the clock, not by ticks. */
+/* True: the state changed. The last tick may be any time ago: rates go by the clock, not by ticks. */
 bool limiter_tick(struct limiter *l, const struct limiter_counts *counts, const struct limiter_parameters *p,
 		  uint64_t now_ns, uint32_t chance);
 

@@ -30,8 +30,7 @@ bool limiter_memory_take(struct limiter_memory *m, const struct slot_info *who, 
 			 struct limiter_known *out);
 /* The same by what people call it ("tcp:198.18.3.21:8080"). */
 bool limiter_memory_take_id(struct limiter_memory *m, const char *id, uint64_t now_ns, struct limiter_known *out);
-/* All that is not too old; `fn` must leave the memory alone. */
+/* All that is not too old, the oldest first; `fn` must leave the memory alone. */
 void limiter_memory_foreach(const struct limiter_memory *m, uint64_t now_ns,
 			    void (*fn)(void *arg, const struct limiter_known *known), void *arg);
 void limiter_memory_clear(struct limiter_memory *m);
-size_t limiter_memory_count(const struct limiter_memory *m);

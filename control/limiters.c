@@ -19,8 +19,10 @@
 #define PACE_MIN      10             /* a second; below, as there is room */
 #define PACE_AFTER_NS 10000000000ull /* that goes on for so long after the last limit, and after a breaker was open */
 #define SHARE_TIMES   2              /* of what is answered, divided by all */
-#define SECOND_TICKS  10             /* about */
+#define SECOND_NS     1000000000ull
+#define SECOND_TICKS  10 /* about */
 #define TOLD_EVERY_NS 10000000000ull
+#define TOLD_A_SECOND 10 /* events, about: the ring of them is for others, too */
 #define DESCRIPTION   240
 #define BASE_CHANGED  8          /* what changed by one part of so many is worth to be written, */
 #define RATE_CHANGED  3          /* and an answer less or more in so many a second, */
@@ -28,14 +30,15 @@
 #define LIMIT_UNKNOWN UINT32_MAX /* of a slot that has just been given to another one */
 
 struct backend {
-	uint32_t generation; /* of its slot */
-	uint32_t limit;      /* as the workers know it, or LIMIT_UNKNOWN */
-	uint64_t timeout_ns; /* the shortest patience of the clients of its services; 0: none names it */
-	uint64_t told_ns;    /* when an event of it was told last */
-	uint32_t n_untold;
+	uint32_t generation;       /* of its slot */
+	uint32_t limit;            /* as the workers know it, or LIMIT_UNKNOWN */
+	uint64_t timeout_ns;       /* the shortest patience of the clients of its services; 0: none names it */
+	uint64_t told_ns;          /* when an event of it was told last */
+	uint32_t n_untold;         /* limits, with the one that is to be told */
 	bool told;                 /* that it is limited now */
 	bool impatient;            /* that is told */
 	uint32_t n_again;          /* of limiter.n_again, told */
+	uint64_t again_after_ns;   /* for so long it had been limited then */
 	bool was_open;             /* its breaker */
 	uint64_t left_open_ns;     /* when that was over last; 0: never */
 	struct limiter_past saved; /* base_ns 0: nothing of it */
@@ -66,6 +69,10 @@ struct limiters {
 	struct limiter_memory *memory;
 	bool idle;    /* nothing is measured, nothing limited */
 	bool unsaved; /* something was forgotten that is saved */
+	bool wall;    /* is enforced: what breakers say is so */
+	uint64_t told_second;
+	unsigned n_told;     /* in that second */
+	uint32_t tell_first; /* slot */
 	uint64_t now_ns;
 };
 
@@ -101,6 +108,12 @@ static uint64_t since_ns(const struct limiter *l, uint64_t now_ns, uint64_t cloc
 	return l->since_ns ? clock_ns - (now_ns - l->since_ns) : 0;
 }
 
+/* One that no service names any more has no limit, whatever is known of it. */
+static bool is_limited(const struct backend *b)
+{
+	return b->timeout_ns && b->limiter.state == LIMITER_LIMITING;
+}
+
 void limiters_view(const struct limiters *limiters, struct view *view, uint64_t now_ns, uint64_t clock_ns)
 {
 	for (size_t i = 0; i < view->n_backends; i++) {
@@ -110,8 +123,8 @@ void limiters_view(const struct limiters *limiters, struct view *view, uint64_t 
 		if (b->generation != to->generation)
 			continue;
 		to->limiter = (struct view_limiter){
-			.limiting = b->limiter.state == LIMITER_LIMITING,
-			.stalled = b->limiter.stalled,
+			.limiting = is_limited(b),
+			.stalled = b->timeout_ns && b->limiter.stalled,
 			.limit = b->limiter.limit,
 			.wip = b->limiter.wip,
 			.since_ns = since_ns(&b->limiter, now_ns, clock_ns),
@@ -141,81 +154,119 @@ static void put_limit(struct limiters *l, uint32_t slot, uint32_t limit)
 }
 
 /* Its state may change every second or two: of one that does, not each change is told. */
-static bool may_tell(struct backend *b, uint64_t now_ns)
+static bool may_tell(const struct limiters *l, const struct backend *b)
 {
-	if (b->told_ns && now_ns - b->told_ns < TOLD_EVERY_NS) {
-		b->n_untold++;
-		return false;
-	}
-	b->told_ns = now_ns;
-	return true;
+	return !b->told_ns || l->now_ns - b->told_ns >= TOLD_EVERY_NS;
 }
 
-static void tell_state(struct limiters *l, const struct slot_info *info, struct backend *b, enum cure_mode mode)
+/*
+ * Until people know what is so: a limit that began too soon after the last one that was told is told later, if it
+ * lasts, and who heard of its beginning hears of its end.
+ */
+static void tell_state(struct limiters *l, struct backend *b, enum cure_mode mode)
 {
 	char id[SLOT_ID_STRLEN], text[DESCRIPTION], untold[80] = "";
-	bool limiting = b->limiter.state == LIMITER_LIMITING;
+	bool limiting = is_limited(b);
 
-	/* Who heard of its beginning hears of its end. */
-	if (limiting ? !may_tell(b, l->now_ns) : !b->told)
+	if (limiting == b->told || (limiting && !may_tell(l, b)))
 		return;
 	b->told = limiting;
-	limiter_describe(&b->limiter, text, sizeof(text));
-	if (b->n_untold)
-		snprintf(untold, sizeof(untold), "; it was limited %u times more since the last that was told",
-			 b->n_untold);
-	b->n_untold = 0;
+	if (b->timeout_ns)
+		limiter_describe(&b->limiter, text, sizeof(text));
+	else
+		snprintf(text, sizeof(text), "no service names it any more");
+	if (limiting) {
+		b->told_ns = l->now_ns;
+		if (b->n_untold > 1)
+			snprintf(untold, sizeof(untold), "; it was limited %u times more since the last that was told",
+				 b->n_untold - 1);
+		b->n_untold = 0;
+	}
+	l->n_told++;
 	events_add(l->events, limiting ? EVENT_WARNING : EVENT_INFO, limiting ? "limiting" : "limit_over",
-		   cure_name[CURE_STORM], slots_id(info, id), "%s%s%s", text,
+		   cure_name[CURE_STORM], slots_id(&b->who, id), "%s%s%s", text,
 		   limiting && mode == CURE_SHADOW ? " (shadow: it gets more all the same)" : "", untold);
 }
 
-static void tell_impatient(struct limiters *l, const struct slot_info *info, struct backend *b)
+static void tell_impatient(struct limiters *l, struct backend *b)
 {
 	char id[SLOT_ID_STRLEN];
 
 	if (b->impatient == b->limiter.impatient)
 		return;
 	b->impatient = b->limiter.impatient;
-	if (b->impatient)
-		events_add(
-			l->events, EVENT_WARNING, "client_timeout_short", cure_name[CURE_STORM], slots_id(info, id),
-			"a first byte usually takes %.0f ms: with clients that wait for %.0f ms, a limit cannot keep what "
-			"it admits from being given up; see storm.client_timeout",
-			b->limiter.base_ns / 1e6, b->timeout_ns / 1e6);
+	if (!b->impatient)
+		return;
+	l->n_told++;
+	events_add(l->events, EVENT_WARNING, "client_timeout_short", cure_name[CURE_STORM], slots_id(&b->who, id),
+		   "a first byte usually takes %.0f ms: with clients that wait for %.0f ms, a limit cannot keep what "
+		   "it admits from being given up; see storm.client_timeout",
+		   b->limiter.base_ns / 1e6, b->timeout_ns / 1e6);
 }
 
-static void tell_again(struct limiters *l, const struct slot_info *info, struct backend *b)
+static void tell_again(struct limiters *l, struct backend *b)
 {
 	char id[SLOT_ID_STRLEN];
 
 	if (b->n_again == b->limiter.n_again)
 		return;
 	b->n_again = b->limiter.n_again;
+	l->n_told++;
 	if (b->limiter.refuted_ns)
-		events_add(l->events, EVENT_WARNING, "usual_measured_again", cure_name[CURE_STORM], slots_id(info, id),
+		events_add(l->events, EVENT_WARNING, "usual_measured_again", cure_name[CURE_STORM],
+			   slots_id(&b->who, id),
 			   "limited for %.0f s; asked with half as much, first bytes take %.1f ms, which is usual from "
 			   "now on (it was %.1f): slower for good?",
-			   (l->now_ns - b->limiter.since_ns) / 1e9, b->limiter.base_ns / 1e6,
-			   b->limiter.refuted_ns / 1e6);
+			   b->again_after_ns / 1e9, b->limiter.base_ns / 1e6, b->limiter.refuted_ns / 1e6);
 	else
 		events_add(
-			l->events, EVENT_WARNING, "usual_measured_again", cure_name[CURE_STORM], slots_id(info, id),
+			l->events, EVENT_WARNING, "usual_measured_again", cure_name[CURE_STORM], slots_id(&b->who, id),
 			"limited for %.0f s; asked with half as much, it answered too little to say what first bytes "
 			"take now: what was usual stays",
-			(l->now_ns - b->limiter.since_ns) / 1e9);
+			b->again_after_ns / 1e9);
+}
+
+/* All that is not told yet, as far as it goes: whom nothing is left for is the first in the next second. */
+static void tell_all(struct limiters *l, enum cure_mode mode)
+{
+	uint64_t second = l->now_ns / SECOND_NS;
+
+	if (second != l->told_second)
+		l->n_told = 0;
+	l->told_second = second;
+	for (uint32_t i = 0, first = l->tell_first; i < l->config.n_backend_slots; i++) {
+		uint32_t slot = (first + i) % l->config.n_backend_slots;
+		struct backend *b = &l->backends[slot];
+
+		if (l->n_told >= TOLD_A_SECOND) {
+			l->tell_first = slot;
+			return;
+		}
+		if (!b->who.proto)
+			continue;
+		tell_state(l, b, mode);
+		if (!b->timeout_ns)
+			continue;
+		tell_impatient(l, b);
+		tell_again(l, b);
+	}
 }
 
 /* The slot has another owner, or none: what was known of the one before may be of use to it again. */
 static void leave(struct limiters *l, struct backend *b)
 {
 	struct limiter_known known = {.who = b->who, .from = LIMITER_BASE_LEFT};
+	uint64_t timeout_ns = b->timeout_ns;
 
 	if (!b->who.proto)
 		return;
+	/* Now or never; those that are too many for it are told of as gone in any case. */
+	b->timeout_ns = 0;
+	if (l->n_told < TOLD_A_SECOND)
+		tell_state(l, b, CURE_ENFORCE);
 	if (limiter_past(&b->limiter, l->now_ns, &known.past))
 		limiter_memory_put(l->memory, &known, l->now_ns);
-	*b = (struct backend){.limit = b->limit, .timeout_ns = b->timeout_ns};
+	*b = (struct backend){.limit = b->limit, .timeout_ns = timeout_ns};
 }
 
 static void arrive(struct limiters *l, const struct slot_info *info, struct backend *b)
@@ -230,10 +281,13 @@ static void arrive(struct limiters *l, const struct slot_info *info, struct back
 		limiter_recall(&b->limiter, &known.past, known.from, l->now_ns);
 }
 
-/* In the ramp it may have little at a time at first, too, while others can take the rest. */
+/*
+ * In the ramp it may have little at a time at first, too, while others can take the rest. In shadow there is no ramp,
+ * and who would have been shut out never was.
+ */
 static uint32_t look_at_breaker(struct limiters *l, uint32_t slot, struct backend *b)
 {
-	enum breaker_state state = streak_state(dataplane_breaker(l->dp, slot));
+	enum breaker_state state = l->wall ? streak_state(dataplane_breaker(l->dp, slot)) : BREAKER_CLOSED;
 
 	if (b->was_open && state != BREAKER_OPEN)
 		b->left_open_ns = l->now_ns;
@@ -241,13 +295,14 @@ static uint32_t look_at_breaker(struct limiters *l, uint32_t slot, struct backen
 	return state == BREAKER_RAMP ? limiter_ramp(dataplane_backend_share_now(l->dp, slot)) : 0;
 }
 
-static void tick_backend(struct limiters *l, uint32_t slot, enum cure_mode mode)
+static void tick_backend(struct limiters *l, uint32_t slot)
 {
 	struct backend *b = &l->backends[slot];
 	struct limiter_parameters p = {.client_timeout_ns = b->timeout_ns};
 	struct limiter_counts counts;
 	struct work_report work;
 	struct slot_info info;
+	uint32_t n_again;
 	bool changed;
 
 	if (!services_backend(l->services, slot, &info)) {
@@ -272,12 +327,12 @@ static void tick_backend(struct limiters *l, uint32_t slot, enum cure_mode mode)
 		.wip = work.wip,
 	};
 	p.most = look_at_breaker(l, slot, b);
+	n_again = b->limiter.n_again;
 	changed = limiter_tick(&b->limiter, &counts, &p, l->now_ns, hash_public(&l->now_ns, sizeof(l->now_ns), slot));
 	put_limit(l, slot, limit_word(&b->limiter));
-	if (changed)
-		tell_state(l, &info, b, mode);
-	tell_impatient(l, &info, b);
-	tell_again(l, &info, b);
+	b->n_untold += changed && b->limiter.state == LIMITER_LIMITING;
+	if (b->limiter.n_again != n_again)
+		b->again_after_ns = l->now_ns - b->limiter.since_ns;
 }
 
 /* --- services --- */
@@ -329,6 +384,11 @@ static void add_side(void *arg, const struct services_side *side)
 	}
 }
 
+static uint32_t at_most_u32(uint64_t n)
+{
+	return n < UINT32_MAX ? n : UINT32_MAX;
+}
+
 /* Of new flows a second. */
 static void share_out(struct limiters *l, uint32_t slot, uint32_t shares[static FAIR_LEVELS])
 {
@@ -341,7 +401,7 @@ static void share_out(struct limiters *l, uint32_t slot, uint32_t shares[static 
 		uint64_t n = svc->n_active && now[level] > first ? now[level] - first : 1;
 		uint64_t share = SHARE_TIMES * svc->rate / n;
 
-		shares[level] = share ? share : 1;
+		shares[level] = share ? at_most_u32(share) : 1;
 	}
 	memcpy(then, now, sizeof(now));
 	svc->n_active++;
@@ -369,7 +429,7 @@ static void put_service(struct limiters *l, uint32_t slot)
 		svc->limited_ns = l->now_ns;
 	lately = svc->left_open || (svc->limited_ns && l->now_ns - svc->limited_ns < PACE_AFTER_NS);
 	if (lately && pace >= PACE_MIN)
-		limit.pace = pace;
+		limit.pace = at_most_u32(pace);
 	if (lately)
 		share_out(l, slot, limit.shares);
 	else
@@ -413,22 +473,26 @@ static bool is_new(const struct limiters *l, uint32_t slot)
 	return services_backend(l->services, slot, &info) && (!b->who.proto || b->generation != info.ref.generation);
 }
 
-void limiters_meet(struct limiters *limiters, enum cure_mode mode, uint64_t now_ns)
+void limiters_meet(struct limiters *limiters, const struct cure_modes *modes, uint64_t now_ns)
 {
-	if (mode == CURE_OFF)
+	if (modes->of[CURE_STORM] == CURE_OFF)
 		return;
 	limiters->now_ns = now_ns;
+	limiters->wall = modes->of[CURE_WALL] == CURE_ENFORCE;
 	limiters->idle = false;
 	services_sides(limiters->services, learn_timeouts, limiters);
 	for (uint32_t slot = 0; slot < limiters->config.n_backend_slots; slot++)
 		if (is_new(limiters, slot))
-			tick_backend(limiters, slot, mode);
+			tick_backend(limiters, slot);
 	tick_services(limiters);
 }
 
-void limiters_tick(struct limiters *limiters, enum cure_mode mode, uint64_t now_ns)
+void limiters_tick(struct limiters *limiters, const struct cure_modes *modes, uint64_t now_ns)
 {
+	enum cure_mode mode = modes->of[CURE_STORM];
+
 	limiters->now_ns = now_ns;
+	limiters->wall = modes->of[CURE_WALL] == CURE_ENFORCE;
 	if (mode == CURE_OFF) {
 		if (!limiters->idle)
 			forget_all(limiters);
@@ -439,8 +503,9 @@ void limiters_tick(struct limiters *limiters, enum cure_mode mode, uint64_t now_
 		limiters->backends[slot].timeout_ns = 0;
 	services_sides(limiters->services, learn_timeouts, limiters);
 	for (uint32_t slot = 0; slot < limiters->config.n_backend_slots; slot++)
-		tick_backend(limiters, slot, mode);
+		tick_backend(limiters, slot);
 	tick_services(limiters);
+	tell_all(limiters, mode);
 }
 
 /* --- an operator's word --- */

@@ -27,10 +27,10 @@ struct limiters *limiters_create(struct dataplane *dp, const struct services *se
 				 const struct limiters_config *config);
 void limiters_destroy(struct limiters *limiters);
 
-/* Once per LIMITER_TICK_NS; `mode`: of the cure storm. `now_ns`: the dataplane's clock. */
-void limiters_tick(struct limiters *limiters, enum cure_mode mode, uint64_t now_ns);
+/* Once per LIMITER_TICK_NS. `now_ns`: the dataplane's clock. */
+void limiters_tick(struct limiters *limiters, const struct cure_modes *modes, uint64_t now_ns);
 /* Backends that came since: they have their limits before their first flow, and not only with the next tick. */
-void limiters_meet(struct limiters *limiters, enum cure_mode mode, uint64_t now_ns);
+void limiters_meet(struct limiters *limiters, const struct cure_modes *modes, uint64_t now_ns);
 
 /*
  * By an operator's word: what is usual of it is measured anew. Returns 1: it is limited, and asked with half as much

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -30,9 +31,20 @@ static bool is_ours(const struct saved_file *f, const json_t *doc, const char *l
 	       json_is_array(json_object_get(doc, list));
 }
 
+/* Whatever has its name, the start does not wait for it: a FIFO would have it wait for a writer. */
+static FILE *open_to_read(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	FILE *file = fd < 0 ? NULL : fdopen(fd, "r");
+
+	if (fd >= 0 && !file)
+		close(fd);
+	return file;
+}
+
 json_t *saved_file_read(const struct saved_file *f, const char *list, char *why, size_t size)
 {
-	FILE *file = fopen(f->path, "re");
+	FILE *file = open_to_read(f->path);
 	json_error_t error;
 	struct stat st;
 	json_t *doc;
@@ -61,25 +73,52 @@ json_t *saved_file_read(const struct saved_file *f, const char *list, char *why,
 	return NULL;
 }
 
-int saved_file_write(const struct saved_file *f, json_t *doc)
+static int write_all(int fd, const char *text, size_t len)
 {
-	int fd, err = 0;
+	while (len) {
+		ssize_t n = write(fd, text, len);
 
-	if (json_object_set_new(doc, "format", json_string(f->format)) ||
-	    json_object_set_new(doc, "version", json_integer(f->version)))
-		return -ENOMEM;
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n ? -errno : -EIO;
+		text += n;
+		len -= n;
+	}
+	return 0;
+}
+
+static int replace(const struct saved_file *f, const char *text)
+{
+	int fd, err;
+
 	if (mkdir(f->dir, 0755) && errno != EEXIST)
 		return -errno;
-	fd = open(f->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
+	fd = open(f->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0644);
 	if (fd < 0)
 		return -errno;
-	errno = EIO;
-	if (json_dumpfd(doc, fd, JSON_INDENT(1)))
-		err = -errno;
+	err = write_all(fd, text, strlen(text));
 	if (close(fd) && !err)
 		err = -errno;
 	if (!err && rename(f->temporary, f->path))
 		err = -errno;
+	return err;
+}
+
+/* Made in memory first: json_dumpfd() would write token by token. */
+int saved_file_write(const struct saved_file *f, json_t *doc)
+{
+	char *text;
+	int err;
+
+	if (json_object_set_new(doc, "format", json_string(f->format)) ||
+	    json_object_set_new(doc, "version", json_integer(f->version)))
+		return -ENOMEM;
+	text = json_dumps(doc, JSON_INDENT(1));
+	if (!text)
+		return -ENOMEM;
+	err = replace(f, text);
+	free(text);
 	return err;
 }
 

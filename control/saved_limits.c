@@ -16,6 +16,7 @@
 #define WRITE_EVERY_NS 5000000000ULL
 #define REFRESH_NS     60000000000ULL
 #define BASE_MAX_US    60000000 /* nobody waits for longer */
+#define RATE_MAX       10000000 /* answers a second: more than any backend has */
 
 struct saved_limits {
 	struct events *events;
@@ -51,7 +52,8 @@ static bool read_known(const json_t *object, uint64_t rate_age_ns, uint64_t now_
 	*out = (struct limiter_known){.who.proto = IPPROTO_TCP, .from = LIMITER_BASE_RESTART};
 	if (!address || ipaddr_parse(address, &out->who.addr) || !saved_read_number(object, "port", &port) || !port ||
 	    port > UINT16_MAX || !saved_read_number(object, "base_us", &base_us) || !base_us || base_us > BASE_MAX_US ||
-	    !saved_read_number(object, "seen_ms", &seen_ms) || !saved_read_number(object, "rate", &rate))
+	    !saved_read_number(object, "seen_ms", &seen_ms) || !saved_read_number(object, "rate", &rate) ||
+	    rate > RATE_MAX)
 		return false;
 	out->who.port_be = htons(port);
 	out->past = (struct limiter_past){
@@ -136,18 +138,18 @@ static void add_known(void *arg, const struct limiter_known *known)
 {
 	struct listing *l = arg;
 	uint64_t age_ms = known->past.base_age_ns / MSEC, base_us = clamp(known->past.base_ns / 1000, 1, BASE_MAX_US);
+	uint64_t rate = known->past.rate_age_ns < LIMITER_RATE_WORTH_NS ? clamp(known->past.rate, 0, RATE_MAX) : 0;
 	char text[IPADDR_STRLEN];
 
 	if (json_array_size(l->list) == LIMITER_MEMORY_MAX) {
 		l->too_many = true;
 		return;
 	}
-	json_array_append_new(
-		l->list,
-		json_pack("{s:s,s:i,s:I,s:I,s:I}", "address", ipaddr_format(&known->who.addr, text), "port",
-			  ntohs(known->who.port_be), "base_us", (json_int_t)base_us, "seen_ms",
-			  (json_int_t)(age_ms < l->now_ms ? l->now_ms - age_ms : 0), "rate",
-			  (json_int_t)(known->past.rate_age_ns < LIMITER_RATE_WORTH_NS ? known->past.rate : 0)));
+	json_array_append_new(l->list,
+			      json_pack("{s:s,s:i,s:I,s:I,s:I}", "address", ipaddr_format(&known->who.addr, text),
+					"port", ntohs(known->who.port_be), "base_us", (json_int_t)base_us, "seen_ms",
+					(json_int_t)(age_ms < l->now_ms ? l->now_ms - age_ms : 0), "rate",
+					(json_int_t)rate));
 }
 
 static void say_written(struct saved_limits *s, int err, bool too_many)

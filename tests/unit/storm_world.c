@@ -390,7 +390,7 @@ void world_run(unsigned ms, const struct world_load *loads, unsigned n_loads)
 		if (world_ms() % 10 == 0)
 			decide();
 		if (world_ms() % 100 == 0)
-			limiters_tick(limiters, config.storm, rig.now_ns);
+			limiters_tick(limiters, &f.config->cures, rig.now_ns);
 	}
 }
 

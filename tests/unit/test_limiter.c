@@ -771,6 +771,19 @@ static void test_old_rate(void **state)
 	assert_int_equal(l.limit, LIMITER_MIN);
 }
 
+/* Nothing answers so much, but somebody may say so. */
+static void test_absurd_rate(void **state)
+{
+	const struct limiter_past past = {20000 * MS, 0, UINT64_C(1) << 53, 0};
+
+	begin();
+	limiter_recall(&l, &past, LIMITER_BASE_RESTART, now_ns + LIMITER_TICK_NS);
+	ticks(1, 0, 0, 0);
+	assert_int_equal(ticks(1, 20, 50000, 300), 1);
+	assert_int_equal(l.rate, UINT32_MAX);
+	assert_int_equal(l.limit, UINT32_MAX);
+}
+
 /* Nothing that was measured in congestion is left to the next one. */
 static void test_worth_remembering(void **state)
 {
@@ -952,6 +965,14 @@ static void test_window_uneasy(void **state)
 		ticks(8, 40, 40, 64);
 		assert_true(l.limit < LIMITER_WINDOW_MIN);
 	}
+	/* Of ticks that are late, too. */
+	ticks(2, 40, 20, 64);
+	assert_int_equal(l.limit, LIMITER_WINDOW_MIN);
+	for (unsigned i = 0; i < 25; i++) {
+		now_ns += LIMITER_TICK_NS;
+		ticks(1, 80, 40, 64);
+	}
+	assert_in_range(l.limit, 28, 32);
 	/* With little to do it is asked again how much it bears. */
 	ticks(1, 40, 40, 8);
 	assert_int_equal(l.limit, LIMITER_WINDOW_MIN);
@@ -1007,8 +1028,45 @@ static void test_odd_counts(void **state)
 	assert_int_equal(l.first_byte_ns, 20 * MS);
 	/* What comes in a tick that is an hour late came in all of that time. */
 	now_ns += 3600 * S;
-	assert_int_equal(ticks(1, 36000, 20, 0), 0);
-	assert_in_range(l.rate, 0, 1);
+	assert_int_equal(ticks(1, 36001, 20, 0), 0);
+	assert_int_equal(l.rate, 10);
+}
+
+/* Ticks that are late, all of them or now and then, and early ones after those: what is answered is the same. */
+static void test_late_ticks(void **state)
+{
+	static const unsigned ms[][2] = {{300, 300}, {250, 250}, {110, 110}, {150, 50}, {190, 10}, {1700, 1700}};
+
+	for (size_t i = 0; i < sizeof(ms) / sizeof(ms[0]); i++) {
+		begin();
+		ticks(1, 0, 0, 0);
+		for (unsigned j = 0; j < 40; j++) {
+			unsigned n = ms[i][j % 2];
+
+			now_ns += n * MS - LIMITER_TICK_NS;
+			ticks(1, n, 20, 20);
+			/* The second may begin within a tick. */
+			if (now_ns > 103 * S)
+				assert_in_range(l.rate, 990, 1100);
+		}
+		assert_int_equal(l.state, LIMITER_OPEN);
+	}
+	/* The whole of what it answered counts when it becomes slow. */
+	begin();
+	for (unsigned i = 0; i < 50; i++) {
+		now_ns += 2 * LIMITER_TICK_NS;
+		ticks(1, 120, 20, 8);
+	}
+	now_ns += 2 * LIMITER_TICK_NS;
+	ticks(1, 120, 200, 80);
+	assert_int_equal(l.state, LIMITER_LIMITING);
+	assert_int_equal(l.limit, 400 * 140 / 1000);
+	/* A few that come in more than a second are no less than they are. */
+	begin();
+	ticks(1, 0, 0, 0);
+	now_ns += 14 * LIMITER_TICK_NS;
+	ticks(1, 9, 20, 0);
+	assert_int_equal(l.rate, 6);
 }
 
 static void test_words(void **state)
@@ -1049,6 +1107,7 @@ int main(void)
 		cmocka_unit_test(test_young),
 		cmocka_unit_test(test_recalled),
 		cmocka_unit_test(test_old_rate),
+		cmocka_unit_test(test_absurd_rate),
 		cmocka_unit_test(test_worth_remembering),
 		cmocka_unit_test(test_group_of_two_states),
 		cmocka_unit_test(test_ramp),
@@ -1060,6 +1119,7 @@ int main(void)
 		cmocka_unit_test(test_window_of_young),
 		cmocka_unit_test(test_patience),
 		cmocka_unit_test(test_odd_counts),
+		cmocka_unit_test(test_late_ticks),
 		cmocka_unit_test(test_words),
 	};
 	int failed;

@@ -10,6 +10,8 @@
 
 #include <cmocka.h>
 
+#include <stdlib.h>
+
 #define S 1000000000ull
 
 static struct limiter_known known_of(unsigned n, uint64_t age_ns)
@@ -19,6 +21,19 @@ static struct limiter_known known_of(unsigned n, uint64_t age_ns)
 		.from = LIMITER_BASE_LEFT,
 		.past = {.base_ns = n, .base_age_ns = age_ns, .rate = 400, .rate_age_ns = age_ns},
 	};
+}
+
+static void count(void *arg, const struct limiter_known *known)
+{
+	++*(unsigned *)arg;
+}
+
+static unsigned count_at(const struct limiter_memory *m, uint64_t now_ns)
+{
+	unsigned n = 0;
+
+	limiter_memory_foreach(m, now_ns, count, &n);
+	return n;
 }
 
 /* By all three of protocol, address and port; what is taken is gone; what is put again is there once. */
@@ -33,7 +48,7 @@ static void test_identity(void **state)
 	assert_true(limiter_memory_put(m, &b, S));
 	a.past.base_ns = 7;
 	assert_true(limiter_memory_put(m, &a, S));
-	assert_int_equal(limiter_memory_count(m), 2);
+	assert_int_equal(count_at(m, S), 2);
 	assert_false(limiter_memory_take(m, &c.who, S, &out));
 	/* The slot is another one by then. */
 	a.who.ref = (struct slot_ref){7, 8};
@@ -45,30 +60,23 @@ static void test_identity(void **state)
 	limiter_memory_destroy(m);
 }
 
-static void count(void *arg, const struct limiter_known *known)
-{
-	++*(unsigned *)arg;
-}
-
 /* It ages while it lies there. */
 static void test_age(void **state)
 {
 	struct limiter_known old = known_of(1, LIMITER_MEMORY_NS), young = known_of(2, LIMITER_MEMORY_NS - 10 * S), out;
 	struct limiter_memory *m = limiter_memory_create();
-	unsigned n = 0;
 
 	assert_false(limiter_memory_put(m, &old, 5 * S));
 	assert_true(limiter_memory_put(m, &young, 5 * S));
-	limiter_memory_foreach(m, 14 * S, count, &n);
-	limiter_memory_foreach(m, 15 * S, count, &n);
-	assert_int_equal(n, 1);
+	assert_int_equal(count_at(m, 14 * S), 1);
+	assert_int_equal(count_at(m, 15 * S), 0);
 	assert_true(limiter_memory_take(m, &young.who, 14 * S, &out));
 	assert_int_equal(out.past.base_age_ns, LIMITER_MEMORY_NS - S);
 	assert_int_equal(out.past.rate_age_ns, LIMITER_MEMORY_NS - S);
 	limiter_memory_put(m, &young, 5 * S);
 	assert_false(limiter_memory_take(m, &young.who, 15 * S, &out));
 	/* Too old for anybody: it is gone. */
-	assert_int_equal(limiter_memory_count(m), 0);
+	assert_int_equal(count_at(m, 5 * S), 0);
 	limiter_memory_destroy(m);
 }
 
@@ -82,13 +90,60 @@ static void test_full(void **state)
 		known = known_of(n, 0);
 		assert_true(limiter_memory_put(m, &known, S + n));
 	}
-	assert_int_equal(limiter_memory_count(m), LIMITER_MEMORY_MAX);
+	assert_int_equal(count_at(m, 2 * S), LIMITER_MEMORY_MAX);
 	known = known_of(0, 0);
 	assert_false(limiter_memory_take(m, &known.who, 2 * S, &out));
 	known = known_of(1, 0);
 	assert_true(limiter_memory_take(m, &known.who, 2 * S, &out));
 	limiter_memory_clear(m);
-	assert_int_equal(limiter_memory_count(m), 0);
+	assert_int_equal(count_at(m, 2 * S), 0);
+	known = known_of(2, 0);
+	assert_false(limiter_memory_take(m, &known.who, 2 * S, &out));
+	/* All of its room is there again, twice. */
+	for (unsigned n = 0; n < 2 * LIMITER_MEMORY_MAX; n++) {
+		known = known_of(n, 0);
+		assert_true(limiter_memory_put(m, &known, S + n));
+	}
+	assert_int_equal(count_at(m, 2 * S), LIMITER_MEMORY_MAX);
+	limiter_memory_clear(m);
+	assert_int_equal(count_at(m, 2 * S), 0);
+	limiter_memory_destroy(m);
+}
+
+#define N_MANY (LIMITER_MEMORY_MAX + 1000)
+
+/* Whatever comes and goes in whatever order, it has what it was given last, by who it is, and drops who came first. */
+static void test_many(void **state)
+{
+	static unsigned put_at[N_MANY]; /* 0: it is not there */
+	struct limiter_memory *m = limiter_memory_create();
+	struct limiter_known known, out;
+	unsigned n = 0;
+
+	srand(1);
+	for (unsigned step = 1; step < 100000; step++) {
+		unsigned who = rand() % N_MANY, oldest = 0;
+
+		known = known_of(who, 0);
+		if (rand() % 8 == 0) {
+			assert_int_equal(limiter_memory_take(m, &known.who, step, &out), put_at[who] != 0);
+			if (put_at[who])
+				assert_int_equal(out.past.rate, put_at[who]);
+			n -= put_at[who] != 0;
+			put_at[who] = 0;
+			continue;
+		}
+		if (!put_at[who] && n++ == LIMITER_MEMORY_MAX) {
+			for (unsigned i = 0; i < N_MANY; i++)
+				if (put_at[i] && (!put_at[oldest] || put_at[i] < put_at[oldest]))
+					oldest = i;
+			put_at[oldest] = 0;
+			n--;
+		}
+		known.past.rate = put_at[who] = step;
+		assert_true(limiter_memory_put(m, &known, step));
+	}
+	assert_int_equal(count_at(m, 100000), n);
 	limiter_memory_destroy(m);
 }
 
@@ -98,6 +153,7 @@ int main(void)
 		cmocka_unit_test(test_identity),
 		cmocka_unit_test(test_age),
 		cmocka_unit_test(test_full),
+		cmocka_unit_test(test_many),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

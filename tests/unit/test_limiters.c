@@ -3,6 +3,7 @@
 #include "breakers_talk.h"
 
 #include "limiters.h"
+#include "view.h"
 
 #include <errno.h>
 
@@ -34,7 +35,7 @@ static struct signal_counts *counts(void)
 static void tick(void)
 {
 	rig.now_ns += TICK;
-	limiters_tick(limiters, f.config->cures.of[CURE_STORM], rig.now_ns);
+	limiters_tick(limiters, &f.config->cures, rig.now_ns);
 }
 
 /* Ticks in each of which `n` responses come after `ms`, while so much is under way. */
@@ -64,15 +65,20 @@ static uint32_t limit(void)
 	return word & ~LIMIT_CONGESTED;
 }
 
-static void said(const char *kind, const char *words)
+static void said_of(const char *id, const char *kind, const char *words)
 {
 	struct event_record e;
 
 	assert_true(next_event_of("storm", &e));
 	assert_string_equal(e.kind, kind);
-	assert_string_equal(e.subject, id_of(false, IT));
+	assert_string_equal(e.subject, id);
 	if (!strstr(e.text, words))
 		fail_msg("expected '%s' in '%s'", words, e.text);
+}
+
+static void said(const char *kind, const char *words)
+{
+	said_of(id_of(false, IT), kind, words);
 }
 
 static void nothing_said(void)
@@ -141,18 +147,24 @@ static void test_meets(void **state)
 {
 	begin_limiters(CURE_ENFORCE);
 	assert_int_equal(limit(), 0);
-	limiters_meet(limiters, CURE_ENFORCE, rig.now_ns);
+	limiters_meet(limiters, &f.config->cures, rig.now_ns);
 	assert_int_equal(limit(), LIMITER_WINDOW_MIN | LIMIT_SOFT);
 	assert_int_equal(service()->n_limits, 4);
-	/* Those that are known are left alone. */
-	counts()->answered = 1000;
-	limiters_meet(limiters, CURE_ENFORCE, rig.now_ns);
-	ticks(1, 0, 0, 0);
+	/* Those that are known are left alone, though the next tick will limit this one. */
+	ticks(11, 0, 0, 100);
+	counts()->gave_up += LIMITER_MIN;
+	rig.now_ns += TICK;
+	limiters_meet(limiters, &f.config->cures, rig.now_ns);
+	assert_int_equal(limit(), LIMITER_WINDOW_MIN | LIMIT_SOFT);
 	configure(1, 5);
-	limiters_meet(limiters, CURE_ENFORCE, rig.now_ns);
+	limiters_meet(limiters, &f.config->cures, rig.now_ns);
 	configure(2, 5);
-	limiters_meet(limiters, CURE_ENFORCE, rig.now_ns);
-	assert_int_equal(limit() & LIMIT_WORK, LIMITER_WINDOW_MIN);
+	limiters_meet(limiters, &f.config->cures, rig.now_ns);
+	assert_int_equal(limit(), LIMITER_WINDOW_MIN | LIMIT_SOFT);
+	nothing_said();
+	ticks(1, 0, 0, 100);
+	assert_int_equal(limit(), LIMITER_MIN);
+	said("limiting", "it answers nothing");
 	nothing_said();
 	calm_down();
 	end_limiters();
@@ -174,6 +186,97 @@ static void test_told_now_and_then(void **state)
 	ticks(1, 40, 200, 80);
 	said("limiting", "; it was limited 3 times more since the last that was told");
 	calm_down();
+	end_limiters();
+}
+
+/* One that begins soon after the last that was told is told when it lasts. */
+static void test_told_when_it_lasts(void **state)
+{
+	begin_limiters(CURE_ENFORCE);
+	ticks(100, 40, 20, 8);
+	ticks(1, 40, 200, 80);
+	ticks(29, 40, 20, 8);
+	said("limiting", "at most");
+	said("limit_over", "at once");
+	ticks(1, 40, 200, 80);
+	ticks(12, 40, 20, 8);
+	ticks(57, 40, 200, 80);
+	nothing_said();
+	ticks(1, 40, 200, 80);
+	said("limiting", "; it was limited 1 times more since the last that was told");
+	ticks(300, 40, 200, 80);
+	nothing_said();
+	ticks(12, 40, 20, 8);
+	said("limit_over", "at once");
+	ticks(100, 40, 20, 8);
+	ticks(1, 40, 200, 80);
+	said("limiting", "80 under way: at most 56");
+	calm_down();
+	end_limiters();
+}
+
+static void all_ticks(unsigned n_ticks, unsigned n, unsigned ms, uint32_t open)
+{
+	for (unsigned i = 0; i < n_ticks; i++) {
+		for (unsigned slot = 0; slot < N_SLOTS; slot++) {
+			struct signal_counts *c = &rig.worker->signals.counts[slot];
+
+			c->answered += n;
+			c->timed += n;
+			c->timed_us += n * ms * 1000;
+			c->open = open;
+		}
+		tick();
+	}
+}
+
+static unsigned count_said(const char *kind)
+{
+	struct event_record e;
+	unsigned n = 0;
+
+	while (next_event_of("storm", &e)) {
+		assert_string_equal(e.kind, kind);
+		n++;
+	}
+	return n;
+}
+
+/* Of all that are limited at once some are told now, and the others later: others have something to tell, too. */
+static void test_many_at_once(void **state)
+{
+	begin_limiters(CURE_ENFORCE);
+	configure(8, 5);
+	all_ticks(100, 40, 20, 8);
+	rig.now_ns += SECOND - rig.now_ns % SECOND - TICK;
+	all_ticks(9, 40, 200, 80);
+	assert_int_equal(count_said("limiting"), 10);
+	all_ticks(1, 40, 200, 80);
+	assert_int_equal(count_said("limiting"), 0);
+	all_ticks(1, 40, 200, 80);
+	assert_int_equal(count_said("limiting"), 6);
+	/* So with the end, which all hear of once. */
+	rig.now_ns += SECOND - rig.now_ns % SECOND - TICK;
+	all_ticks(20, 40, 20, 8);
+	assert_int_equal(count_said("limit_over"), 10);
+	all_ticks(1, 40, 20, 8);
+	assert_int_equal(count_said("limit_over"), 6);
+	all_ticks(100, 40, 20, 8);
+	nothing_said();
+	memset(rig.worker->signals.counts, 0, N_SLOTS * sizeof(rig.worker->signals.counts[0]));
+	end_limiters();
+}
+
+static void test_many_impatient(void **state)
+{
+	begin_limiters(CURE_ENFORCE);
+	configure(8, 5);
+	rig.now_ns += SECOND - rig.now_ns % SECOND - TICK;
+	all_ticks(10, 40, 300, 120);
+	assert_int_equal(count_said("client_timeout_short"), 10);
+	all_ticks(1, 40, 300, 120);
+	assert_int_equal(count_said("client_timeout_short"), 6);
+	memset(rig.worker->signals.counts, 0, N_SLOTS * sizeof(rig.worker->signals.counts[0]));
 	end_limiters();
 }
 
@@ -199,7 +302,23 @@ static void test_shadow_and_off(void **state)
 	end_limiters();
 }
 
-/* One that no service names any more is left alone. */
+static bool is_limiting_in_view(bool v6, unsigned backend)
+{
+	const uint32_t slot = slot_of_backend(v6, backend);
+	struct view *view = calloc(1, sizeof(*view));
+	int limiting = -1;
+
+	assert_int_equal(services_view(f.services, view), 0);
+	limiters_view(limiters, view, rig.now_ns, rig.now_ns);
+	for (size_t i = 0; i < view->n_backends; i++)
+		if (view->backends[i].slot == slot)
+			limiting = view->backends[i].limiter.limiting;
+	view_free(view);
+	assert_in_range(limiting, 0, 1);
+	return limiting;
+}
+
+/* One that no service names any more is left alone, with what it still has: nobody is limited there. */
 static void test_removed(void **state)
 {
 	uint32_t slot;
@@ -210,10 +329,41 @@ static void test_removed(void **state)
 	counts()->gave_up += LIMITER_MIN;
 	ticks(1, 0, 0, 100);
 	assert_int_equal(rig.dp->cells.backends[slot].limit & LIMIT_WORK, LIMITER_MIN);
-	calm_down();
+	assert_true(is_limiting_in_view(false, 2));
+	said("limiting", "it answers nothing");
 	configure(1, 5);
 	tick();
 	assert_int_equal(rig.dp->cells.backends[slot].limit, 0);
+	assert_false(is_limiting_in_view(false, 2));
+	said("limit_over", "no service names it any more");
+	/* Named again, it is what it was. */
+	rig.now_ns += 10 * SECOND;
+	configure(2, 5);
+	tick();
+	assert_true(is_limiting_in_view(false, 2));
+	said("limiting", "at most 16");
+	nothing_said();
+	calm_down();
+	end_limiters();
+}
+
+/* Between two ticks its flows ended as well, and its slot is free. */
+static void test_gone_while_limited(void **state)
+{
+	char id[SLOT_ID_STRLEN];
+
+	begin_limiters(CURE_ENFORCE);
+	snprintf(id, sizeof(id), "%s", id_of(false, IT));
+	ticks(100, 40, 20, 8);
+	ticks(1, 40, 200, 80);
+	said("limiting", "at most 56");
+	calm_down();
+	take_out();
+	said_of(id, "limit_over", "no service names it any more");
+	put_back();
+	ticks(1, 0, 0, 0);
+	assert_int_equal(service()->hold_ms, 700);
+	nothing_said();
 	end_limiters();
 }
 
@@ -231,6 +381,8 @@ static void test_impatient(void **state)
 /* Gone from DNS and its slot with it, it is the same backend when it comes back, unless that takes too long. */
 static void test_comes_back(void **state)
 {
+	char id[SLOT_ID_STRLEN];
+
 	begin_limiters(CURE_ENFORCE);
 	ticks(100, 40, 20, 8);
 	calm_down();
@@ -243,12 +395,37 @@ static void test_comes_back(void **state)
 	said("limiting", "first bytes take 180.0 ms (usually 20.0, from before it left), 4 answers a second");
 	calm_down();
 	/* What came in congestion is not added to it, and it becomes too old. */
+	snprintf(id, sizeof(id), "%s", id_of(false, IT));
 	take_out();
+	said_of(id, "limit_over", "no service names it any more");
 	rig.now_ns += 1800 * SECOND;
 	put_back();
 	ticks(1, 0, 0, 0);
 	ticks(1, 4, 900, 80);
 	nothing_said();
+	calm_down();
+	end_limiters();
+}
+
+/* More than fits is no little. */
+static void test_absurd_rates(void **state)
+{
+	begin_limiters(CURE_ENFORCE);
+	for (unsigned i = 1; i <= 2; i++)
+		limiters_remember(limiters,
+				  &(struct limiter_known){
+					  .who = {.proto = IPPROTO_TCP,
+						  .addr = ipaddr_v4(htonl(0xc6120300 + i)),
+						  .port_be = htons(8080)},
+					  .from = LIMITER_BASE_RESTART,
+					  .past = {.base_ns = 20000000, .rate = UINT32_MAX},
+				  },
+				  rig.now_ns);
+	ticks(1, 0, 0, 0);
+	ticks(1, 40, 200, 80);
+	said("limiting", "(usually 20.0, from before the restart), 4294967295 answers a second");
+	assert_int_equal(service()->pace_interval, (SECOND << GCRA_FRACTION_BITS) / UINT32_MAX);
+	assert_int_equal(service()->share_intervals[0], (SECOND << GCRA_FRACTION_BITS) / UINT32_MAX);
 	calm_down();
 	end_limiters();
 }
@@ -294,6 +471,36 @@ static void test_ramp(void **state)
 	ticks(98, 40, 20, 8);
 	assert_int_equal(service()->pace_interval, 0);
 	nothing_said();
+	calm_down();
+	end_limiters();
+}
+
+/* A breaker that only would have been open opens nothing when it is over. */
+static void test_ramp_in_shadow(void **state)
+{
+	uint32_t slot;
+
+	begin_limiters(CURE_ENFORCE);
+	f.config->cures.of[CURE_WALL] = CURE_SHADOW;
+	slot = slot_of_backend(false, IT);
+	ticks(100, 40, 20, 8);
+	set_breaker(BREAKER_OPEN);
+	ticks(10, 40, 20, 8);
+	set_breaker(BREAKER_RAMP);
+	dataplane_backend_share(rig.dp, slot, UINT32_MAX / 10);
+	ticks(1, 40, 20, 8);
+	assert_int_equal(limit(), LIMITER_WINDOW_MIN);
+	assert_int_equal(service()->pace_interval, 0);
+	limiters_meet(limiters, &f.config->cures, rig.now_ns);
+	ticks(1, 40, 20, 8);
+	assert_int_equal(limit(), LIMITER_WINDOW_MIN);
+	/* It is enforced, from now on. */
+	f.config->cures.of[CURE_WALL] = CURE_ENFORCE;
+	ticks(1, 40, 20, 8);
+	assert_int_equal(limit(), LIMITER_MIN | LIMIT_SOFT);
+	set_breaker(BREAKER_CLOSED);
+	ticks(1, 40, 20, 8);
+	assert_int_equal(service()->pace_interval, 0);
 	calm_down();
 	end_limiters();
 }
@@ -355,11 +562,17 @@ int main(void)
 		cmocka_unit_test(test_congested),
 		cmocka_unit_test(test_meets),
 		cmocka_unit_test(test_told_now_and_then),
+		cmocka_unit_test(test_told_when_it_lasts),
+		cmocka_unit_test(test_many_at_once),
+		cmocka_unit_test(test_many_impatient),
 		cmocka_unit_test(test_shadow_and_off),
 		cmocka_unit_test(test_removed),
+		cmocka_unit_test(test_gone_while_limited),
 		cmocka_unit_test(test_impatient),
 		cmocka_unit_test(test_comes_back),
+		cmocka_unit_test(test_absurd_rates),
 		cmocka_unit_test(test_ramp),
+		cmocka_unit_test(test_ramp_in_shadow),
 		cmocka_unit_test(test_reset),
 		cmocka_unit_test(test_measured_again),
 	};

@@ -13,6 +13,7 @@
 #define SECOND 1000000000ull
 
 static char dir[40], path[64];
+static const struct cure_modes enforced = {.of = {[CURE_STORM] = CURE_ENFORCE, [CURE_WALL] = CURE_ENFORCE}};
 static struct limiters *limiters;
 static struct saved_limits *saved;
 
@@ -65,7 +66,7 @@ static void ticks(unsigned backend, unsigned n_ticks, unsigned n, unsigned ms, u
 		c->timed += n;
 		c->timed_us += n * ms * 1000;
 		c->open = open;
-		limiters_tick(limiters, CURE_ENFORCE, rig.now_ns);
+		limiters_tick(limiters, &enforced, rig.now_ns);
 		saved_limits_tick(saved, limiters, rig.now_ns);
 	}
 }
@@ -176,6 +177,25 @@ static void test_gone_is_saved(void **state)
 	assert_int_equal(begin_life(), 2);
 }
 
+/* Nothing is written that the next life refuses. */
+static void test_absurd_rate(void **state)
+{
+	const struct limiter_known known = {
+		.who = {.proto = IPPROTO_TCP, .addr = ipaddr_v4(htonl(0xc6120363)), .port_be = htons(80)},
+		.from = LIMITER_BASE_LEFT,
+		.past = {.base_ns = 20000000, .rate = UINT32_MAX},
+	};
+	json_t *doc;
+
+	begin_life();
+	assert_true(limiters_remember(limiters, &known, rig.now_ns));
+	saved_limits_write(saved, limiters, rig.now_ns);
+	doc = read_doc();
+	assert_int_equal(number(json_array_get(json_object_get(doc, "backends"), 0), "rate"), 10000000);
+	json_decref(doc);
+	assert_int_equal(begin_life(), 1);
+}
+
 static void refuses(const char *text, const char *why)
 {
 	write_text(text);
@@ -201,6 +221,9 @@ static void test_bad_files(void **state)
 		"damaged: backend 0 of the list");
 	refuses("{\"format\": \"spillway-limits\", \"version\": 1, \"written_ms\": 1, \"backends\": [{\"address\": "
 		"\"198.18.3.1\", \"port\": 8080, \"base_us\": 0, \"seen_ms\": 1, \"rate\": 1}]}",
+		"damaged: backend 0 of the list");
+	refuses("{\"format\": \"spillway-limits\", \"version\": 1, \"written_ms\": 1, \"backends\": [{\"address\": "
+		"\"198.18.3.1\", \"port\": 8080, \"base_us\": 20000, \"seen_ms\": 1, \"rate\": 10000001}]}",
 		"damaged: backend 0 of the list");
 	/* Too old is not wrong, and from the future is of now. */
 	snprintf(text, sizeof(text), ONE_ROW, (long long)hour_ago_ms);
@@ -236,6 +259,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_killed_in_a_storm, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_written_when_it_changed, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_gone_is_saved, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_absurd_rate, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_bad_files, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_no_directory, setup, teardown),
 	};

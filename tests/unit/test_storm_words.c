@@ -16,6 +16,7 @@
 	"  - name: u" #n LONG_NAME "\n    listen: [\"198.18.100.1" #n ":80/tcp\"]\n"                                   \
 	"    backends:\n      - {address: 198.18.3.1, port: 8080}\n"
 
+static const struct cure_modes enforced = {.of = {[CURE_STORM] = CURE_ENFORCE, [CURE_WALL] = CURE_ENFORCE}};
 static struct limiters *limiters;
 static struct owners *owners;
 static struct view *view;
@@ -78,7 +79,7 @@ static void ticks(unsigned backend, unsigned n_ticks, unsigned n, unsigned ms, u
 		c->timed += n;
 		c->timed_us += n * ms * 1000;
 		c->open = open;
-		limiters_tick(limiters, CURE_ENFORCE, rig.now_ns);
+		limiters_tick(limiters, &enforced, rig.now_ns);
 	}
 }
 
