@@ -61,6 +61,7 @@ class Kind:
     after_s: int = 33  # the five seconds around +30 s, and a bit
     subjects: tuple = ("nftables", "haproxy", "haproxy-tuned", "spillway-off", "spillway")
     backlog: int = 4096
+    upstream: tuple = ()  # its options, as (name, value)
     load: tuple = ()  # options of the load
     keep_alive: bool = False
     herd: int = 0
@@ -93,6 +94,8 @@ KINDS = {
              subjects=("spillway",)),
         Kind("R10", "as R1, over a pool of 1000 connections that are kept", keep_alive=True,
              subjects=("nftables", "haproxy-tuned", "spillway"), load=("--pool", "1000")),
+        Kind("R11", "as R1, and the upstream is another one: four times the workers take four times as long",
+             subjects=("nftables", "haproxy-tuned", "spillway"), upstream=(("workers", 40), ("work_ms", 80))),
     )
 }
 
@@ -180,7 +183,7 @@ class Run:
                          "until_us": (at_s + ALTERNATE_S) * 1_000_000 - 100_000})
         wait_until(begin_ns + int(self.kind.seconds * 1e9))
         after = self.subject.attempts()
-        told = [f"{e['kind']}: {e['text']}" for e in self.subject.events(last) if e["kind"] != "cure"]
+        told = [f"{e['kind']}: {e['text']}" for e in self.subject.events(last) if e["kind"] != "cure_mode"]
         self.record |= {"arms": arms, "did": {key: after[key] - before[key] for key in after}, "told": told}
 
     @contextlib.contextmanager
@@ -195,7 +198,7 @@ class Run:
     def go(self):
         self.dir.mkdir(parents=True, exist_ok=True)
         options = {"backlog": self.kind.backlog, "seed": self.seed, "keep_alive": self.kind.keep_alive}
-        upstream = SlowUpstream(self.lab, "up1", PORT, **options)
+        upstream = SlowUpstream(self.lab, "up1", PORT, **options, **dict(self.kind.upstream))
         try:
             if not self.kind.herd and not self.kind.keep_alive:
                 self.measure_capacity(upstream)
