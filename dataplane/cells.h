@@ -40,8 +40,7 @@ struct service_shared {
 	struct gcra pace;       /* of those that waited; workers, by compare-and-swap */
 	/* fairness.h; decide, relaxed: between two new flows of one within its share, in 2^-16 ns; 0: not shared out */
 	uint64_t share_intervals[FAIR_LEVELS];
-	uint64_t active[FAIR_LEVELS]; /* workers, by addition: clients and networks with a new flow, each once a second
-				       */
+	uint64_t active[FAIR_LEVELS]; /* workers, by addition: who connected, client or network, each once a second */
 	uint64_t budget;              /* budget.h, of retries; workers, by compare-and-swap, and decide as it begins */
 	uint32_t budget_cap;          /* decide, relaxed: in tokens; 0: nobody needs one */
 } __attribute__((aligned(64)));

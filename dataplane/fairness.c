@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "fairness.h"
+#include "lookup.h"
 
 #define BURST        10 /* of a share, at once */
 #define SECOND       ((uint64_t)1000000000 << GCRA_FRACTION_BITS)
@@ -40,39 +41,72 @@ static bool is_within(const struct worker *w, const struct fair_shares *shares, 
 	return !bucket || gcra_test(bucket, &shares->at[level].rate, w->now_ns);
 }
 
-enum hold_rank fair_rank(const struct worker *w, const struct fair_shares *shares)
+enum hold_rank fair_rank(const struct worker *w, const struct fair_shares *shares, const struct slot_ref *service,
+			 const struct ipaddr *client)
 {
-	if (!shares->at[FAIR_NETWORK].rate.interval)
-		return RANK_KNOWN;
+	uint64_t tag = shares->at[FAIR_CLIENT].tag;
+
 	if (!is_within(w, shares, FAIR_NETWORK))
 		return RANK_NETWORK_BEYOND;
 	if (!is_within(w, shares, FAIR_CLIENT))
 		return RANK_CLIENT_BEYOND;
+	if (!tag)
+		tag = client_tag(&w->dp->shares[FAIR_CLIENT], service, client);
 	/* The same tag: both tables know a client by its address, or its /64. */
-	return credits_served_lately(&w->dp->credits, shares->at[FAIR_CLIENT].tag, w->now_ns) ? RANK_KNOWN
-											      : RANK_STRANGER;
+	return credits_served_lately(&w->dp->credits, tag, w->now_ns) ? RANK_KNOWN : RANK_STRANGER;
 }
 
-void fair_take(struct worker *w, uint32_t service_slot, const struct fair_shares *shares)
+static struct client_cell find_or_claim(struct worker *w, const struct fair_shares *shares, enum fair_level level)
 {
-	struct service_shared *shared = &w->cells->services[service_slot];
+	struct client_cell cell = shares->at[level].cell;
 
+	return cell.bucket ? cell : client_claim(&w->dp->shares[level], shares->at[level].tag, w->now_ns);
+}
+
+void fair_take(struct worker *w, const struct fair_shares *shares)
+{
 	for (enum fair_level level = 0; level < FAIR_LEVELS; level++) {
-		struct client_cell cell = shares->at[level].cell;
-		uint64_t counted_ns;
+		struct client_cell cell;
 
 		if (!shares->at[level].rate.interval)
 			continue;
-		if (!cell.bucket)
-			cell = client_claim(&w->dp->shares[level], shares->at[level].tag, w->now_ns);
-		if (!cell.bucket)
+		cell = find_or_claim(w, shares, level);
+		if (cell.bucket)
+			gcra_owe(cell.bucket, &shares->at[level].rate, OWED_MAX, w->now_ns);
+	}
+}
+
+/* Of two workers at the same moment one counts it, and none whose clock is behind the other's. */
+static void count_active(struct worker *w, struct service_shared *shared, const struct client_cell *cell,
+			 enum fair_level level)
+{
+	uint64_t counted_ns = atomic_load_explicit(cell->counted_ns, memory_order_relaxed);
+
+	if (w->now_ns >= counted_ns + COUNTED_ONCE &&
+	    atomic_compare_exchange_strong_explicit(cell->counted_ns, &counted_ns, w->now_ns, memory_order_relaxed,
+						    memory_order_relaxed))
+		__atomic_fetch_add(&shared->active[level], 1, __ATOMIC_RELAXED);
+}
+
+void fair_connected(struct worker *w, flow_ref ref)
+{
+	uint32_t slot = flow_track(&w->flows, ref)->service_slot;
+	const struct policy_service *svc = policy_service_at(w->burst.policy, slot);
+	struct fair_shares shares;
+	struct flow_addrs addrs;
+
+	/* Its service may be gone. */
+	if (!svc || flow_half(&w->flows, ref)->udp)
+		return;
+	flow_addrs(&w->flows, flow_ref_up(ref), &addrs);
+	shares = fair_find(w, &svc->ref, &addrs.client);
+	for (enum fair_level level = 0; level < FAIR_LEVELS; level++) {
+		struct client_cell cell;
+
+		if (!shares.at[level].rate.interval)
 			continue;
-		gcra_owe(cell.bucket, &shares->at[level].rate, OWED_MAX, w->now_ns);
-		counted_ns = atomic_load_explicit(cell.counted_ns, memory_order_relaxed);
-		/* Of two workers at the same moment one counts it, and none whose clock is behind the other's. */
-		if (w->now_ns >= counted_ns + COUNTED_ONCE &&
-		    atomic_compare_exchange_strong_explicit(cell.counted_ns, &counted_ns, w->now_ns,
-							    memory_order_relaxed, memory_order_relaxed))
-			__atomic_fetch_add(&shared->active[level], 1, __ATOMIC_RELAXED);
+		cell = find_or_claim(w, &shares, level);
+		if (cell.bucket)
+			count_active(w, &w->cells->services[slot], &cell, level);
 	}
 }

@@ -9,11 +9,12 @@
  *   client beyond    its client is beyond its share, its network is not
  *   network beyond   its network is
  *
- * A fair share is twice what the service's backends answer, divided by the number of clients, or networks, that were
- * let through within the last second, and at least one a second; decide says so ten times a second, and only while
- * somebody must go without. What was let through at all counts, also what found room without waiting: so whoever takes
- * what others leave is the first to make way, until it has taken less than its share for a while: it owes a second's
- * worth at the most.
+ * A fair share is twice what the service's backends answer, divided by the number of clients, or networks, that
+ * connected within the last second, and at least one a second; decide says so ten times a second, and only while
+ * somebody must go without. A SYN alone makes nobody one of those: in the names of however many sources a flood of them
+ * comes, nobody's share is the less. What was let through at all is taken, also what found room without waiting: so
+ * whoever takes what others leave is the first to make way, until it has taken less than its share for a while: it owes
+ * a second's worth at the most. Where all are within their shares, as there are none, the known go first.
  *
  * Nothing but an admitted flow makes an entry (client_buckets.h), so what a flood of SYNs from everywhere leaves behind
  * is what it was given. Who is not known there is within its share.
@@ -31,6 +32,9 @@ struct fair_shares {
 };
 
 struct fair_shares fair_find(const struct worker *w, const struct slot_ref *service, const struct ipaddr *client);
-enum hold_rank fair_rank(const struct worker *w, const struct fair_shares *shares);
+enum hold_rank fair_rank(const struct worker *w, const struct fair_shares *shares, const struct slot_ref *service,
+			 const struct ipaddr *client);
 /* The attempt has its place. */
-void fair_take(struct worker *w, uint32_t service_slot, const struct fair_shares *shares);
+void fair_take(struct worker *w, const struct fair_shares *shares);
+/* Its client has finished the handshake. */
+void fair_connected(struct worker *w, flow_ref ref);

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
+#include "fairness.h"
 #include "lookup.h"
 #include "memory.h"
 #include "outcome_worker.h"
@@ -110,12 +111,13 @@ static void note_flow(struct worker *w, flow_ref ref, uint32_t backend_slot, out
 	     &(struct client_news){reason, class, service_slot, backend_slot, addrs.proto == PROTO_UDP});
 }
 
-/* The end of an attempt, told to who tells retries apart. */
+/* The end of an attempt, told to who tells retries apart, and shares out. */
 static void note_end(struct worker *w, flow_ref ref, enum outcome_class class)
 {
-	if (class == OUTCOME_CONNECTED)
+	if (class == OUTCOME_CONNECTED) {
 		retry_served(w, ref);
-	else if (class == OUTCOME_REFUSED || class == OUTCOME_SILENT)
+		fair_connected(w, ref);
+	} else if (class == OUTCOME_REFUSED || class == OUTCOME_SILENT)
 		retry_failed(w, ref);
 }
 

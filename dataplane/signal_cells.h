@@ -41,7 +41,10 @@ struct signal_counts {
 	uint32_t open;            /* exchanges, those that are one-way excepted */
 	uint32_t zombies;         /* exchanges whose client left, or SYNs that went elsewhere: work that may go on */
 	uint32_t one_way;         /* exchanges that were open for so long that they are none */
-	uint32_t fresh;           /* connections that were answered just now, and on which nobody has said anything */
+	uint32_t fresh;           /* connections that began just now, and on which nobody has said anything */
+	uint32_t answered_now;    /* handshakes that were answered just now, and that no client has finished */
+	uint32_t doubt;           /* how much of those never will be, of 2^16 */
+	uint32_t is_doubting;     /* handshakes are remembered */
 	uint32_t record;          /* number of the slot's record, from 1; 0: it has none */
 	uint32_t first_byte_us16; /* EWMA of first bytes, in sixteenths; 0: none yet */
 	uint64_t outcomes[SIGNAL_OUTCOMES];
@@ -69,15 +72,24 @@ struct signal_second {
 };
 
 /* Time in which things end by themselves goes by these units: 268 ms. */
-#define SIGNAL_UNIT_SHIFT 28
-#define SIGNAL_UNITS      128 /* a power of two, which is 34 s */
+#define SIGNAL_UNIT_SHIFT  28
+#define SIGNAL_UNITS       128 /* a power of two, which is 34 s */
+#define SIGNAL_FRESH_UNITS 4   /* a power of two */
+
+/* Those whose freshness ends at the same time. */
+struct signal_fresh {
+	uint32_t n, n_answered;   /* as in signal_counts */
+	uint64_t us, finished_us; /* for how long handshakes were unfinished, or may be; and those that were finished */
+};
 
 struct signal_record {
 	uint32_t slot; /* whose it is, if that says so too */
 	struct histogram handshake, first_byte;
 	struct signal_second seconds[SIGNAL_SECONDS];
 	/* By the unit with whose end they are over, modulo SIGNAL_UNITS: */
-	uint32_t open_ends[SIGNAL_UNITS], zombie_ends[SIGNAL_UNITS], fresh_ends[SIGNAL_UNITS];
+	uint32_t open_ends[SIGNAL_UNITS], zombie_ends[SIGNAL_UNITS];
+	struct signal_fresh fresh[SIGNAL_FRESH_UNITS]; /* modulo these */
+	uint64_t us, finished_us;                      /* of units before, the less the longer ago */
 } __attribute__((aligned(64)));
 
 struct signals {

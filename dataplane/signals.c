@@ -15,9 +15,12 @@
 #define GAVE_UP_FACTOR 2       /* who leaves within twice the median may have other reasons, */
 #define GAVE_UP_MIN_US 1000000 /* and where there is none yet, within this time */
 #define UNIT_NS        (UINT64_C(1) << SIGNAL_UNIT_SHIFT)
+#define REMEMBERED     4                                       /* units, about */
+#define TRUSTED_US     (16 * UINT64_C(1000) * SIGNAL_FRESH_MS) /* a few that are unfinished mean nothing */
 
 static_assert((SIGNAL_ONE_WAY_MS * UINT64_C(1000000) >> SIGNAL_UNIT_SHIFT) + 2 < SIGNAL_UNITS, "goes round once");
 static_assert(SIGNAL_ZOMBIE_MAX_MS < SIGNAL_ONE_WAY_MS, "so does this");
+static_assert((SIGNAL_FRESH_MS * UINT64_C(1000000) >> SIGNAL_UNIT_SHIFT) + 2 < SIGNAL_FRESH_UNITS, "and this");
 
 /* --- life --- */
 
@@ -286,11 +289,53 @@ static void close_exchange(struct worker *w, struct flow_track *track)
 	level_add(&c->open, -1);
 }
 
+/* --- what is fresh --- */
+
+static struct signal_fresh *fresh_of(const struct worker *w, const struct flow_track *track)
+{
+	return &record_of(w, track->backend_slot)->fresh[track->exchange_unit % SIGNAL_FRESH_UNITS];
+}
+
+static uint64_t fresh_left_us(const struct worker *w, const struct flow_track *track)
+{
+	return (((uint64_t)track->exchange_unit << SIGNAL_UNIT_SHIFT) - w->now_ns) / 1000;
+}
+
 static void begin_fresh(struct worker *w, struct flow_track *track)
 {
+	struct signal_counts *c = &w->signals.counts[track->backend_slot];
+	struct signal_fresh *fresh;
+
 	track->fresh = true;
+	track->begun = false;
 	track->exchange_unit = unit_in_ms(w, SIGNAL_FRESH_MS);
-	record_of(w, track->backend_slot)->fresh_ends[track->exchange_unit % SIGNAL_UNITS]++;
+	fresh = fresh_of(w, track);
+	fresh->n_answered++;
+	fresh->us += fresh_left_us(w, track);
+	level_add(&c->answered_now, 1);
+	__atomic_store_n(&c->is_doubting, true, __ATOMIC_RELAXED);
+}
+
+static void leave_answered(struct worker *w, const struct flow_track *track)
+{
+	struct signal_fresh *fresh = fresh_of(w, track);
+
+	fresh->n_answered--;
+	fresh->us -= fresh_left_us(w, track);
+	level_add(&w->signals.counts[track->backend_slot].answered_now, -1);
+}
+
+/* Its client finished the handshake, with data or before it. */
+static void finish_handshake(struct worker *w, struct flow_track *track)
+{
+	if (!track->fresh || track->begun)
+		return;
+	track->begun = true;
+	if (!is_ahead(w, track->exchange_unit))
+		return;
+	leave_answered(w, track);
+	fresh_of(w, track)->finished_us += w->run_us - track->asked_us;
+	fresh_of(w, track)->n++;
 	level_add(&w->signals.counts[track->backend_slot].fresh, 1);
 }
 
@@ -301,25 +346,46 @@ static void end_fresh(struct worker *w, struct flow_track *track)
 	track->fresh = false;
 	if (!is_ahead(w, track->exchange_unit))
 		return;
-	record_of(w, track->backend_slot)->fresh_ends[track->exchange_unit % SIGNAL_UNITS]--;
+	if (!track->begun) {
+		leave_answered(w, track);
+		return;
+	}
+	fresh_of(w, track)->n--;
 	level_add(&w->signals.counts[track->backend_slot].fresh, -1);
+}
+
+static uint64_t fade(uint64_t us)
+{
+	return us - (us + REMEMBERED - 1) / REMEMBERED;
+}
+
+static void sweep_fresh(struct signal_counts *c, struct signal_record *record, uint32_t unit)
+{
+	struct signal_fresh *fresh = &record->fresh[unit % SIGNAL_FRESH_UNITS];
+	uint64_t in_vain;
+
+	level_add(&c->fresh, -(int)fresh->n);
+	level_add(&c->answered_now, -(int)fresh->n_answered);
+	record->us = fade(record->us) + fresh->us;
+	record->finished_us = fade(record->finished_us) + fresh->finished_us;
+	*fresh = (struct signal_fresh){0};
+	/* What was finished is of the running clock, which stands still now and then. */
+	in_vain = record->us > record->finished_us ? record->us - record->finished_us : 0;
+	__atomic_store_n(&c->doubt, (in_vain << 16) / (record->us + TRUSTED_US), __ATOMIC_RELAXED);
+	__atomic_store_n(&c->is_doubting, c->answered_now || record->us || record->finished_us, __ATOMIC_RELAXED);
 }
 
 static void sweep_record(struct signals *s, struct signal_record *record, uint32_t unit)
 {
 	struct signal_counts *c = &s->counts[record->slot];
 	uint32_t *open = &record->open_ends[unit % SIGNAL_UNITS], *zombies = &record->zombie_ends[unit % SIGNAL_UNITS];
-	uint32_t *fresh = &record->fresh_ends[unit % SIGNAL_UNITS];
 
 	if (*open) {
 		level_add(&c->open, -(int)*open);
 		level_add(&c->one_way, *open);
 		*open = 0;
 	}
-	if (*fresh) {
-		level_add(&c->fresh, -(int)*fresh);
-		*fresh = 0;
-	}
+	sweep_fresh(c, record, unit);
 	if (*zombies) {
 		/* With release, and last: see dataplane_backend_unused(). */
 		uint32_t left = c->zombies - *zombies;
@@ -336,7 +402,8 @@ static bool has_ends(const struct signals *s, uint32_t number)
 
 	return is_used(s, number) && __atomic_load_n(&c->open, __ATOMIC_RELAXED) +
 					     __atomic_load_n(&c->zombies, __ATOMIC_RELAXED) +
-					     __atomic_load_n(&c->fresh, __ATOMIC_RELAXED);
+					     __atomic_load_n(&c->fresh, __ATOMIC_RELAXED) +
+					     __atomic_load_n(&c->is_doubting, __ATOMIC_RELAXED);
 }
 
 /* Units that nobody looked at are over all the same; of more than there are, each once. */
@@ -409,6 +476,7 @@ void signals_connected(struct worker *w, flow_ref up)
 
 	if (!(track->signals & SIGNAL_FLAG_MEASURED))
 		return;
+	finish_handshake(w, track);
 	/* Who speaks first may do so from now on. */
 	if (!(track->signals & (SIGNAL_FLAG_OPEN | SIGNAL_FLAG_ANSWERED)))
 		track->asked_us = w->run_us;
@@ -483,6 +551,7 @@ static void client_data(struct worker *w, flow_ref up)
 {
 	struct flow_track *track = flow_track(&w->flows, up);
 
+	finish_handshake(w, track);
 	track->asked_us = w->run_us;
 	/* Behind the backend's FIN, or any RST, nothing is answered but by a RST, which is its right. */
 	if (track->signals & (SIGNAL_FLAG_OPEN | SIGNAL_FLAG_ZOMBIE) || track->fin_seen & 1 << DIR_DOWN ||

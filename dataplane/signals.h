@@ -11,7 +11,10 @@
  *
  * A connection whose handshake was answered just now is no work yet, but most likely will be as soon as its client has
  * the answer: until somebody says something on it, or for a quarter of a second, or two, it is fresh. Of those who come
- * all at once many would be let in else while the first of them have not asked yet.
+ * all at once many would be let in else while the first of them have not asked yet. As long as its client has not
+ * finished the handshake, it may be nobody's, sent in the name of a source that is not there: then it never will be
+ * work. Such weigh by what became of those before them: of all the time in which handshakes were unfinished of late,
+ * the share of those that were finished in the end. So a flood of them takes nobody's place.
  *
  * Flows are measured if wall or storm were not off at their birth. A bit in each half (`watch`) says that its next new
  * payload means something, so that all other packets pay a few instructions, and touch no other line.

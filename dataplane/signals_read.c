@@ -72,8 +72,12 @@ uint32_t observe_committed(const struct dataplane *dp, uint32_t slot)
 {
 	uint32_t fresh = 0;
 
-	for (unsigned i = 0; i < dp->config.n_workers; i++)
-		fresh += load_level(&counts_at(dp, i, slot)->fresh);
+	for (unsigned i = 0; i < dp->config.n_workers; i++) {
+		const struct signal_counts *c = counts_at(dp, i, slot);
+		uint64_t trust = 65536 - load_level(&c->doubt);
+
+		fresh += load_level(&c->fresh) + (load_level(&c->answered_now) * trust >> 16);
+	}
 	return observe_wip(dp, slot) + fresh;
 }
 

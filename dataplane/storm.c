@@ -93,7 +93,7 @@ void storm_take(struct worker *w, const struct policy_service *svc, const struct
 		if (bucket)
 			gcra_take(bucket, caps->at[cap].rate, w->now_ns);
 	}
-	fair_take(w, svc->ref.slot, &caps->shares);
+	fair_take(w, &caps->shares);
 }
 
 struct test {
@@ -152,15 +152,19 @@ static struct test test_all(const struct worker *w, const struct policy_service 
 			    const struct storm_caps *caps)
 {
 	struct test t = test_caps(w, caps, 0);
-	bool v6 = it->p.family == 6;
+	bool v6 = it->p.family == 6, room;
+	struct ipaddr client;
 
 	if (!retry_may_go(w, svc->ref.slot, caps->class))
 		return (struct test){.first = STORM_RETRY, .no_token = true};
 	if (t.wait || it->p.proto != PROTO_TCP || it->ref != FLOW_REF_NONE || !limit_applies(w, svc, v6))
 		return t;
-	t.rank = fair_rank(w, &caps->shares);
-	t.full = hold_is_queued(&w->holds, hold_queue_at(svc->ref.slot, v6), t.rank) ||
-		 !has_room_upstream(w, svc, v6, it->hash, false);
+	room = has_room_upstream(w, svc, v6, it->hash, false);
+	if (room && !limit_is_queued(w, svc->ref.slot, v6))
+		return t;
+	client = packet_src(it->frame, &it->p);
+	t.rank = fair_rank(w, &caps->shares, &svc->ref, &client);
+	t.full = !room || hold_is_queued(&w->holds, hold_queue_at(svc->ref.slot, v6), t.rank);
 	if (t.full)
 		t.first = limit_reason(w, &svc->sets[v6][SET_TCP], it->hash);
 	return t;

@@ -134,7 +134,7 @@ static const char *shares_error(const struct worker *w)
 /* What flows say of their backend. */
 struct levels {
 	uint64_t unresolved;
-	uint32_t waiting, exchanges, fresh;
+	uint32_t waiting, exchanges, fresh, answered_now;
 };
 
 static void add_levels(const struct worker *w, bool v6, struct levels *levels)
@@ -149,8 +149,9 @@ static void add_levels(const struct worker *w, bool v6, struct levels *levels)
 			continue;
 		levels[track->backend_slot].unresolved += !(track->signals & SIGNAL_FLAG_DECIDED);
 		levels[track->backend_slot].waiting += !!(track->signals & SIGNAL_FLAG_WAITING);
-		levels[track->backend_slot].fresh +=
-			track->fresh && (int32_t)(track->exchange_unit - w->signals.unit) > 0;
+		if (track->fresh && (int32_t)(track->exchange_unit - w->signals.unit) > 0)
+			++*(track->begun ? &levels[track->backend_slot].fresh
+					 : &levels[track->backend_slot].answered_now);
 		levels[track->backend_slot].exchanges += !!(track->signals & SIGNAL_FLAG_OPEN);
 	}
 }
@@ -168,18 +169,25 @@ static const char *backend_error(const struct worker *w, uint32_t slot, const st
 {
 	const struct signal_counts *c = &w->signals.counts[slot];
 	uint64_t known = c->outcomes[SIGNAL_SUCCESS] + c->outcomes[SIGNAL_FAILED] + c->outcomes[SIGNAL_NEUTRAL];
+	uint32_t ended = 0, ended_unfinished = 0;
 
 	EXPECT(known + levels->unresolved == w->backends[slot].new_flows);
 	EXPECT(c->waiting == levels->waiting);
 	EXPECT(c->fresh == levels->fresh);
+	EXPECT(c->answered_now == levels->answered_now);
+	EXPECT(c->doubt <= 1 << 16);
 	EXPECT(c->open + c->one_way == levels->exchanges);
 	if (c->record) {
 		const struct signal_record *record = &w->signals.records[c->record - 1];
 
 		EXPECT(record->slot == slot);
 		EXPECT(sum_of(record->open_ends) == c->open);
-		EXPECT(sum_of(record->fresh_ends) == c->fresh);
 		EXPECT(sum_of(record->zombie_ends) == c->zombies);
+		for (unsigned i = 0; i < SIGNAL_FRESH_UNITS; i++) {
+			ended += record->fresh[i].n;
+			ended_unfinished += record->fresh[i].n_answered;
+		}
+		EXPECT(ended == c->fresh && ended_unfinished == c->answered_now);
 	}
 	return NULL;
 }

@@ -7,6 +7,7 @@
 #include <linux/if_ether.h>
 #include <linux/in.h>
 #include <linux/ip.h>
+#include <linux/ipv6.h>
 #include <linux/tcp.h>
 #include <linux/udp.h>
 
@@ -27,9 +28,17 @@ struct wire {
 
 _Static_assert(sizeof(struct wire) == FLOOD_FRAME_LEN, "a frame");
 
+struct wire6 {
+	struct ethhdr eth;
+	struct ipv6hdr ip;
+	struct tcphdr tcp;
+} __attribute__((packed, aligned(2)));
+
+_Static_assert(sizeof(struct wire6) == FLOOD_FRAME6_LEN, "a frame");
+
 /*
- * Set before the run. The template and the sums are of a frame from address 0, port 0, with sequence number 0. Not
- * const: the compiler would copy from the zeros that it sees.
+ * Set before the run. The template and the sums are of a frame whose port, sequence number, and source's counting word
+ * are 0. Not const: the compiler would copy from the zeros that it sees.
  */
 struct flood_plan plan;
 
@@ -77,35 +86,61 @@ static __always_inline void fill_udp(struct wire *w)
 	w->udp.check = sum ? sum : 0xffff;
 }
 
-static __always_inline void fill_syn(struct wire *w)
+static __always_inline __u32 source_number(void)
 {
-	__u32 random = bpf_get_prandom_u32();
-	__u16 port_be = bpf_htons(FLOOD_FIRST_PORT + (random >> 16) % FLOOD_PORTS);
+	return (plan.first + (__u32)n_made) * FLOOD_TURN % plan.n_sources;
+}
 
-	w->ip.saddr = bpf_htonl(plan.source + (random & 0xffff) % plan.n_sources);
-	w->tcp.source = port_be;
-	w->tcp.seq = bpf_get_prandom_u32();
-	w->tcp.check = checksum(plan.l4_sum + halves(w->ip.saddr) + halves(w->tcp.seq) + port_be);
+/* What IPv4 and IPv6 have alike. `source_be`: the word that counts. */
+static __always_inline void fill_tcp(void *at, __be32 source_be)
+{
+	struct {
+		struct tcphdr tcp;
+	} __attribute__((packed, aligned(2))) *l4 = at;
+	__u32 seq = bpf_get_prandom_u32();
+	__u16 port_be = bpf_htons(FLOOD_FIRST_PORT + (bpf_get_prandom_u32() >> 16) % FLOOD_PORTS);
+
+	l4->tcp.source = port_be;
+	l4->tcp.seq = seq;
+	l4->tcp.check = checksum(plan.l4_sum + halves(source_be) + halves(seq) + port_be);
+}
+
+static __always_inline int send_v4(struct wire *w)
+{
+	__builtin_memcpy(w, plan.frame, sizeof(*w));
+	if (plan.mode == FLOOD_UDP) {
+		fill_udp(w);
+	} else {
+		w->ip.saddr = bpf_htonl(plan.source + source_number());
+		fill_tcp((void *)w + __builtin_offsetof(struct wire, tcp), w->ip.saddr);
+	}
+	w->ip.check = checksum(plan.ip_sum + halves(w->ip.saddr));
+	n_made++;
+	return bpf_redirect(plan.ifindex, 0);
+}
+
+static __always_inline int send_v6(struct wire6 *w)
+{
+	__be32 word_be = bpf_htonl(plan.source + source_number() * FLOOD_STRIDE6);
+
+	__builtin_memcpy(w, plan.frame, sizeof(*w));
+	w->ip.saddr.in6_u.u6_addr32[FLOOD_WORD6] = word_be;
+	fill_tcp((void *)w + __builtin_offsetof(struct wire6, tcp), word_be);
+	n_made++;
+	return bpf_redirect(plan.ifindex, 0);
 }
 
 /* The buffers come back as the last receiver left them: each frame is written anew. */
 SEC("xdp")
 int flood(struct xdp_md *ctx)
 {
-	struct wire *w = (void *)(long)ctx->data;
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 
-	if ((void *)(w + 1) > (void *)(long)ctx->data_end)
-		return XDP_ABORTED;
 	if (!is_due())
 		return XDP_DROP;
-	__builtin_memcpy(w, plan.frame, sizeof(*w));
-	if (plan.mode == FLOOD_UDP)
-		fill_udp(w);
-	else
-		fill_syn(w);
-	w->ip.check = checksum(plan.ip_sum + halves(w->ip.saddr));
-	n_made++;
-	return bpf_redirect(plan.ifindex, 0);
+	if (plan.mode == FLOOD_SYN6)
+		return data + sizeof(struct wire6) <= end ? send_v6(data) : XDP_ABORTED;
+	return data + sizeof(struct wire) <= end ? send_v4(data) : XDP_ABORTED;
 }
 
 struct {

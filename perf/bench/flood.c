@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 /*
- * Sends made packets out of a device at millions a second: 60-byte UDP of a number of flows, or SYNs of random sources.
+ * Sends made packets out of a device at millions a second: 60-byte UDP of a number of flows, or SYNs of many sources.
  * The device must be an end of a veth whose other end has XDP attached (or GRO on): elsewhere the frames are dropped
  * there, silently. Bounded in time, and in rate if asked.
  */
@@ -14,6 +14,7 @@
 #include <limits.h>
 #include <linux/if_ether.h>
 #include <linux/ip.h>
+#include <linux/ipv6.h>
 #include <linux/tcp.h>
 #include <linux/udp.h>
 #include <net/if.h>
@@ -28,15 +29,21 @@
 
 #define SECONDS_MAX 60
 #define BATCH       64
-#define SOURCES_MAX 65536
+#define SOURCES_MAX (1 << 20)
+#define SOURCES     65536
 
 struct options {
 	struct flood_plan plan;
 	struct ether_addr source_mac, destination_mac;
-	struct in_addr source, destination;
+	const char *source, *destination;
 	unsigned port;
 	double seconds;
 };
+
+static size_t frame_len(const struct options *o)
+{
+	return o->plan.mode == FLOOD_SYN6 ? FLOOD_FRAME6_LEN : FLOOD_FRAME_LEN;
+}
 
 static uint32_t sum_of(const void *bytes, size_t len)
 {
@@ -67,28 +74,56 @@ static size_t fill_l4(uint8_t *l4, const struct options *o)
 	return sizeof(tcp);
 }
 
-/* The frame with a source of zeros, and the sums that the program completes. */
-static void make_template(struct options *o)
+/* Where the word of the source that counts is a zero: that comes later, as its sum does. False: no addresses. */
+static bool fill_v4(struct options *o)
 {
 	struct flood_plan *plan = &o->plan;
-	struct ethhdr eth = {.h_proto = htons(ETH_P_IP)};
 	struct iphdr ip = {
-		.version = 4,
-		.ihl = 5,
-		.ttl = 64,
-		.protocol = plan->mode == FLOOD_UDP ? IPPROTO_UDP : IPPROTO_TCP,
-		.daddr = o->destination.s_addr,
-	};
-	uint8_t *l4 = plan->frame + sizeof(eth) + sizeof(ip);
+		.version = 4, .ihl = 5, .ttl = 64, .protocol = plan->mode == FLOOD_UDP ? IPPROTO_UDP : IPPROTO_TCP};
+	uint8_t *l4 = plan->frame + sizeof(struct ethhdr) + sizeof(ip);
 	size_t len = fill_l4(l4, o);
+	struct in_addr source, destination;
 
+	if (inet_pton(AF_INET, o->source, &source) != 1 || inet_pton(AF_INET, o->destination, &destination) != 1)
+		return false;
+	plan->source = ntohl(source.s_addr);
+	ip.daddr = destination.s_addr;
 	ip.tot_len = htons(sizeof(ip) + len);
-	memcpy(eth.h_dest, &o->destination_mac, ETH_ALEN);
-	memcpy(eth.h_source, &o->source_mac, ETH_ALEN);
-	memcpy(plan->frame, &eth, sizeof(eth));
-	memcpy(plan->frame + sizeof(eth), &ip, sizeof(ip));
+	memcpy(l4 - sizeof(ip), &ip, sizeof(ip));
 	plan->ip_sum = sum_of(&ip, sizeof(ip));
 	plan->l4_sum = sum_of(l4, len) + sum_of(&ip.daddr, 4) + htons(ip.protocol) + htons(len);
+	return true;
+}
+
+static bool fill_v6(struct options *o)
+{
+	struct flood_plan *plan = &o->plan;
+	struct ipv6hdr ip = {.version = 6, .hop_limit = 64, .nexthdr = IPPROTO_TCP};
+	uint8_t *l4 = plan->frame + sizeof(struct ethhdr) + sizeof(ip);
+	size_t len = fill_l4(l4, o);
+	uint32_t source[4];
+
+	if (inet_pton(AF_INET6, o->source, source) != 1 || inet_pton(AF_INET6, o->destination, &ip.daddr) != 1)
+		return false;
+	plan->source = ntohl(source[FLOOD_WORD6]);
+	source[FLOOD_WORD6] = 0;
+	memcpy(&ip.saddr, source, sizeof(source));
+	ip.payload_len = htons(len);
+	memcpy(l4 - sizeof(ip), &ip, sizeof(ip));
+	plan->l4_sum = sum_of(l4, len) + sum_of(source, sizeof(source)) + sum_of(&ip.daddr, sizeof(ip.daddr)) +
+		       htons(ip.nexthdr) + htons(len);
+	return true;
+}
+
+static bool make_template(struct options *o)
+{
+	bool v6 = o->plan.mode == FLOOD_SYN6;
+	struct ethhdr eth = {.h_proto = htons(v6 ? ETH_P_IPV6 : ETH_P_IP)};
+
+	memcpy(eth.h_dest, &o->destination_mac, ETH_ALEN);
+	memcpy(eth.h_source, &o->source_mac, ETH_ALEN);
+	memcpy(o->plan.frame, &eth, sizeof(eth));
+	return v6 ? fill_v6(o) : fill_v4(o);
 }
 
 static uint64_t monotonic_ns(void)
@@ -111,8 +146,8 @@ static int send_all(int prog_fd, const struct options *o)
 {
 	struct itimerval end = {.it_value = {.tv_sec = o->seconds}};
 	struct sigaction action = {.sa_handler = on_alarm};
-	struct xdp_md ctx = {.data_end = FLOOD_FRAME_LEN};
-	LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = o->plan.frame, .data_size_in = FLOOD_FRAME_LEN, .ctx_in = &ctx,
+	struct xdp_md ctx = {.data_end = frame_len(o)};
+	LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = o->plan.frame, .data_size_in = frame_len(o), .ctx_in = &ctx,
 		    .ctx_size_in = sizeof(ctx), .repeat = INT_MAX, .batch_size = BATCH,
 		    .flags = BPF_F_TEST_XDP_LIVE_FRAMES);
 	int rc;
@@ -148,7 +183,17 @@ static int flood(const struct options *o)
 
 static const char usage_text[] =
 	"usage: flood --device DEVICE --from MAC --to MAC --source ADDRESS --destination ADDRESS --port PORT\n"
-	"             [--mode udp|syn] [--flows N] [--sources N] [--rate PACKETS_PER_SECOND] [--seconds S]\n";
+	"             [--mode udp|syn|syn6] [--flows N] [--sources N] [--first N] [--rate PACKETS_PER_SECOND] [--seconds S]\n";
+
+static bool take_mode(__u32 *mode, const char *name)
+{
+	static const char *const names[] = {[FLOOD_UDP] = "udp", [FLOOD_SYN] = "syn", [FLOOD_SYN6] = "syn6"};
+
+	for (*mode = 0; *mode < sizeof(names) / sizeof(names[0]); ++*mode)
+		if (strcmp(name, names[*mode]) == 0)
+			return true;
+	return false;
+}
 
 static bool take_option(struct options *o, int option)
 {
@@ -161,21 +206,25 @@ static bool take_option(struct options *o, int option)
 	case 't':
 		return ether_aton_r(optarg, &o->destination_mac);
 	case 's':
-		return inet_pton(AF_INET, optarg, &o->source) == 1;
+		o->source = optarg;
+		return true;
 	case 'e':
-		return inet_pton(AF_INET, optarg, &o->destination) == 1;
+		o->destination = optarg;
+		return true;
 	case 'p':
 		o->port = atoi(optarg);
 		return o->port > 0 && o->port < 65536;
 	case 'm':
-		o->plan.mode = strcmp(optarg, "syn") == 0 ? FLOOD_SYN : FLOOD_UDP;
-		return strcmp(optarg, "syn") == 0 || strcmp(optarg, "udp") == 0;
+		return take_mode(&o->plan.mode, optarg);
 	case 'n':
 		o->plan.n_flows = strtoul(optarg, NULL, 10);
 		return o->plan.n_flows;
 	case 'o':
 		o->plan.n_sources = strtoul(optarg, NULL, 10);
 		return o->plan.n_sources > 0 && o->plan.n_sources <= SOURCES_MAX;
+	case 'i':
+		o->plan.first = strtoul(optarg, NULL, 10);
+		return true;
 	case 'r':
 		if (strtoul(optarg, NULL, 10))
 			o->plan.interval_ns = 1000000000 / strtoul(optarg, NULL, 10);
@@ -189,17 +238,24 @@ static bool take_option(struct options *o, int option)
 }
 
 static const struct option long_options[] = {
-	{"device", required_argument, NULL, 'd'},      {"from", required_argument, NULL, 'f'},
-	{"to", required_argument, NULL, 't'},          {"source", required_argument, NULL, 's'},
-	{"destination", required_argument, NULL, 'e'}, {"port", required_argument, NULL, 'p'},
-	{"mode", required_argument, NULL, 'm'},        {"flows", required_argument, NULL, 'n'},
-	{"sources", required_argument, NULL, 'o'},     {"rate", required_argument, NULL, 'r'},
-	{"seconds", required_argument, NULL, 'S'},     {0},
+	{"device", required_argument, NULL, 'd'},
+	{"from", required_argument, NULL, 'f'},
+	{"to", required_argument, NULL, 't'},
+	{"source", required_argument, NULL, 's'},
+	{"destination", required_argument, NULL, 'e'},
+	{"port", required_argument, NULL, 'p'},
+	{"mode", required_argument, NULL, 'm'},
+	{"flows", required_argument, NULL, 'n'},
+	{"sources", required_argument, NULL, 'o'},
+	{"first", required_argument, NULL, 'i'},
+	{"rate", required_argument, NULL, 'r'},
+	{"seconds", required_argument, NULL, 'S'},
+	{0},
 };
 
 int main(int argc, char **argv)
 {
-	struct options o = {.plan = {.mode = FLOOD_UDP, .n_flows = 1000, .n_sources = SOURCES_MAX}, .seconds = 5};
+	struct options o = {.plan = {.mode = FLOOD_UDP, .n_flows = 1000, .n_sources = SOURCES}, .seconds = 5};
 	int option, rc;
 
 	while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1)
@@ -207,12 +263,10 @@ int main(int argc, char **argv)
 			fprintf(stderr, "flood: bad value of %s\n%s", argv[optind - 1], usage_text);
 			return 2;
 		}
-	if (!o.plan.ifindex || !o.source.s_addr || !o.destination.s_addr || !o.port || optind != argc) {
+	if (!o.plan.ifindex || !o.source || !o.destination || !o.port || optind != argc || !make_template(&o)) {
 		fputs(usage_text, stderr);
 		return 2;
 	}
-	o.plan.source = ntohl(o.source.s_addr);
-	make_template(&o);
 	rc = flood(&o);
 	if (rc)
 		fprintf(stderr, "flood: %s\n", strerror(-rc));

@@ -18,6 +18,9 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 BUILD = os.environ.get("SPILLWAY_BUILD", os.path.join(ROOT, "build"))
 
 FLOOD_NET = "198.19.0.0/16"
+# Nobody's, and nobody is there: 2^20 addresses of IPv4, and as many /64s.
+SPOOFED_NETS = {4: "10.0.0.0/12", 6: "2001:db8:f000::/36"}
+SPOOFED_SOURCES = 1 << 20
 
 
 def report(record_property, **figures):
@@ -250,22 +253,26 @@ class KeptConnections:
 
 
 class Flood:
-    """SYNs from random addresses of FLOOD_NET, from the client's side of the gateway or into a sink beside it.
+    """SYNs from many addresses of a network, from the client's side of the gateway or into a sink beside it.
 
-    A context manager: while it is there, the gateway routes FLOOD_NET towards the clients, where nobody answers.
+    A context manager: while it is there, the gateway routes that network towards the clients, where nobody answers; or,
+    with `resets`, somebody is there who knows nothing of a SYN.
     """
 
     SINK = ("sink0", "sink1")
 
-    def __init__(self, lab):
-        self._lab = lab
+    def __init__(self, lab, family=4, net=FLOOD_NET, resets=False):
+        self._lab, self._family, self._net, self._resets = lab, family, net, resets
         self._sink = None
 
     def __enter__(self):
         inner, outer = self.SINK
-        self._lab.gw.ip(f"route replace {FLOOD_NET} via {WAN_GW[4]}")
+        self._lab.gw.ip(f"route replace {self._net} via {WAN_GW[self._family]}")
+        there = f"{self._net} via {CLIENTS[self._family][0]}" if self._resets else f"blackhole {self._net}"
+        if self._resets:
+            self._lab.client.ip(f"route replace local {self._net} dev lo")
         self._lab.wan.ip(
-            f"route replace blackhole {FLOOD_NET}",
+            f"route replace {there}",
             f"link add {inner} type veth peer name {outer}",
             f"link set {inner} up",
             f"link set {outer} up",
@@ -279,15 +286,17 @@ class Flood:
 
     def __exit__(self, *exc):
         self._lab.children.end(self._sink)
-        self._lab.wan.ip(f"link del {self.SINK[0]}", f"route del blackhole {FLOOD_NET}")
-        self._lab.gw.ip(f"route del {FLOOD_NET}")
+        self._lab.wan.ip(f"link del {self.SINK[0]}", f"route del {self._net}")
+        if self._resets:
+            self._lab.client.ip(f"route del local {self._net} dev lo")
+        self._lab.gw.ip(f"route del {self._net}")
 
-    def start(self, seconds, *, rate=None, port=80, to_sink=False, cpu=1, sources=None):
-        argv = ["taskset", "-c", str(cpu), bench_tool("flood"), "--mode", "syn"]
+    def start(self, seconds, *, rate=None, port=80, to_sink=False, cpu=1, sources=None, first=0):
+        argv = ["taskset", "-c", str(cpu), bench_tool("flood"), "--mode", {4: "syn", 6: "syn6"}[self._family]]
         argv += ["--device", self.SINK[0] if to_sink else "gw", "--from", "02:00:00:00:00:01", "--to", self._mac()]
-        argv += ["--source", FLOOD_NET.split("/")[0], "--destination", VIP[4], "--port", str(port)]
+        argv += ["--source", self._net.split("/")[0], "--destination", VIP[self._family], "--port", str(port)]
         argv += ["--seconds", str(seconds)] + (["--rate", str(rate)] if rate else [])
-        argv += ["--sources", str(sources)] if sources else []
+        argv += ["--sources", str(sources), "--first", str(first)] if sources else []
         return self._lab.children.spawn(self._lab.wan, *argv, stdout=subprocess.PIPE, text=True)
 
     def _mac(self):

@@ -13,6 +13,7 @@
 #define FEEDS_MAX   32    /* before the gateway has a turn */
 #define ATTEMPTS    (1u << 20)
 #define NONE        UINT32_MAX
+#define SPOOFED_ISN 0xf0000000u /* no attempt's */
 #define NOT_ASKED   UINT64_MAX
 #define TIMES       (WORLD_SECONDS * 2000)
 
@@ -371,6 +372,28 @@ void world_request(unsigned network, unsigned host)
 	begin_attempt(client, 0, world_ms());
 }
 
+static void spoof(void)
+{
+	struct talk t = {.v6 = config.v6, .proto = PROTO_TCP};
+	uint32_t number = world.all.spoofed++, number_be = htonl(0x0b000000 + number);
+	struct frame_spec spec = from_client(&t, TCP_SYN, SPOOFED_ISN, 0);
+
+	/* 24 bits of it are a network's. */
+	spec.src = config.v6 ? rig_client(1, true) : ipaddr_v4(htonl(0x0b000000 + (number << 8)));
+	if (config.v6)
+		memcpy(&spec.src.b[3], &number_be, 4);
+	feed_counted(RIG_WAN, spec);
+}
+
+static void arrive(const struct world_load *load)
+{
+	if (load->spoofed)
+		spoof();
+	else
+		world_request(load->first + (unsigned)(uniform() * load->n_networks),
+			      1 + (unsigned)(uniform() * load->hosts));
+}
+
 void world_run(unsigned ms, const struct world_load *loads, unsigned n_loads)
 {
 	for (unsigned end = world_ms() + ms; world_ms() < end;) {
@@ -383,8 +406,7 @@ void world_run(unsigned ms, const struct world_load *loads, unsigned n_loads)
 
 			/* A Poisson number of them. */
 			for (left += log(uniform()); left > 0; left += log(uniform()))
-				world_request(loads[i].first + (unsigned)(uniform() * loads[i].n_networks),
-					      1 + (unsigned)(uniform() * loads[i].hosts));
+				arrive(&loads[i]);
 		}
 		settle();
 		if (world_ms() % 10 == 0)

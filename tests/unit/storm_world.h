@@ -47,6 +47,7 @@ struct world_totals {
 	unsigned syns;       /* that reached the upstream */
 	unsigned connected;  /* attempts */
 	unsigned begun;      /* attempts */
+	unsigned spoofed;    /* SYNs of sources that are not there */
 	uint64_t connect_us; /* of all those, in sum */
 };
 
@@ -65,10 +66,14 @@ void world_begin(const struct world_config *config);
 void world_end(void);
 /* A request of a client, now. */
 void world_request(unsigned network, unsigned host);
-/* Random requests of clients of `n_networks` from `first` on, `rate` a second in all. */
+/*
+ * Random requests of clients of `n_networks` from `first` on, `rate` a second in all. Spoofed ones are SYNs, each of a
+ * network of its own, where nobody hears the answer.
+ */
 struct world_load {
 	unsigned first, n_networks, hosts; /* hosts: of each network */
 	double rate;
+	bool spoofed;
 };
 void world_run(unsigned ms, const struct world_load *loads, unsigned n_loads);
 /* Milliseconds since the begin. */

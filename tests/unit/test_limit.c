@@ -487,10 +487,25 @@ static void test_ranks(void **state)
 static enum hold_rank takes(const struct ipaddr *client)
 {
 	struct fair_shares shares = fair_find(rig.worker, &rig.service.ref, client);
-	enum hold_rank rank = fair_rank(rig.worker, &shares);
+	enum hold_rank rank = fair_rank(rig.worker, &shares, &rig.service.ref, client);
 
-	fair_take(rig.worker, 0, &shares);
+	fair_take(rig.worker, &shares);
 	return rank;
+}
+
+static uint64_t n_active(enum fair_level level)
+{
+	return rig.dp->cells.services[0].active[level];
+}
+
+/* There is one. */
+static flow_ref the_flow(bool v6)
+{
+	uint32_t entry = 0;
+
+	while (flow_half(&rig.worker->flows, flow_ref_make(v6, entry, DIR_UP))->state == FLOW_FREE)
+		entry++;
+	return flow_ref_make(v6, entry, DIR_UP);
 }
 
 static void share_out(uint32_t share)
@@ -514,24 +529,24 @@ static void test_udp_takes_no_share(bool v6, unsigned workers)
 		spec.sport_be = htons(1000 + i);
 		assert_int_equal(exchange(RIG_WAN, spec).port, RIG_LAN);
 	}
+	assert_int_equal(n_active(FAIR_CLIENT), 0);
 	assert_int_equal(takes(&client), RANK_STRANGER);
-	assert_int_equal(rig.dp->cells.services[0].active[FAIR_CLIENT], 1);
 	stop();
 }
 
 /* Once a second, at whatever workers, of which one is a little behind. */
 static void test_counted_once(void **state)
 {
-	struct ipaddr client = rig_client(1, false);
-
 	begin_with(false, 1, 1);
 	share_out(1);
+	(void)begin(PROTO_TCP, false, 1);
+	assert_int_equal(n_active(FAIR_CLIENT), 0);
 	for (unsigned second = 1; second < 4; second++) {
 		for (unsigned i = 0; i < 5; i++) {
 			rig.worker->now_ns = rig.now_ns + (i & 1 ? 0 : 100000);
-			takes(&client);
-			assert_int_equal(rig.dp->cells.services[0].active[FAIR_CLIENT], second);
-			assert_int_equal(rig.dp->cells.services[0].active[FAIR_NETWORK], second);
+			fair_connected(rig.worker, the_flow(false));
+			assert_int_equal(n_active(FAIR_CLIENT), second);
+			assert_int_equal(n_active(FAIR_NETWORK), second);
 		}
 		rig.now_ns += SECOND + MS;
 		turn();

@@ -211,6 +211,29 @@ static void test_b12_10_short_patience(void **state)
 	world_end();
 }
 
+/* SYNs of sources that are not there take no place of those that are, of a backend that bears them all. */
+static void test_spoofed(void **state)
+{
+	const struct world_load loads[] = {usual, {.rate = 4000, .spoofed = true}};
+
+	for (int v6 = 0; v6 < 2; v6++) {
+		unsigned done = 0, requests = 0;
+
+		world_begin(&(struct world_config){.v6 = v6, .storm = CURE_ENFORCE, .no_retries = true});
+		world_run(12000, &usual, 1);
+		memset(world.of, 0, sizeof(world.of));
+		world_run(20000, loads, 2);
+		print("spoofed");
+		for (unsigned i = 1; i <= 20; i++) {
+			done += world.of[i].done;
+			requests += world.of[i].requests;
+		}
+		print_message("  %u of %u, beside %u spoofed\n", done, requests, world.all.spoofed);
+		assert_true(done >= 0.98 * requests);
+		world_end();
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -218,6 +241,7 @@ int main(void)
 		cmocka_unit_test(test_b12_3_surge),       cmocka_unit_test(test_b12_4_healthy),
 		cmocka_unit_test(test_b12_5_nearly_full), cmocka_unit_test(test_b12_7_herd),
 		cmocka_unit_test(test_b12_8_hog),         cmocka_unit_test(test_b12_10_short_patience),
+		cmocka_unit_test(test_spoofed),
 	};
 
 	if (rig_eal(320, false, 0))
