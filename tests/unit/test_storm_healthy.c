@@ -79,7 +79,7 @@ static void test_bimodal(void **state)
 						    .slow_percent = slow_percents[i],
 						    .slow_us = 2000000});
 		come(15000, 1000);
-		end_healthy("1 ms or 2 s", 12, 180);
+		end_healthy("1 ms or 2 s", 15, 210);
 	}
 }
 
