@@ -136,7 +136,7 @@ def test_spoofed_sources(lab, serving, family, resets, record_property):
 
 @pytest.mark.long
 def test_b8_million_spoofed_sources(lab, serving, family, record_property):
-    """Far more than the flow table has room for, and for so long that it is full and has room again, time after time."""
+    """Far more than the flow table has room for, for so long that it is full and has room again, time after time."""
     gateway = serving((NARROW,))
     with Flood(lab, family, SPOOFED_NETS[family]) as flood:
         check_spoofed(lab, family, gateway, flood, 60_000, SPOOFED_SOURCES, record_property)
