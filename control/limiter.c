@@ -524,7 +524,8 @@ bool limiter_reset(struct limiter *l, uint64_t now_ns)
 	}
 	memset(l->bases, 0, sizeof(l->bases));
 	l->base_ns = l->young_ns = 0;
-	l->n_young = 0;
+	l->n_young = l->n_answering = l->paid = l->paid_work = 0;
+	memset(l->had, 0, sizeof(l->had));
 	l->ripe = false;
 	begin_group(l);
 	l->base_from = LIMITER_BASE_NONE;

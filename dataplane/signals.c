@@ -16,6 +16,7 @@
 #define GAVE_UP_MIN_US 1000000 /* and where there is none yet, within this time */
 #define UNIT_NS        (UINT64_C(1) << SIGNAL_UNIT_SHIFT)
 #define REMEMBERED     4                                       /* units, about */
+#define FRESH_AT_ONCE  2                                       /* units whose handshakes are fresh at a time */
 #define TRUSTED_US     (16 * UINT64_C(1000) * SIGNAL_FRESH_MS) /* a few that are unfinished mean nothing */
 
 static_assert((SIGNAL_ONE_WAY_MS * UINT64_C(1000000) >> SIGNAL_UNIT_SHIFT) + 2 < SIGNAL_UNITS, "goes round once");
@@ -112,6 +113,9 @@ static bool has_record(struct worker *w, uint32_t slot)
 		return false;
 	}
 	clear_record(record_at(w, number), slot);
+	/* The slot's last owner may have been swept when it had been reset already. */
+	__atomic_store_n(&c->doubt, 0, __ATOMIC_RELAXED);
+	__atomic_store_n(&c->is_doubting, 0, __ATOMIC_RELAXED);
 	__atomic_store_n(&c->record, number, __ATOMIC_RELEASE);
 	return true;
 }
@@ -362,6 +366,7 @@ static uint64_t fade(uint64_t us)
 static void sweep_fresh(struct signal_counts *c, struct signal_record *record, uint32_t unit)
 {
 	struct signal_fresh *fresh = &record->fresh[unit % SIGNAL_FRESH_UNITS];
+	bool more = false;
 	uint64_t in_vain;
 
 	level_add(&c->fresh, -(int)fresh->n);
@@ -369,10 +374,30 @@ static void sweep_fresh(struct signal_counts *c, struct signal_record *record, u
 	record->us = fade(record->us) + fresh->us;
 	record->finished_us = fade(record->finished_us) + fresh->finished_us;
 	*fresh = (struct signal_fresh){0};
-	/* What was finished is of the running clock, which stands still now and then. */
+	for (unsigned i = 0; i < SIGNAL_FRESH_UNITS; i++)
+		more |= record->fresh[i].us || record->fresh[i].finished_us;
+	/* Either is rounded. */
 	in_vain = record->us > record->finished_us ? record->us - record->finished_us : 0;
 	__atomic_store_n(&c->doubt, (in_vain << 16) / (record->us + TRUSTED_US), __ATOMIC_RELAXED);
-	__atomic_store_n(&c->is_doubting, c->answered_now || record->us || record->finished_us, __ATOMIC_RELAXED);
+	more |= c->answered_now || record->us || record->finished_us;
+	__atomic_store_n(&c->is_doubting, more, __ATOMIC_RELAXED);
+}
+
+/*
+ * Time in which the worker did not run is not theirs: what may have finished them waits in the rings. Of each, all that
+ * is left of its unit is in the sum still.
+ */
+void signals_stalled(struct worker *w, uint64_t gap_ns)
+{
+	struct signals *s = &w->signals;
+
+	for (uint32_t number = 1; number <= s->n_used; number++)
+		for (uint32_t u = s->unit + 1; u <= s->unit + FRESH_AT_ONCE; u++) {
+			struct signal_fresh *fresh = &record_at(w, number)->fresh[u % SIGNAL_FRESH_UNITS];
+			uint64_t left_ns = ((uint64_t)u << SIGNAL_UNIT_SHIFT) - w->now_ns;
+
+			fresh->us -= fresh->n_answered * (RTE_MIN(gap_ns, left_ns) / 1000);
+		}
 }
 
 static void sweep_record(struct signals *s, struct signal_record *record, uint32_t unit)
@@ -395,7 +420,7 @@ static void sweep_record(struct signals *s, struct signal_record *record, uint32
 	}
 }
 
-/* Decide may reset the slot meanwhile, but then it has none. */
+/* Decide may reset the slot meanwhile, but then it has none but those of what is doubted. */
 static bool has_ends(const struct signals *s, uint32_t number)
 {
 	const struct signal_counts *c = &s->counts[s->records[number - 1].slot];

@@ -111,6 +111,9 @@ uint32_t signals_waited_ms(const struct worker *w, flow_ref up);
 /* It counts against its backend; once per SYN, which is the caller's to know. */
 void signals_fail(struct worker *w, flow_ref up, enum signal_failure failure);
 
+/* The worker did not run for so long; its clock is that of before. */
+void signals_stalled(struct worker *w, uint64_t gap_ns);
+
 /* Once per loop. */
 void signals_sweep(struct worker *w, uint32_t unit);
 static inline void signals_run(struct worker *w)

@@ -45,8 +45,10 @@ static void read_clock(struct worker *w, uint64_t slept_ns)
 {
 	uint64_t now_ns = dataplane_now_ns(w->dp), gap_ns = now_ns - w->now_ns;
 
-	if (w->now_ns && gap_ns > slept_ns + STALL_NS)
+	if (w->now_ns && gap_ns > slept_ns + STALL_NS) {
 		w->stalled_ns += gap_ns - slept_ns;
+		signals_stalled(w, gap_ns - slept_ns);
+	}
 	w->now_ns = now_ns;
 	w->run_ms = (now_ns - w->stalled_ns) / 1000000;
 	w->run_us = (now_ns - w->stalled_ns) / 1000;

@@ -218,7 +218,8 @@ static void to_client(const struct sent *s)
 		a->state = CLIENT_CONNECTED;
 		world.all.connected++;
 		world.all.connect_us += (world_ms() - a->began_ms) * 1000;
-		from(id, TCP_ACK, 1, PEER + 1, 0);
+		if (!config.acks_late)
+			from(id, TCP_ACK, 1, PEER + 1, 0);
 		if (config.asks_after_ms) {
 			a->next_ask = ask_first[world_ms() + config.asks_after_ms];
 			ask_first[world_ms() + config.asks_after_ms] = id;
@@ -291,6 +292,7 @@ static void to_upstream(const struct sent *s)
 	if (!a->up_queued) {
 		a->up_queued = true;
 		u->queue[u->tail++ % FLOWS] = id;
+		world.all.longest = RTE_MAX(world.all.longest, u->tail - u->head);
 	}
 	if (s->p.payload_len)
 		a->up_asked = true;

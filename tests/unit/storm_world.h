@@ -31,7 +31,8 @@ struct world_config {
 	unsigned slow_percent, slow_us; /* so many of a hundred take so long */
 	unsigned timeout_ms, retries;
 	bool no_retries;
-	unsigned asks_after_ms; /* clients are so slow to ask, once they are connected */
+	unsigned asks_after_ms; /* clients are so slow to ask, once they are connected, */
+	bool acks_late;         /* and to finish the handshake: they are far away */
 };
 
 /* Of the requests of one second, by when they began; of attempts by when they were made. */
@@ -44,6 +45,7 @@ struct world_second {
 struct world_totals {
 	unsigned wasted;     /* responses for clients that had gone */
 	unsigned overflows;  /* SYNs that the backlog had no room for */
+	unsigned longest;    /* line of connections that nobody serves yet */
 	unsigned syns;       /* that reached the upstream */
 	unsigned connected;  /* attempts */
 	unsigned begun;      /* attempts */

@@ -168,6 +168,29 @@ static void test_b12_7_herd(void **state)
 	}
 }
 
+/* Handshakes that nobody finishes open the gates for no herd that takes its time to finish its own. */
+static void test_herd_from_afar(void **state)
+{
+	const struct world_load spoofed = {.rate = 100, .spoofed = true};
+
+	for (unsigned i = 0; i < 2; i++) {
+		world_begin(&(struct world_config){.storm = CURE_ENFORCE,
+						   .timeout_ms = 60000,
+						   .no_retries = true,
+						   .asks_after_ms = 50,
+						   .acks_late = true});
+		world_run(12000, &usual, 1);
+		world_run(4000, (struct world_load[]){usual, spoofed}, 1 + i);
+		for (unsigned n = 0; n < 1000; n++)
+			world_request(21 + n % 20, 1 + n / 20);
+		world_run(15000, &usual, 1);
+		print("herd from afar");
+		print_message("  at most %u in line\n", world.all.longest);
+		assert_true(world.all.longest <= 128);
+		world_end();
+	}
+}
+
 /* One network sends four of five SYNs. */
 static void test_b12_8_hog(void **state)
 {
@@ -237,11 +260,11 @@ static void test_spoofed(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_b12_1_stall),       cmocka_unit_test(test_b12_2_capacity),
-		cmocka_unit_test(test_b12_3_surge),       cmocka_unit_test(test_b12_4_healthy),
-		cmocka_unit_test(test_b12_5_nearly_full), cmocka_unit_test(test_b12_7_herd),
-		cmocka_unit_test(test_b12_8_hog),         cmocka_unit_test(test_b12_10_short_patience),
-		cmocka_unit_test(test_spoofed),
+		cmocka_unit_test(test_b12_1_stall),           cmocka_unit_test(test_b12_2_capacity),
+		cmocka_unit_test(test_b12_3_surge),           cmocka_unit_test(test_b12_4_healthy),
+		cmocka_unit_test(test_b12_5_nearly_full),     cmocka_unit_test(test_b12_7_herd),
+		cmocka_unit_test(test_herd_from_afar),        cmocka_unit_test(test_b12_8_hog),
+		cmocka_unit_test(test_b12_10_short_patience), cmocka_unit_test(test_spoofed),
 	};
 
 	if (rig_eal(320, false, 0))
