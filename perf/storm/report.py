@@ -30,6 +30,7 @@ COLOURS = {
     "nftables": "#888888", "haproxy": "#c77c11", "haproxy-tuned": "#8c510a", "fixed-600": "#8c510a",
     "spillway-off": "#c0392b", "spillway": "#1a7f37",
 }
+ORDER = {name: n for n, name in enumerate(COLOURS)}
 
 
 class Run:
@@ -210,11 +211,13 @@ def plot(runs_by_subject, path):
 
 
 def load_runs(directory):
-    """{kind: {subject: [runs]}}, in the order in which they were made."""
+    """{kind: {subject: [runs]}}, subjects in the order of their colours."""
     runs = {}
     for path in sorted(directory.glob("*/run.json"), key=lambda p: p.stat().st_mtime):
         run = Run(path.parent)
         runs.setdefault(run.kind, {}).setdefault(run.subject, []).append(run)
+    for kind, subjects in runs.items():
+        runs[kind] = dict(sorted(subjects.items(), key=lambda item: ORDER.get(item[0], 0)))
     return dict(sorted(runs.items(), key=lambda item: (int(re.search(r"\d+", item[0])[0]), item[0])))
 
 
