@@ -16,8 +16,9 @@
 #define PEAK_UNEASY     UINT32_MAX /* of a second in which it had more than it bears */
 #define PATIENCE_TICKS  10         /* clients that left so long ago are forgotten, about */
 #define WIDER           4          /* by one part of so many of what it answers */
-#define PAYS            4          /* it answers more: a part of so many of what it did */
-#define NARROWER        4          /* by one part of so many a tick */
+#define YOUNG_MOST      (LIMITER_WINDOW_MIN * 3 / 2) /* as long as nothing has shown that it answers more with more */
+#define PAYS            4                            /* it answers more: a part of so many of what it did */
+#define NARROWER        4                            /* by one part of so many a tick */
 #define WINDOW_FACTOR   2
 /* By which first bytes may be later than usual, or by a quarter, while work grows. */
 #define WINDOW_SLACK_NS 10000000ull
@@ -384,7 +385,7 @@ static uint32_t most_of_young(struct limiter *l)
 	}
 	l->n_answering += now > 0;
 	*had = max_u64(l->window, l->wip);
-	return l->paid_work > LIMITER_WINDOW_MIN ? WINDOW_FACTOR * l->paid_work : LIMITER_WINDOW_MIN * 3 / 2;
+	return l->paid_work > LIMITER_WINDOW_MIN ? WINDOW_FACTOR * l->paid_work : YOUNG_MOST;
 }
 
 static void find_window(struct limiter *l, uint64_t answered, uint64_t elapsed_ns)

@@ -124,8 +124,7 @@ struct limiter {
 	/* How work may grow: */
 	uint32_t window, peaks[LIMITER_RATE_SECONDS]; /* the most under way, by second */
 	uint32_t n_easy, n_tried; /* ticks in a row in which it was at ease, and that with much of its window */
-	/* Of one that is young: ticks with answers; the most that some answered, and its work before; that before now:
-	 */
+	/* Of one that is young: ticks with answers; the most that some answered; its work before them, and of late: */
 	uint32_t n_answering, paid, paid_work, had[LIMITER_EASY_TICKS];
 	/* When it was congested for too long: */
 	uint64_t again_ns, probing_until_ns; /* 0: not planned; not under way */

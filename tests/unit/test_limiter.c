@@ -1001,6 +1001,16 @@ static void test_window_of_young(void **state)
 	assert_true(l.limit >= 1000);
 }
 
+/* Young once more by an operator's word, and slower than it was: what paid then is no measure. */
+static void test_young_again(void **state)
+{
+	begin();
+	ticks(200, 200, 20, 8);
+	assert_false(limiter_reset(&l, now_ns));
+	ticks(15, 20, 500, 150);
+	assert_true(l.limit >= 150);
+}
+
 static void test_patience(void **state)
 {
 	struct limiter_parameters p = {.client_timeout_ns = 200 * MS};
@@ -1117,6 +1127,7 @@ int main(void)
 		cmocka_unit_test(test_window),
 		cmocka_unit_test(test_window_uneasy),
 		cmocka_unit_test(test_window_of_young),
+		cmocka_unit_test(test_young_again),
 		cmocka_unit_test(test_patience),
 		cmocka_unit_test(test_odd_counts),
 		cmocka_unit_test(test_late_ticks),

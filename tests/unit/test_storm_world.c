@@ -191,6 +191,16 @@ static void test_herd_from_afar(void **state)
 	}
 }
 
+/* Requests of the networks 1 to 20. */
+static void count_usual(unsigned *done, unsigned *requests)
+{
+	*done = *requests = 0;
+	for (unsigned i = 1; i <= 20; i++) {
+		*done += world.of[i].done;
+		*requests += world.of[i].requests;
+	}
+}
+
 /* One network sends four of five SYNs. */
 static void test_b12_8_hog(void **state)
 {
@@ -198,7 +208,7 @@ static void test_b12_8_hog(void **state)
 		{.first = 1, .n_networks = 20, .hosts = 10, .rate = 300},
 		{.first = 100, .n_networks = 1, .hosts = 100, .rate = 1200},
 	};
-	unsigned done = 0, requests = 0;
+	unsigned done, requests;
 
 	for (int v6 = 0; v6 < 2; v6++) {
 		world_begin(&(struct world_config){.v6 = v6, .storm = CURE_ENFORCE});
@@ -206,10 +216,7 @@ static void test_b12_8_hog(void **state)
 		memset(world.of, 0, sizeof(world.of));
 		world_run(20000, loads, 2);
 		print("hog");
-		for (unsigned i = 1; i <= 20; i++) {
-			done += world.of[i].done;
-			requests += world.of[i].requests;
-		}
+		count_usual(&done, &requests);
 		print_message("  the others: %u of %u, the hog: %u of %u\n", done, requests, world.of[100].done,
 			      world.of[100].requests);
 		assert_true(done >= 0.98 * requests);
@@ -240,17 +247,14 @@ static void test_spoofed(void **state)
 	const struct world_load loads[] = {usual, {.rate = 4000, .spoofed = true}};
 
 	for (int v6 = 0; v6 < 2; v6++) {
-		unsigned done = 0, requests = 0;
+		unsigned done, requests;
 
 		world_begin(&(struct world_config){.v6 = v6, .storm = CURE_ENFORCE, .no_retries = true});
 		world_run(12000, &usual, 1);
 		memset(world.of, 0, sizeof(world.of));
 		world_run(20000, loads, 2);
 		print("spoofed");
-		for (unsigned i = 1; i <= 20; i++) {
-			done += world.of[i].done;
-			requests += world.of[i].requests;
-		}
+		count_usual(&done, &requests);
 		print_message("  %u of %u, beside %u spoofed\n", done, requests, world.all.spoofed);
 		assert_true(done >= 0.98 * requests);
 		world_end();
