@@ -558,7 +558,7 @@ static void fill_backends(struct view_backend *b, uint64_t now_ns)
 	b[1].slot = 1;
 	b[1].life = LIFE_ACTIVE;
 	b[1].weight = 3;
-	b[1].expires_ns = now_ns + 30000000000;
+	b[1].expires_ns = now_ns + 29900000000; /* 30 would be said of the first moment of a second alone */
 	strcpy(b[2].id, "tcp:[2001:db8:3::15]:8080");
 	b[2].addr = address("2001:db8:3::15");
 	strcpy(b[2].services, "blog");
@@ -581,7 +581,7 @@ static struct view_breaker *make_breaker(uint64_t now_ns)
 	*b = (struct view_breaker){
 		.state = BREAKER_OPEN,
 		.since_ns = now_ns > 12000000000 ? now_ns - 12000000000 : 1,
-		.probe_ns = now_ns + 59900000000, /* 60 would be said of the first moment of a second alone */
+		.probe_ns = now_ns + 59900000000, /* likewise not 60 */
 		.until_ns = now_ns + 70000000000,
 		.openings = 2,
 		.evidence = "5 SYNs in a row failed: 2 unanswered, 3 refused",
