@@ -18,6 +18,10 @@
 #define WIDER           4          /* by one part of so many of what it answers */
 #define YOUNG_MOST      (LIMITER_WINDOW_MIN * 3 / 2) /* as long as nothing has shown that it answers more with more */
 #define PAYS            4                            /* it answers more: a part of so many of what it did */
+#define QUICK_SAMPLES   64                           /* first bytes that are judged at a time, at least; */
+#define QUICK_PART      16                           /* of them the quickest part of so many counts */
+#define QUICK_OCTAVES   2                            /* so many more than ever is a line */
+#define QUICK_MIN       13                           /* below 2^14 us nobody stood in a line that is worth the name */
 #define NARROWER        4                            /* by one part of so many a tick */
 #define WINDOW_FACTOR   2
 /* By which first bytes may be later than usual, or by a quarter, while work grows. */
@@ -311,6 +315,7 @@ static void end_probing(struct limiter *l, uint64_t now_ns, uint32_t chance)
 		return;
 	l->refuted_ns = base_or_first(l);
 	memset(l->bases, 0, sizeof(l->bases));
+	l->n_quick = l->quick_most = 0;
 	note_base(l, l->probed_us * 1000 / l->n_probed, LIMITER_BASE_LIMITED, now_ns);
 	find_base(l, now_ns);
 }
@@ -361,6 +366,35 @@ static uint32_t narrowed(const struct limiter *l, uint64_t answered, uint64_t el
 	return wanted < l->window ? max_u64(l->window - (l->window - wanted) / NARROWER, LIMITER_MIN) : l->window;
 }
 
+/*
+ * In a line all wait, and the quickest no less than the others (as CoDel looks at the least delay: Nichols and
+ * Jacobson, "Controlling Queue Delay", ACM Queue 10/5, 2012). So while some first bytes are as quick as they ever were,
+ * there is none, however long others take.
+ */
+static void look_for_line(struct limiter *l, const struct limiter_counts *before, const struct limiter_counts *now)
+{
+	uint32_t sum = 0, octave = 0;
+
+	for (unsigned i = 0; i < HISTOGRAM_OCTAVES; i++) {
+		uint64_t n = now->octaves[i] - before->octaves[i];
+
+		/* The slot has another record. */
+		if (now->octaves[i] < before->octaves[i])
+			n = 0;
+		l->octaves[i] += n;
+		l->n_octaves += n;
+	}
+	if (l->n_octaves < QUICK_SAMPLES)
+		return;
+	while ((sum += l->octaves[octave]) * QUICK_PART < l->n_octaves)
+		octave++;
+	if (!l->quick_most || octave + QUICK_OCTAVES < l->quick_most)
+		l->quick_most = max_u64(octave + QUICK_OCTAVES, QUICK_MIN);
+	l->n_quick = octave <= l->quick_most ? l->n_quick + 1 : 0;
+	memset(l->octaves, 0, sizeof(l->octaves));
+	l->n_octaves = 0;
+}
+
 static uint32_t answered_of_late(const struct limiter *l)
 {
 	uint32_t sum = 0;
@@ -391,7 +425,7 @@ static uint32_t most_of_young(struct limiter *l)
 static void find_window(struct limiter *l, uint64_t answered, uint64_t elapsed_ns)
 {
 	uint32_t *peak = &l->peaks[second_of(l->tick_number)], usual, most;
-	bool at_ease = is_at_ease(l), has_much = l->wip > l->window / 2;
+	bool at_ease = is_at_ease(l) || l->n_quick, has_much = l->wip > l->window / 2;
 
 	if (answered) {
 		l->n_easy = at_ease ? l->n_easy + 1 : 0;
@@ -412,6 +446,10 @@ static void find_window(struct limiter *l, uint64_t answered, uint64_t elapsed_n
 		l->window = max_u64(l->window, usual);
 	if (l->ripe)
 		return;
+	if (has_much && l->n_quick >= LIMITER_EASY_TICKS) {
+		l->paid_work = max_u64(l->paid_work, l->wip);
+		l->window = max_u64(l->window, WINDOW_FACTOR * l->wip);
+	}
 	most = most_of_young(l);
 	if (l->base_ns)
 		l->window = min_u64(l->window, most);
@@ -464,6 +502,7 @@ bool limiter_tick(struct limiter *l, const struct limiter_counts *counts, const 
 	elapsed_ns = l->tick_ns ? now_ns - l->tick_ns : LIMITER_TICK_NS;
 	if (l->tick_ns && l->state == LIMITER_LIMITING)
 		l->frozen_ns += elapsed_ns;
+	look_for_line(l, &l->seen, counts);
 	l->seen = *counts;
 	l->wip = counts->wip;
 	l->tick_ns = now_ns;
@@ -527,6 +566,7 @@ bool limiter_reset(struct limiter *l, uint64_t now_ns)
 	l->base_ns = l->young_ns = 0;
 	l->n_young = l->n_answering = l->paid = l->paid_work = 0;
 	memset(l->had, 0, sizeof(l->had));
+	l->n_quick = l->quick_most = 0;
 	l->ripe = false;
 	begin_group(l);
 	l->base_from = LIMITER_BASE_NONE;

@@ -16,14 +16,21 @@
  * and such a second teaches nothing. Until it is known what is usual, the window is soft: who finds no room waits for a
  * moment, and goes then in any case.
  *
+ * Where answers take very different times, their mean says little of a line; the quickest do, for in a line all wait.
+ * So as long as some first bytes are about as quick as they ever were, there is none: the window stays as wide as it
+ * is, and grows, whatever the others take.
+ *
  * Of a backend that has just begun to answer the quick answers come first. So what is usual is measured anew until it
  * has answered for eight seconds, and until then it is congested only if clients give up as well. And how much it bears
- * shows only in that it answers more when it has more: without that, the window of a young one stays where it is.
+ * shows only in that some answers stay quick, or that it answers more when it has more: without that, the window of a
+ * young one stays where it is.
  *
  * Fed once per tick with sums that only grow, by a clock and a chance that are passed in. Nothing here has side
  * effects.
  */
 #pragma once
+
+#include "histogram.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -45,9 +52,10 @@
 
 /* Of all workers, ever. */
 struct limiter_counts {
-	uint64_t answered;            /* responses that began */
-	uint64_t timed, timed_us;     /* of those, where the time is known: how many, and their sum */
-	uint64_t gave_up, gave_up_us; /* clients that left unanswered, and how long they had waited in all */
+	uint64_t answered;                   /* responses that began */
+	uint64_t timed, timed_us;            /* of those, where the time is known: how many, and their sum */
+	uint64_t gave_up, gave_up_us;        /* clients that left unanswered, and how long they had waited in all */
+	uint64_t octaves[HISTOGRAM_OCTAVES]; /* of the times that are known; all zero: not told */
 	uint32_t wip; /* work now: unanswered SYNs, open exchanges, and what their clients left behind */
 };
 
@@ -126,6 +134,10 @@ struct limiter {
 	uint32_t n_easy, n_tried; /* ticks in a row in which it was at ease, and that with much of its window */
 	/* Of one that is young: ticks with answers; the most that some answered; its work before them, and of late: */
 	uint32_t n_answering, paid, paid_work, had[LIMITER_EASY_TICKS];
+	/* First bytes, by octave, until there are enough to say whether some are quick, and up to which octave they
+	 * are: */
+	uint32_t octaves[HISTOGRAM_OCTAVES], n_octaves, quick_most;
+	uint32_t n_quick; /* so many times in a row some were as quick as ever */
 	/* When it was congested for too long: */
 	uint64_t again_ns, probing_until_ns; /* 0: not planned; not under way */
 	uint64_t n_probed, probed_us;

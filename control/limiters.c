@@ -53,6 +53,7 @@ struct service {
 	bool left_open;                       /* one of them was dead, and is back since less than PACE_AFTER_NS */
 	uint64_t hold_ns, calm_hold_ns, rate; /* the shortest of those that are congested, and of the others */
 	uint64_t limited_ns;                  /* when one of them was last; 0: never */
+	uint64_t held, held_ns;               /* attempts, as a sum, and when one more was; 0: never */
 	/* Who was let through, as sums, of the ticks of the last second; from `n_active` ticks on it is shared out. */
 	uint64_t active[SECOND_TICKS][FAIR_LEVELS];
 	unsigned n_active;
@@ -326,6 +327,7 @@ static void tick_backend(struct limiters *l, uint32_t slot)
 		.gave_up_us = work.gave_up_us + work.overloads * OVERLOAD_US,
 		.wip = work.wip,
 	};
+	observe_first_bytes(l->dp, slot, counts.octaves);
 	p.most = look_at_breaker(l, slot, b);
 	n_again = b->limiter.n_again;
 	changed = limiter_tick(&b->limiter, &counts, &p, l->now_ns, hash_public(&l->now_ns, sizeof(l->now_ns), slot));
@@ -413,11 +415,23 @@ static bool is_same(const struct service_limit *a, const struct service_limit *b
 	       a->pace == b->pace && !memcmp(a->shares, b->shares, sizeof(a->shares));
 }
 
+/* For whatever room, that of a window or an operator's maximum, too: then it is shared out. */
+static bool somebody_waited_lately(struct limiters *l, struct service *svc, uint32_t slot)
+{
+	struct service_report report;
+
+	observe_service(l->dp, slot, &report);
+	if (report.held + report.would_hold != svc->held)
+		svc->held_ns = l->now_ns;
+	svc->held = report.held + report.would_hold;
+	return svc->held_ns && l->now_ns - svc->held_ns < PACE_AFTER_NS;
+}
+
 /* Who still waits when the last limit is over goes at the same pace, lest they are the next storm. */
 static void put_service(struct limiters *l, uint32_t slot)
 {
 	struct service *svc = &l->services_at[slot];
-	bool lately;
+	bool lately, waited = !l->idle && somebody_waited_lately(l, svc, slot);
 	struct service_limit limit = {
 		.n_limits = svc->n_limits,
 		.n_congested = svc->n_congested,
@@ -430,7 +444,7 @@ static void put_service(struct limiters *l, uint32_t slot)
 	lately = svc->left_open || (svc->limited_ns && l->now_ns - svc->limited_ns < PACE_AFTER_NS);
 	if (lately && pace >= PACE_MIN)
 		limit.pace = at_most_u32(pace);
-	if (lately)
+	if (lately || waited)
 		share_out(l, slot, limit.shares);
 	else
 		svc->n_active = 0;
@@ -452,17 +466,18 @@ static void tick_services(struct limiters *l)
 /* Nothing is measured any more: what was known is of another time. */
 static void forget_all(struct limiters *l)
 {
+	l->idle = true;
 	for (uint32_t slot = 0; slot < l->config.n_backend_slots; slot++) {
 		put_limit(l, slot, 0);
 		l->backends[slot] = (struct backend){0};
 	}
 	for (uint32_t slot = 0; slot < l->config.n_service_slots; slot++) {
-		l->services_at[slot].limited_ns = 0;
+		l->services_at[slot].limited_ns = l->services_at[slot].held_ns = 0;
 		begin_service(&l->services_at[slot]);
 		put_service(l, slot);
 	}
 	limiter_memory_clear(l->memory);
-	l->idle = l->unsaved = true;
+	l->unsaved = true;
 }
 
 static bool is_new(const struct limiters *l, uint32_t slot)

@@ -102,6 +102,8 @@ struct service_cell {
 	uint64_t attempts, repeated, new_flows, refused, silent, silent_many, silent_rate, held, held_admitted,
 		refused_storm, first_attempts, retries;
 	uint64_t would_hold, would_refuse, would_silence;
+	/* fairness.c's own: since a stranger had his turn, while room is shared out */
+	uint64_t turn_ns, taken_since;
 };
 
 /* Frames that wait for the end of the loop. */

@@ -6,6 +6,8 @@
 #define SECOND       ((uint64_t)1000000000 << GCRA_FRACTION_BITS)
 #define OWED_MAX     SECOND /* by who took more */
 #define COUNTED_ONCE UINT64_C(1000000000)
+#define TURN_OF      8                   /* that are let through, one may be a stranger whatever the known ask, */
+#define TURN_NS      UINT64_C(100000000) /* and that no more often */
 
 /* Shares change, and what was taken of a small one must not look like long ago to a large one: all have one window. */
 static struct gcra_rate rate_of(uint64_t interval)
@@ -41,6 +43,21 @@ static bool is_within(const struct worker *w, const struct fair_shares *shares, 
 	return !bucket || gcra_test(bucket, &shares->at[level].rate, w->now_ns);
 }
 
+static bool is_strangers_turn(const struct worker *w, const struct slot_ref *service)
+{
+	const struct service_cell *cell = &w->services[service->slot];
+
+	return cell->taken_since >= TURN_OF && w->now_ns - cell->turn_ns >= TURN_NS;
+}
+
+void fair_turn_taken(struct worker *w, const struct slot_ref *service)
+{
+	struct service_cell *cell = &w->services[service->slot];
+
+	cell->taken_since = 0;
+	cell->turn_ns = w->now_ns;
+}
+
 enum hold_rank fair_rank(const struct worker *w, const struct fair_shares *shares, const struct slot_ref *service,
 			 const struct ipaddr *client)
 {
@@ -53,7 +70,9 @@ enum hold_rank fair_rank(const struct worker *w, const struct fair_shares *share
 	if (!tag)
 		tag = client_tag(&w->dp->shares[FAIR_CLIENT], service, client);
 	/* The same tag: both tables know a client by its address, or its /64. */
-	return credits_served_lately(&w->dp->credits, tag, w->now_ns) ? RANK_KNOWN : RANK_STRANGER;
+	if (credits_served_lately(&w->dp->credits, tag, w->now_ns))
+		return RANK_KNOWN;
+	return is_strangers_turn(w, service) ? RANK_TURN : RANK_STRANGER;
 }
 
 static struct client_cell find_or_claim(struct worker *w, const struct fair_shares *shares, enum fair_level level)
@@ -63,17 +82,16 @@ static struct client_cell find_or_claim(struct worker *w, const struct fair_shar
 	return cell.bucket ? cell : client_claim(&w->dp->shares[level], shares->at[level].tag, w->now_ns);
 }
 
-void fair_take(struct worker *w, const struct fair_shares *shares)
+void fair_take(struct worker *w, const struct fair_shares *shares, const struct slot_ref *service)
 {
-	for (enum fair_level level = 0; level < FAIR_LEVELS; level++) {
-		struct client_cell cell;
+	struct client_cell cell;
 
-		if (!shares->at[level].rate.interval)
-			continue;
-		cell = find_or_claim(w, shares, level);
-		if (cell.bucket)
-			gcra_owe(cell.bucket, &shares->at[level].rate, OWED_MAX, w->now_ns);
-	}
+	if (!shares->at[FAIR_CLIENT].rate.interval)
+		return;
+	w->services[service->slot].taken_since++;
+	cell = find_or_claim(w, shares, FAIR_CLIENT);
+	if (cell.bucket)
+		gcra_owe(cell.bucket, &shares->at[FAIR_CLIENT].rate, OWED_MAX, w->now_ns);
 }
 
 /* Of two workers at the same moment one counts it, and none whose clock is behind the other's. */
@@ -106,7 +124,10 @@ void fair_connected(struct worker *w, flow_ref ref)
 		if (!shares.at[level].rate.interval)
 			continue;
 		cell = find_or_claim(w, &shares, level);
-		if (cell.bucket)
-			count_active(w, &w->cells->services[slot], &cell, level);
+		if (!cell.bucket)
+			continue;
+		count_active(w, &w->cells->services[slot], &cell, level);
+		if (level == FAIR_NETWORK)
+			gcra_owe(cell.bucket, &shares.at[level].rate, OWED_MAX, w->now_ns);
 	}
 }

@@ -4,6 +4,7 @@
  * let through by rank, and those of the last ranks find the pool of holds full first. Nobody is refused for his rank as
  * long as others leave something.
  *
+ *   turn             a stranger, if known ones alone had theirs for a while
  *   known            its client and its network are within their fair shares, and it was served in the last minute
  *   stranger         the same of one that has not, as far as is known
  *   client beyond    its client is beyond its share, its network is not
@@ -14,7 +15,14 @@
  * somebody must go without. A SYN alone makes nobody one of those: in the names of however many sources a flood of them
  * comes, nobody's share is the less. What was let through at all is taken, also what found room without waiting: so
  * whoever takes what others leave is the first to make way, until it has taken less than its share for a while: it owes
- * a second's worth at the most. Where all are within their shares, as there are none, the known go first.
+ * a second's worth at the most. From a client's share a SYN takes, lest there be more in its name than it may send;
+ * from a network's only who connects, lest others' SYNs in the name of its addresses be all that it has. Where all are
+ * within their shares, or there are none, the known go first.
+ *
+ * Else a known client that asks for all that is borne would be the only one that connects, and all of it its share. So
+ * one stranger at a time goes first, after eight that were let through and no sooner than a tenth of a second after the
+ * one before, at each worker. Who of them is there connects, counts, and has a share, and the others like him with him;
+ * where all of them are made up, that is all that they take.
  *
  * Nothing but an admitted flow makes an entry (client_buckets.h), so what a flood of SYNs from everywhere leaves behind
  * is what it was given. Who is not known there is within its share.
@@ -34,7 +42,9 @@ struct fair_shares {
 struct fair_shares fair_find(const struct worker *w, const struct slot_ref *service, const struct ipaddr *client);
 enum hold_rank fair_rank(const struct worker *w, const struct fair_shares *shares, const struct slot_ref *service,
 			 const struct ipaddr *client);
-/* The attempt has its place. */
-void fair_take(struct worker *w, const struct fair_shares *shares);
-/* Its client has finished the handshake. */
+/* The attempt has its place: that is taken from its client's share. */
+void fair_take(struct worker *w, const struct fair_shares *shares, const struct slot_ref *service);
+/* Somebody of RANK_TURN went, or is the next to go. */
+void fair_turn_taken(struct worker *w, const struct slot_ref *service);
+/* Its client has finished the handshake: it counts, and that is taken from its network's share. */
 void fair_connected(struct worker *w, flow_ref ref);

@@ -22,6 +22,7 @@
 
 /* In which order those who wait for room get it; see fairness.h. */
 enum hold_rank {
+	RANK_TURN,
 	RANK_KNOWN,
 	RANK_STRANGER,
 	RANK_CLIENT_BEYOND,

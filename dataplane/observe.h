@@ -287,6 +287,9 @@ enum signal_duration {
 void observe_durations(const struct dataplane *dp, uint32_t slot, enum signal_duration which,
 		       struct histogram_sum *out);
 
+/* The same of first bytes, ever, by octaves of the histogram alone. */
+void observe_first_bytes(const struct dataplane *dp, uint32_t slot, uint64_t octaves[static HISTOGRAM_OCTAVES]);
+
 extern const char *const signal_failure_name[SIGNAL_FAILURES]; /* "silent", … */
 
 /* The last seconds, the present one included; at most SIGNAL_SECONDS - 1 of them. */

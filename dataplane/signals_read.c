@@ -132,6 +132,17 @@ void observe_durations(const struct dataplane *dp, uint32_t slot, enum signal_du
 	}
 }
 
+void observe_first_bytes(const struct dataplane *dp, uint32_t slot, uint64_t octaves[static HISTOGRAM_OCTAVES])
+{
+	memset(octaves, 0, HISTOGRAM_OCTAVES * sizeof(*octaves));
+	for (unsigned i = 0; i < dp->config.n_workers; i++) {
+		const struct signal_record *record = record_at(dp, i, slot);
+
+		for (unsigned o = 0; record && o < HISTOGRAM_OCTAVES; o++)
+			octaves[o] += __atomic_load_n(&record->first_byte.octaves[o], __ATOMIC_RELAXED);
+	}
+}
+
 /* --- windows --- */
 
 static void add_network(struct signal_window *window, uint32_t network)

@@ -93,7 +93,7 @@ void storm_take(struct worker *w, const struct policy_service *svc, const struct
 		if (bucket)
 			gcra_take(bucket, caps->at[cap].rate, w->now_ns);
 	}
-	fair_take(w, &caps->shares);
+	fair_take(w, &caps->shares, &svc->ref);
 }
 
 struct test {
@@ -116,7 +116,7 @@ static bool passes(const struct test *t)
  */
 static struct test test_caps(const struct worker *w, const struct storm_caps *caps, uint8_t in_line)
 {
-	struct test t = {.first = STORM_CAPS};
+	struct test t = {.first = STORM_CAPS, .rank = RANK_KNOWN};
 
 	for (enum storm_cap cap = 0; cap < STORM_CAPS; cap++) {
 		const struct gcra_rate *rate = caps->at[cap].rate;
@@ -237,7 +237,9 @@ static bool has_room(const struct worker *w, const struct policy_service *svc, b
 {
 	uint32_t free = w->holds.capacity - w->holds.n;
 
-	return w->holds.of_service[svc->ref.slot] < free >> (hopeless + rank);
+	if (rank == RANK_TURN)
+		return w->holds.of_service[svc->ref.slot] < free;
+	return w->holds.of_service[svc->ref.slot] < free >> (hopeless + rank - RANK_KNOWN);
 }
 
 static bool may_hold(const struct worker *w, const struct policy *policy, const struct policy_service *svc,
@@ -326,6 +328,8 @@ static bool hold(struct worker *w, const struct policy *policy, const struct pol
 		.retry = caps->class == RETRY_AGAIN,
 	};
 	syn_keep(&new.syn, it);
+	if (t->rank == RANK_TURN)
+		fair_turn_taken(w, &svc->ref);
 	plan(w, hold_add(&w->holds, &new, w->now_ns), caps, t);
 	if (outcome_attempt_due(w, mode, &new.src, svc->ref.slot, SLOT_NONE, ACTION_hold_client + t->first)) {
 		w->ledger.inside++;
@@ -372,8 +376,11 @@ enum verdict storm_admit(struct worker *w, const struct policy *policy, const st
 	*caps = find_caps(w, svc, &client, it->p.proto);
 	caps->class = retry_classify(w, svc, it, mode);
 	t = test_all(w, svc, it, caps);
-	if (passes(&t))
+	if (passes(&t)) {
+		if (t.rank == RANK_TURN)
+			fair_turn_taken(w, &svc->ref);
 		return VERDICT_NONE;
+	}
 	if (t.no_token || !hold(w, policy, svc, it, caps, &t)) {
 		if (t.full && goes_all_the_same(w, svc, it, t.rank))
 			return VERDICT_NONE;

@@ -374,6 +374,17 @@ void world_request(unsigned network, unsigned host)
 	begin_attempt(client, 0, world_ms());
 }
 
+/* In the name of a host of theirs that is not there. */
+static void spoof_in(const struct world_load *load)
+{
+	uint32_t network = load->first + (uint32_t)(uniform() * load->n_networks);
+	uint32_t host = 128 + (uint32_t)(uniform() * 127), port = 1 + (uint32_t)(uniform() * 60000);
+	struct talk t = {.v6 = config.v6, .proto = PROTO_TCP, .client = port << 16 | network << 8 | host};
+
+	world.all.spoofed++;
+	feed_counted(RIG_WAN, from_client(&t, TCP_SYN, SPOOFED_ISN, 0));
+}
+
 static void spoof(void)
 {
 	struct talk t = {.v6 = config.v6, .proto = PROTO_TCP};
@@ -389,7 +400,9 @@ static void spoof(void)
 
 static void arrive(const struct world_load *load)
 {
-	if (load->spoofed)
+	if (load->spoofed && load->n_networks)
+		spoof_in(load);
+	else if (load->spoofed)
 		spoof();
 	else
 		world_request(load->first + (unsigned)(uniform() * load->n_networks),
@@ -462,7 +475,7 @@ void world_begin(const struct world_config *wanted)
 		memset(upstreams[i].busy, 0xff, sizeof(upstreams[i].busy));
 	}
 	n_fed = 0;
-	random_state = 1;
+	random_state = config.seed ? config.seed : 1;
 	n_flows_each = FLOWS;
 	more_yaml = config.yaml ? config.yaml : "";
 	begin_all(config.workers, config.n_backends, CURE_ENFORCE);

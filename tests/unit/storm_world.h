@@ -33,6 +33,7 @@ struct world_config {
 	bool no_retries;
 	unsigned asks_after_ms; /* clients are so slow to ask, once they are connected, */
 	bool acks_late;         /* and to finish the handshake: they are far away */
+	unsigned seed;
 };
 
 /* Of the requests of one second, by when they began; of attempts by when they were made. */
@@ -70,7 +71,7 @@ void world_end(void);
 void world_request(unsigned network, unsigned host);
 /*
  * Random requests of clients of `n_networks` from `first` on, `rate` a second in all. Spoofed ones are SYNs, each of a
- * network of its own, where nobody hears the answer.
+ * network of its own, or of those, where nobody hears the answer.
  */
 struct world_load {
 	unsigned first, n_networks, hosts; /* hosts: of each network */

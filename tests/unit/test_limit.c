@@ -434,10 +434,14 @@ static void test_spread(bool v6, unsigned workers)
 	stop();
 }
 
-/* Who is known and within its share goes before who is not, however much later it came. */
+/*
+ * Who is known and within its share goes before who is not, however much later it came; but for one stranger, after so
+ * many that went.
+ */
 static void test_ranks(void **state)
 {
-	enum { HOG = 1 << 8, KNOWN = 2 << 8, STRANGER = 3 << 8 };
+	enum { HOG = 1 << 8, KNOWN = 2 << 8, STRANGER = 3 << 8, IN_TURN = 4 << 8 };
+	const unsigned order[] = {IN_TURN, KNOWN | 1 << 16, STRANGER, HOG + 14};
 	struct service_limit limit = {.n_limits = 1, .n_congested = 1, .hold_ms = HOLD_MS};
 	struct ipaddr asked, hears;
 	struct talk working;
@@ -449,23 +453,22 @@ static void test_ranks(void **state)
 	limit_all(100, 0);
 	limit.shares[FAIR_CLIENT] = limit.shares[FAIR_NETWORK] = 2;
 	dataplane_service_limit(rig.dp, 0, &limit);
-	/* 1 and 10 more are its burst; each counts, though there is room. */
+	/* 1 and 10 more are its burst; each that connects counts, though there is room. */
 	for (unsigned i = 0; i < 13; i++)
-		(void)begin(PROTO_TCP, false, HOG + i);
+		(void)establish(false, HOG + i);
 	working = begin(PROTO_TCP, false, HOG + 13);
 	dataplane_backend_limit(rig.dp, rig.backends[0][SET_TCP][0].ref.slot, 14);
 	ask(false, HOG + 14);
-	ask(false, STRANGER);
 	ask(false, KNOWN | 1 << 16);
+	ask(false, IN_TURN);
+	ask(false, STRANGER);
 	take_none();
-	assert_int_equal(did(ACTION_hold_limit), 3);
+	assert_int_equal(did(ACTION_hold_limit), 4);
 	feed(RIG_LAN, from_backend(&working, TCP_RST | TCP_ACK, 0, ISN + 1));
 	turn();
 	take_right(&s);
 	assert_int_equal(s.port, RIG_WAN);
-	for (unsigned i = 0; i < 3; i++) {
-		const unsigned order[] = {KNOWN | 1 << 16, STRANGER, HOG + 14};
-
+	for (unsigned i = 0; i < 4; i++) {
 		rig.now_ns += MS;
 		turn();
 		take_right(&s);
@@ -484,13 +487,56 @@ static void test_ranks(void **state)
 	stop();
 }
 
+static enum hold_rank rank_of(const struct ipaddr *client)
+{
+	struct fair_shares shares = fair_find(rig.worker, &rig.service.ref, client);
+
+	return fair_rank(rig.worker, &shares, &rig.service.ref, client);
+}
+
 static enum hold_rank takes(const struct ipaddr *client)
 {
 	struct fair_shares shares = fair_find(rig.worker, &rig.service.ref, client);
 	enum hold_rank rank = fair_rank(rig.worker, &shares, &rig.service.ref, client);
 
-	fair_take(rig.worker, &shares);
+	fair_take(rig.worker, &shares, &rig.service.ref);
 	return rank;
+}
+
+static void share_out(uint32_t share)
+{
+	const struct service_limit limit = {.n_limits = 1, .hold_ms = HOLD_MS, .shares = {share, share}};
+
+	dataplane_service_limit(rig.dp, 0, &limit);
+}
+
+/* A turn is due after eight that went and a tenth of a second; who is known, or beyond its share, has none. */
+static void test_turns(void **state)
+{
+	enum { KNOWN = 2 << 8, STRANGER = 3 << 8 };
+	struct ipaddr known, stranger = rig_client(STRANGER, false);
+
+	begin_with(false, 1, 1);
+	(void)establish(false, KNOWN);
+	known = rig_client(KNOWN, false);
+	pass_ms(600);
+	share_out(1000);
+	for (unsigned round = 0; round < 3; round++) {
+		pass_ms(20);
+		for (unsigned i = 0; i < 8; i++) {
+			assert_int_equal(rank_of(&stranger), RANK_STRANGER);
+			assert_int_equal(takes(&known), RANK_KNOWN);
+		}
+		pass_ms(round ? 79 : 0);
+		assert_int_equal(rank_of(&stranger), round ? RANK_STRANGER : RANK_TURN);
+		pass_ms(round ? 1 : 0);
+		assert_int_equal(rank_of(&known), RANK_KNOWN);
+		assert_int_equal(rank_of(&stranger), RANK_TURN);
+		fair_turn_taken(rig.worker, &rig.service.ref);
+	}
+	pass_ms(1000);
+	assert_int_equal(rank_of(&stranger), RANK_STRANGER);
+	stop();
 }
 
 static uint64_t n_active(enum fair_level level)
@@ -506,13 +552,6 @@ static flow_ref the_flow(bool v6)
 	while (flow_half(&rig.worker->flows, flow_ref_make(v6, entry, DIR_UP))->state == FLOW_FREE)
 		entry++;
 	return flow_ref_make(v6, entry, DIR_UP);
-}
-
-static void share_out(uint32_t share)
-{
-	const struct service_limit limit = {.n_limits = 1, .hold_ms = HOLD_MS, .shares = {share, share}};
-
-	dataplane_service_limit(rig.dp, 0, &limit);
 }
 
 /* Of UDP any source can be said, and all of it goes: it takes from nobody's share. */
@@ -562,14 +601,16 @@ static void test_hog(void **state)
 	begin_with(false, 1, 1);
 	share_out(1);
 	for (unsigned i = 0; i < 1000; i++) {
-		assert_int_equal(takes(&hog), i < 11 ? RANK_STRANGER : RANK_NETWORK_BEYOND);
+		enum hold_rank rank = takes(&hog);
+
+		assert_int_equal(rank, i < 8 ? RANK_STRANGER : i < 11 ? RANK_TURN : RANK_CLIENT_BEYOND);
 		rig.now_ns += MS;
 		turn();
 	}
 	for (uint32_t share = 20; share <= 100; share += 80) {
 		share_out(share);
 		for (unsigned i = 0; i < 1000; i++) {
-			assert_int_equal(takes(&hog), RANK_NETWORK_BEYOND);
+			assert_int_equal(takes(&hog), RANK_CLIENT_BEYOND);
 			rig.now_ns += SECOND / 2 / share;
 			turn();
 		}
@@ -577,7 +618,7 @@ static void test_hog(void **state)
 	/* What it owes is bounded. */
 	rig.now_ns += 2 * SECOND;
 	turn();
-	assert_int_equal(takes(&hog), RANK_STRANGER);
+	assert_int_equal(takes(&hog), RANK_TURN);
 	stop();
 }
 
@@ -813,6 +854,7 @@ int main(void)
 		cmocka_unit_test(test_soft_each),
 		cmocka_unit_test(test_spread_each),
 		cmocka_unit_test(test_ranks),
+		cmocka_unit_test(test_turns),
 		cmocka_unit_test(test_hog),
 		cmocka_unit_test(test_counted_once),
 		cmocka_unit_test(test_udp_takes_no_share_each),

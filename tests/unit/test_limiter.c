@@ -1001,6 +1001,49 @@ static void test_window_of_young(void **state)
 	assert_true(l.limit >= 1000);
 }
 
+/* Ticks for so long, in each of which of `n` responses a tenth comes after `quick_ms` and the others after `ms`. */
+static void quick_ticks(unsigned n_ticks, unsigned n, double quick_ms, double ms, uint32_t wip_now)
+{
+	for (unsigned i = 0; i < n_ticks; i++) {
+		counts.octaves[(unsigned)log2(quick_ms * 1000)] += n / 10;
+		counts.octaves[(unsigned)log2(ms * 1000)] += n - n / 10;
+		ticks(1, n, (quick_ms + 9 * ms) / 10, wip_now);
+	}
+}
+
+/* As long as some are quick nobody stands in line: it may have more, however slow others are. */
+static void test_some_are_quick(void **state)
+{
+	uint32_t limit;
+
+	/* Young. */
+	begin();
+	quick_ticks(5, 100, 5, 500, 64);
+	assert_true(l.base_ns > 0);
+	for (int i = 0; i < 10; i++)
+		quick_ticks(1, 100, 5, 500, l.limit);
+	assert_true(l.limit >= 1000);
+	/* What was borne stays so much. */
+	limit = l.limit;
+	quick_ticks(3, 100, 80, 500, limit);
+	assert_int_equal(l.limit, limit);
+	/* All are slow. */
+	begin();
+	quick_ticks(5, 100, 5, 500, 64);
+	for (int i = 0; i < 10; i++)
+		quick_ticks(1, 100, 80, 500, 64);
+	assert_in_range(l.limit, LIMITER_WINDOW_MIN, LIMITER_WINDOW_MIN * 2);
+	/* Known for long, and later than usual, but not so late that it is congested. */
+	for (int quick = 0; quick < 2; quick++) {
+		begin();
+		quick_ticks(200, 100, 5, 500, 300);
+		limit = l.limit;
+		quick_ticks(30, 100, quick ? 5 : 400, 650, 450);
+		assert_int_equal(l.state, LIMITER_OPEN);
+		assert_true(quick ? l.limit >= limit : l.limit < limit);
+	}
+}
+
 /* Young once more by an operator's word, and slower than it was: what paid then is no measure. */
 static void test_young_again(void **state)
 {
@@ -1127,6 +1170,7 @@ int main(void)
 		cmocka_unit_test(test_window),
 		cmocka_unit_test(test_window_uneasy),
 		cmocka_unit_test(test_window_of_young),
+		cmocka_unit_test(test_some_are_quick),
 		cmocka_unit_test(test_young_again),
 		cmocka_unit_test(test_patience),
 		cmocka_unit_test(test_odd_counts),
