@@ -18,11 +18,11 @@
 #define WIDER           4          /* by one part of so many of what it answers */
 #define YOUNG_MOST      (LIMITER_WINDOW_MIN * 3 / 2) /* as long as nothing has shown that it answers more with more */
 #define PAYS            4                            /* it answers more: a part of so many of what it did */
-#define QUICK_SAMPLES   64                           /* first bytes that are judged at a time, at least; */
-#define QUICK_PART      16                           /* of them the quickest part of so many counts */
-#define QUICK_OCTAVES   2                            /* so many more than ever is a line */
-#define QUICK_MIN       13                           /* below 2^14 us nobody stood in a line that is worth the name */
-#define NARROWER        4                            /* by one part of so many a tick */
+#define SPREAD_SAMPLES  64                           /* first bytes that are judged at a time, at least; */
+#define SPREAD_PART     16                           /* where the quickest part of so many took */
+#define SPREAD_TIMES    4             /* so many times less than all do, on average, they differ by nature */
+#define SPREAD_NS       2000000000ull /* that is believed for so long */
+#define NARROWER        4             /* by one part of so many a tick */
 #define WINDOW_FACTOR   2
 /* By which first bytes may be later than usual, or by a quarter, while work grows. */
 #define WINDOW_SLACK_NS 10000000ull
@@ -315,7 +315,6 @@ static void end_probing(struct limiter *l, uint64_t now_ns, uint32_t chance)
 		return;
 	l->refuted_ns = base_or_first(l);
 	memset(l->bases, 0, sizeof(l->bases));
-	l->n_quick = l->quick_most = 0;
 	note_base(l, l->probed_us * 1000 / l->n_probed, LIMITER_BASE_LIMITED, now_ns);
 	find_base(l, now_ns);
 }
@@ -366,33 +365,46 @@ static uint32_t narrowed(const struct limiter *l, uint64_t answered, uint64_t el
 	return wanted < l->window ? max_u64(l->window - (l->window - wanted) / NARROWER, LIMITER_MIN) : l->window;
 }
 
-/*
- * In a line all wait, and the quickest no less than the others (as CoDel looks at the least delay: Nichols and
- * Jacobson, "Controlling Queue Delay", ACM Queue 10/5, 2012). So while some first bytes are as quick as they ever were,
- * there is none, however long others take.
- */
-static void look_for_line(struct limiter *l, const struct limiter_counts *before, const struct limiter_counts *now)
+/* Within which the quickest part of those was answered. */
+static uint64_t quickest_us(const struct limiter_spread *s)
 {
-	uint32_t sum = 0, octave = 0;
+	uint64_t n = 0;
 
-	for (unsigned i = 0; i < HISTOGRAM_OCTAVES; i++) {
-		uint64_t n = now->octaves[i] - before->octaves[i];
-
-		/* The slot has another record. */
-		if (now->octaves[i] < before->octaves[i])
-			n = 0;
-		l->octaves[i] += n;
-		l->n_octaves += n;
+	for (unsigned octave = 0; octave < HISTOGRAM_OCTAVES; octave++) {
+		n += s->octaves[octave];
+		if (n * SPREAD_PART >= s->n)
+			return UINT64_C(2) << octave;
 	}
-	if (l->n_octaves < QUICK_SAMPLES)
-		return;
-	while ((sum += l->octaves[octave]) * QUICK_PART < l->n_octaves)
-		octave++;
-	if (!l->quick_most || octave + QUICK_OCTAVES < l->quick_most)
-		l->quick_most = max_u64(octave + QUICK_OCTAVES, QUICK_MIN);
-	l->n_quick = octave <= l->quick_most ? l->n_quick + 1 : 0;
-	memset(l->octaves, 0, sizeof(l->octaves));
-	l->n_octaves = 0;
+	return UINT64_MAX;
+}
+
+/*
+ * In a line all wait, and the quickest hardly less than the others (as CoDel looks at the least delay: Nichols and
+ * Jacobson, "Controlling Queue Delay", ACM Queue 10/5, 2012). So where the quickest are much quicker than the mean it
+ * is no line that makes the mean, which says little then; and of the slow ones that are still to come Little's law
+ * says so. Nothing of it is remembered, so nothing can be learnt wrong;
+ * what is quick by itself, as an error is, hides a line from this, but not from the mean.
+ */
+static void look_for_spread(struct limiter *l, const struct limiter_spread *news, const struct limiter_counts *now,
+			    uint64_t now_ns)
+{
+	struct limiter_spread *s = &l->spread;
+
+	/* Of a slot with another owner, its record as new. */
+	for (unsigned i = 0; i < HISTOGRAM_OCTAVES; i++)
+		s->octaves[i] += now->octaves[i] - min_u64(l->seen.octaves[i], now->octaves[i]);
+	s->n += news->n;
+	s->us += news->us;
+	s->n_answered += news->n_answered;
+	s->work_us += news->work_us;
+	if (s->n >= SPREAD_SAMPLES) {
+		uint64_t mean_us = max_u64(s->us / s->n, s->n_answered ? s->work_us / s->n_answered : 0);
+		bool differ = quickest_us(s) <= mean_us / SPREAD_TIMES;
+
+		*s = (struct limiter_spread){.in_a_row = differ ? s->in_a_row + s->n : 0, .judged_ns = now_ns};
+	}
+	if (l->stalled || l->state == LIMITER_LIMITING || now_ns - s->judged_ns > SPREAD_NS)
+		s->in_a_row = 0;
 }
 
 static uint32_t answered_of_late(const struct limiter *l)
@@ -425,7 +437,7 @@ static uint32_t most_of_young(struct limiter *l)
 static void find_window(struct limiter *l, uint64_t answered, uint64_t elapsed_ns)
 {
 	uint32_t *peak = &l->peaks[second_of(l->tick_number)], usual, most;
-	bool at_ease = is_at_ease(l) || l->n_quick, has_much = l->wip > l->window / 2;
+	bool at_ease = is_at_ease(l) || l->spread.in_a_row, has_much = l->wip > l->window / 2;
 
 	if (answered) {
 		l->n_easy = at_ease ? l->n_easy + 1 : 0;
@@ -437,7 +449,7 @@ static void find_window(struct limiter *l, uint64_t answered, uint64_t elapsed_n
 		*peak = max_u64(*peak, l->wip);
 	usual = max_u64(WINDOW_FACTOR * usual_peak(l), LIMITER_WINDOW_MIN);
 	if (!has_much)
-		l->window = usual;
+		l->window = l->spread.in_a_row ? max_u64(usual, WINDOW_FACTOR * l->wip) : usual;
 	else if (!at_ease && l->ripe)
 		l->window = narrowed(l, answered, elapsed_ns);
 	else if (l->base_ns && l->n_tried >= LIMITER_EASY_TICKS)
@@ -446,7 +458,9 @@ static void find_window(struct limiter *l, uint64_t answered, uint64_t elapsed_n
 		l->window = max_u64(l->window, usual);
 	if (l->ripe)
 		return;
-	if (has_much && l->n_quick >= LIMITER_EASY_TICKS) {
+	/* And all that it had when that was last done has been answered since. */
+	if (has_much && l->spread.in_a_row >= max_u64(l->wip, 2 * SPREAD_SAMPLES)) {
+		l->spread.in_a_row = 1;
 		l->paid_work = max_u64(l->paid_work, l->wip);
 		l->window = max_u64(l->window, WINDOW_FACTOR * l->wip);
 	}
@@ -488,6 +502,7 @@ bool limiter_tick(struct limiter *l, const struct limiter_counts *counts, const 
 		  uint64_t now_ns, uint32_t chance)
 {
 	uint64_t answered, timed, timed_us, gave_up, gave_up_us, elapsed_ns;
+	struct limiter_spread news;
 	bool changed;
 
 	if (!l->tick_ns || went_back(&l->seen, counts))
@@ -502,7 +517,11 @@ bool limiter_tick(struct limiter *l, const struct limiter_counts *counts, const 
 	elapsed_ns = l->tick_ns ? now_ns - l->tick_ns : LIMITER_TICK_NS;
 	if (l->tick_ns && l->state == LIMITER_LIMITING)
 		l->frozen_ns += elapsed_ns;
-	look_for_line(l, &l->seen, counts);
+	news = (struct limiter_spread){.n = timed + gave_up,
+				       .us = timed_us + gave_up_us,
+				       .n_answered = answered,
+				       .work_us = l->wip * (elapsed_ns / 1000)};
+	look_for_spread(l, &news, counts, now_ns);
 	l->seen = *counts;
 	l->wip = counts->wip;
 	l->tick_ns = now_ns;
@@ -566,7 +585,7 @@ bool limiter_reset(struct limiter *l, uint64_t now_ns)
 	l->base_ns = l->young_ns = 0;
 	l->n_young = l->n_answering = l->paid = l->paid_work = 0;
 	memset(l->had, 0, sizeof(l->had));
-	l->n_quick = l->quick_most = 0;
+	l->spread = (struct limiter_spread){0};
 	l->ripe = false;
 	begin_group(l);
 	l->base_from = LIMITER_BASE_NONE;

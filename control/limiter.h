@@ -16,9 +16,9 @@
  * and such a second teaches nothing. Until it is known what is usual, the window is soft: who finds no room waits for a
  * moment, and goes then in any case.
  *
- * Where answers take very different times, their mean says little of a line; the quickest do, for in a line all wait.
- * So as long as some first bytes are about as quick as they ever were, there is none: the window stays as wide as it
- * is, and grows, whatever the others take.
+ * Where answers take very different times, their mean swings, and says little of a line; the quickest do, for in a line
+ * all wait. So as long as some first bytes are far quicker than the mean, first bytes are no reason to narrow the
+ * window, and that of a young one doubles. That it is congested is a matter of the mean all the same.
  *
  * Of a backend that has just begun to answer the quick answers come first. So what is usual is measured anew until it
  * has answered for eight seconds, and until then it is congested only if clients give up as well. And how much it bears
@@ -134,10 +134,12 @@ struct limiter {
 	uint32_t n_easy, n_tried; /* ticks in a row in which it was at ease, and that with much of its window */
 	/* Of one that is young: ticks with answers; the most that some answered; its work before them, and of late: */
 	uint32_t n_answering, paid, paid_work, had[LIMITER_EASY_TICKS];
-	/* First bytes, by octave, until there are enough to say whether some are quick, and up to which octave they
-	 * are: */
-	uint32_t octaves[HISTOGRAM_OCTAVES], n_octaves, quick_most;
-	uint32_t n_quick; /* so many times in a row some were as quick as ever */
+	struct limiter_spread {
+		uint64_t octaves[HISTOGRAM_OCTAVES], n, us; /* of first bytes that are not judged yet */
+		uint64_t n_answered, work_us;               /* and meanwhile; work under way, times how long */
+		uint64_t in_a_row;                          /* so many that were judged differed much */
+		uint64_t judged_ns;                         /* when some were, last */
+	} spread;
 	/* When it was congested for too long: */
 	uint64_t again_ns, probing_until_ns; /* 0: not planned; not under way */
 	uint64_t n_probed, probed_us;

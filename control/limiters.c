@@ -53,8 +53,9 @@ struct service {
 	bool left_open;                       /* one of them was dead, and is back since less than PACE_AFTER_NS */
 	uint64_t hold_ns, calm_hold_ns, rate; /* the shortest of those that are congested, and of the others */
 	uint64_t limited_ns;                  /* when one of them was last; 0: never */
-	uint64_t held, held_ns;               /* attempts, as a sum, and when one more was; 0: never */
-	/* Who was let through, as sums, of the ticks of the last second; from `n_active` ticks on it is shared out. */
+	uint64_t waited, waited_ns;           /* for room, as a sum, and when one more did; 0: never */
+	bool has_backends;
+	/* Who connected, as sums, of the ticks of the last second; from `n_active` ticks on it is shared out. */
 	uint64_t active[SECOND_TICKS][FAIR_LEVELS];
 	unsigned n_active;
 	struct service_limit sent;
@@ -327,7 +328,10 @@ static void tick_backend(struct limiters *l, uint32_t slot)
 		.gave_up_us = work.gave_up_us + work.overloads * OVERLOAD_US,
 		.wip = work.wip,
 	};
-	observe_first_bytes(l->dp, slot, counts.octaves);
+	if (work.timed != b->limiter.seen.timed)
+		observe_first_bytes(l->dp, slot, counts.octaves);
+	else
+		memcpy(counts.octaves, b->limiter.seen.octaves, sizeof(counts.octaves));
 	p.most = look_at_breaker(l, slot, b);
 	n_again = b->limiter.n_again;
 	changed = limiter_tick(&b->limiter, &counts, &p, l->now_ns, hash_public(&l->now_ns, sizeof(l->now_ns), slot));
@@ -355,7 +359,7 @@ static void learn_timeouts(void *arg, const struct services_side *side)
 static void begin_service(struct service *svc)
 {
 	svc->n_limits = svc->n_congested = 0;
-	svc->left_open = false;
+	svc->left_open = svc->has_backends = false;
 	svc->hold_ns = svc->calm_hold_ns = UINT64_MAX;
 	svc->rate = 0;
 }
@@ -370,6 +374,7 @@ static void add_side(void *arg, const struct services_side *side)
 		*svc = (struct service){.generation = side->service_ref.generation};
 		begin_service(svc);
 	}
+	svc->has_backends = true;
 	for (uint32_t i = 0; i < side->set->n_backends; i++) {
 		const struct backend *b = &l->backends[side->set->backends[i].ref.slot];
 		bool congested = b->limiter.state == LIMITER_LIMITING;
@@ -421,17 +426,17 @@ static bool somebody_waited_lately(struct limiters *l, struct service *svc, uint
 	struct service_report report;
 
 	observe_service(l->dp, slot, &report);
-	if (report.held + report.would_hold != svc->held)
-		svc->held_ns = l->now_ns;
-	svc->held = report.held + report.would_hold;
-	return svc->held_ns && l->now_ns - svc->held_ns < PACE_AFTER_NS;
+	if (report.waited != svc->waited)
+		svc->waited_ns = l->now_ns;
+	svc->waited = report.waited;
+	return svc->waited_ns && l->now_ns - svc->waited_ns < PACE_AFTER_NS;
 }
 
 /* Who still waits when the last limit is over goes at the same pace, lest they are the next storm. */
 static void put_service(struct limiters *l, uint32_t slot)
 {
 	struct service *svc = &l->services_at[slot];
-	bool lately, waited = !l->idle && somebody_waited_lately(l, svc, slot);
+	bool lately, waited = svc->has_backends && !l->idle && somebody_waited_lately(l, svc, slot);
 	struct service_limit limit = {
 		.n_limits = svc->n_limits,
 		.n_congested = svc->n_congested,
@@ -472,7 +477,7 @@ static void forget_all(struct limiters *l)
 		l->backends[slot] = (struct backend){0};
 	}
 	for (uint32_t slot = 0; slot < l->config.n_service_slots; slot++) {
-		l->services_at[slot].limited_ns = l->services_at[slot].held_ns = 0;
+		l->services_at[slot].limited_ns = l->services_at[slot].waited_ns = 0;
 		begin_service(&l->services_at[slot]);
 		put_service(l, slot);
 	}

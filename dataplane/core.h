@@ -102,8 +102,7 @@ struct service_cell {
 	uint64_t attempts, repeated, new_flows, refused, silent, silent_many, silent_rate, held, held_admitted,
 		refused_storm, first_attempts, retries;
 	uint64_t would_hold, would_refuse, would_silence;
-	/* fairness.c's own: since a stranger had his turn, while room is shared out */
-	uint64_t turn_ns, taken_since;
+	uint64_t waited; /* held, or would be, because there was no room */
 };
 
 /* Frames that wait for the end of the loop. */

@@ -6,8 +6,8 @@
 #define SECOND       ((uint64_t)1000000000 << GCRA_FRACTION_BITS)
 #define OWED_MAX     SECOND /* by who took more */
 #define COUNTED_ONCE UINT64_C(1000000000)
-#define TURN_OF      8                   /* that are let through, one may be a stranger whatever the known ask, */
-#define TURN_NS      UINT64_C(100000000) /* and that no more often */
+#define TURN_OF      8                   /* went, and a stranger that waits is next, whoever waits with him, */
+#define TURN_NS      UINT64_C(100000000) /* no more often than that */
 
 /* Shares change, and what was taken of a small one must not look like long ago to a large one: all have one window. */
 static struct gcra_rate rate_of(uint64_t interval)
@@ -21,7 +21,7 @@ static struct gcra_rate rate_of(uint64_t interval)
 struct fair_shares fair_find(const struct worker *w, const struct slot_ref *service, const struct ipaddr *client)
 {
 	const struct service_shared *shared = &w->cells->services[service->slot];
-	struct fair_shares shares = {0};
+	struct fair_shares shares = {.queue = hold_queue_at(service->slot, !ipaddr_is_v4(client))};
 
 	for (enum fair_level level = 0; level < FAIR_LEVELS; level++) {
 		const struct client_table *table = &w->dp->shares[level];
@@ -43,21 +43,6 @@ static bool is_within(const struct worker *w, const struct fair_shares *shares, 
 	return !bucket || gcra_test(bucket, &shares->at[level].rate, w->now_ns);
 }
 
-static bool is_strangers_turn(const struct worker *w, const struct slot_ref *service)
-{
-	const struct service_cell *cell = &w->services[service->slot];
-
-	return cell->taken_since >= TURN_OF && w->now_ns - cell->turn_ns >= TURN_NS;
-}
-
-void fair_turn_taken(struct worker *w, const struct slot_ref *service)
-{
-	struct service_cell *cell = &w->services[service->slot];
-
-	cell->taken_since = 0;
-	cell->turn_ns = w->now_ns;
-}
-
 enum hold_rank fair_rank(const struct worker *w, const struct fair_shares *shares, const struct slot_ref *service,
 			 const struct ipaddr *client)
 {
@@ -70,9 +55,7 @@ enum hold_rank fair_rank(const struct worker *w, const struct fair_shares *share
 	if (!tag)
 		tag = client_tag(&w->dp->shares[FAIR_CLIENT], service, client);
 	/* The same tag: both tables know a client by its address, or its /64. */
-	if (credits_served_lately(&w->dp->credits, tag, w->now_ns))
-		return RANK_KNOWN;
-	return is_strangers_turn(w, service) ? RANK_TURN : RANK_STRANGER;
+	return credits_served_lately(&w->dp->credits, tag, w->now_ns) ? RANK_KNOWN : RANK_STRANGER;
 }
 
 static struct client_cell find_or_claim(struct worker *w, const struct fair_shares *shares, enum fair_level level)
@@ -82,16 +65,42 @@ static struct client_cell find_or_claim(struct worker *w, const struct fair_shar
 	return cell.bucket ? cell : client_claim(&w->dp->shares[level], shares->at[level].tag, w->now_ns);
 }
 
-void fair_take(struct worker *w, const struct fair_shares *shares, const struct slot_ref *service)
+static void owe(struct worker *w, const struct client_cell *cell, const struct fair_shares *shares,
+		enum fair_level level)
+{
+	if (cell->bucket)
+		gcra_owe(cell->bucket, &shares->at[level].rate, OWED_MAX, w->now_ns);
+}
+
+void fair_take(struct worker *w, const struct fair_shares *shares, flow_ref up)
 {
 	struct client_cell cell;
 
 	if (!shares->at[FAIR_CLIENT].rate.interval)
 		return;
-	w->services[service->slot].taken_since++;
+	w->holds.queues[shares->queue].taken++;
 	cell = find_or_claim(w, shares, FAIR_CLIENT);
-	if (cell.bucket)
-		gcra_owe(cell.bucket, &shares->at[FAIR_CLIENT].rate, OWED_MAX, w->now_ns);
+	owe(w, &cell, shares, FAIR_CLIENT);
+	if (up != FLOW_REF_NONE && !credits_served_lately(&w->dp->credits, shares->at[FAIR_CLIENT].tag, w->now_ns)) {
+		flow_track(&w->flows, up)->owes = 1;
+		return;
+	}
+	cell = find_or_claim(w, shares, FAIR_NETWORK);
+	owe(w, &cell, shares, FAIR_NETWORK);
+}
+
+bool fair_is_strangers_turn(const struct worker *w, uint32_t queue)
+{
+	const struct hold_queue *q = &w->holds.queues[queue];
+
+	return q->taken >= TURN_OF && w->now_ns - q->turn_ns >= TURN_NS &&
+	       hold_is_queued_of(&w->holds, queue, RANK_STRANGER);
+}
+
+void fair_stranger_went(struct worker *w, uint32_t queue)
+{
+	w->holds.queues[queue].taken = 0;
+	w->holds.queues[queue].turn_ns = w->now_ns;
 }
 
 /* Of two workers at the same moment one counts it, and none whose clock is behind the other's. */
@@ -108,11 +117,14 @@ static void count_active(struct worker *w, struct service_shared *shared, const 
 
 void fair_connected(struct worker *w, flow_ref ref)
 {
-	uint32_t slot = flow_track(&w->flows, ref)->service_slot;
+	struct flow_track *track = flow_track(&w->flows, ref);
+	uint32_t slot = track->service_slot;
 	const struct policy_service *svc = policy_service_at(w->burst.policy, slot);
 	struct fair_shares shares;
 	struct flow_addrs addrs;
+	bool owes = track->owes;
 
+	track->owes = 0;
 	/* Its service may be gone. */
 	if (!svc || flow_half(&w->flows, ref)->udp)
 		return;
@@ -127,7 +139,7 @@ void fair_connected(struct worker *w, flow_ref ref)
 		if (!cell.bucket)
 			continue;
 		count_active(w, &w->cells->services[slot], &cell, level);
-		if (level == FAIR_NETWORK)
-			gcra_owe(cell.bucket, &shares.at[level].rate, OWED_MAX, w->now_ns);
+		if (level == FAIR_NETWORK && owes)
+			owe(w, &cell, &shares, level);
 	}
 }

@@ -4,7 +4,6 @@
  * let through by rank, and those of the last ranks find the pool of holds full first. Nobody is refused for his rank as
  * long as others leave something.
  *
- *   turn             a stranger, if known ones alone had theirs for a while
  *   known            its client and its network are within their fair shares, and it was served in the last minute
  *   stranger         the same of one that has not, as far as is known
  *   client beyond    its client is beyond its share, its network is not
@@ -16,13 +15,13 @@
  * comes, nobody's share is the less. What was let through at all is taken, also what found room without waiting: so
  * whoever takes what others leave is the first to make way, until it has taken less than its share for a while: it owes
  * a second's worth at the most. From a client's share a SYN takes, lest there be more in its name than it may send;
- * from a network's only who connects, lest others' SYNs in the name of its addresses be all that it has. Where all are
- * within their shares, or there are none, the known go first.
+ * from a network's a SYN of a known client, and of others who connects, lest SYNs in the names of addresses where
+ * nobody is be all that it has. Where all are within their shares, or there are none, the known go first.
  *
  * Else a known client that asks for all that is borne would be the only one that connects, and all of it its share. So
- * one stranger at a time goes first, after eight that were let through and no sooner than a tenth of a second after the
- * one before, at each worker. Who of them is there connects, counts, and has a share, and the others like him with him;
- * where all of them are made up, that is all that they take.
+ * a stranger that waits is next after eight that went, no sooner than a tenth of a second after the one before, at each
+ * worker and family; and one may always wait. Who of them is there connects, counts, and has a share, and the others
+ * like him with him; where all of them are made up, that is all that they take.
  *
  * Nothing but an admitted flow makes an entry (client_buckets.h), so what a flood of SYNs from everywhere leaves behind
  * is what it was given. Who is not known there is within its share.
@@ -37,14 +36,16 @@ struct fair_shares {
 		struct client_cell cell;
 		uint64_t tag;
 	} at[FAIR_LEVELS];
+	uint32_t queue; /* of the service and the family: hold.h */
 };
 
 struct fair_shares fair_find(const struct worker *w, const struct slot_ref *service, const struct ipaddr *client);
 enum hold_rank fair_rank(const struct worker *w, const struct fair_shares *shares, const struct slot_ref *service,
 			 const struct ipaddr *client);
-/* The attempt has its place: that is taken from its client's share. */
-void fair_take(struct worker *w, const struct fair_shares *shares, const struct slot_ref *service);
-/* Somebody of RANK_TURN went, or is the next to go. */
-void fair_turn_taken(struct worker *w, const struct slot_ref *service);
-/* Its client has finished the handshake: it counts, and that is taken from its network's share. */
+/* The attempt has its place: that flow; in shadow of a hold FLOW_REF_NONE. */
+void fair_take(struct worker *w, const struct fair_shares *shares, flow_ref up);
+/* Whether one of the strangers that wait there is next. */
+bool fair_is_strangers_turn(const struct worker *w, uint32_t queue);
+void fair_stranger_went(struct worker *w, uint32_t queue);
+/* Its client has finished the handshake. */
 void fair_connected(struct worker *w, flow_ref ref);

@@ -171,6 +171,7 @@ struct flow_track {
 	uint16_t failed : 1; /* and has failed, which its client has a credit for */
 	uint16_t fresh : 1;  /* signals.h: it is counted as such, */
 	uint16_t begun : 1;  /* its client having finished the handshake */
+	uint16_t owes : 1;   /* fairness.h: its network's share, when it does that */
 	uint16_t signals;    /* enum signal_flag */
 	uint32_t service_slot;
 	uint32_t backend_slot;

@@ -96,7 +96,7 @@ void hold_queue(struct holds *hs, struct hold *h)
 bool hold_is_queued(const struct holds *hs, uint32_t queue, enum hold_rank rank)
 {
 	for (unsigned i = 0; hs->queues[queue].n && i <= rank; i++)
-		if (hs->queues[queue].ranks[i].first != HOLD_NONE)
+		if (hold_is_queued_of(hs, queue, i))
 			return true;
 	return false;
 }
@@ -106,12 +106,17 @@ uint32_t hold_next_queue(struct holds *hs)
 	return hs->waiting[hs->turn++ % hs->n_waiting];
 }
 
-struct hold *hold_queued(const struct holds *hs, uint32_t queue, bool newest)
+enum hold_rank hold_first_rank(const struct holds *hs, uint32_t queue)
 {
-	unsigned rank = 0;
+	enum hold_rank rank = 0;
 
-	while (hs->queues[queue].ranks[rank].first == HOLD_NONE)
+	while (!hold_is_queued_of(hs, queue, rank))
 		rank++;
+	return rank;
+}
+
+struct hold *hold_queued(const struct holds *hs, uint32_t queue, enum hold_rank rank, bool newest)
+{
 	return &hs->holds[newest ? hs->queues[queue].ranks[rank].last : hs->queues[queue].ranks[rank].first];
 }
 

@@ -22,7 +22,6 @@
 
 /* In which order those who wait for room get it; see fairness.h. */
 enum hold_rank {
-	RANK_TURN,
 	RANK_KNOWN,
 	RANK_STRANGER,
 	RANK_CLIENT_BEYOND,
@@ -66,9 +65,12 @@ struct holds {
 			uint32_t first, last;
 		} ranks[HOLD_RANKS]; /* in the order in which they came */
 		uint32_t n;
-		uint32_t at; /* in `waiting`, unless it is empty */
-	} * queues;          /* of those that wait for room, by hold_queue_at() */
-	uint32_t *waiting;   /* queues that are not empty, in no order */
+		uint32_t at;      /* in `waiting`, unless it is empty */
+		uint32_t taken;   /* fairness.c's: how many went, while room was shared out, since a stranger had his
+				     turn, */
+		uint64_t turn_ns; /* and when that was */
+	} * queues;               /* of those that wait for room, by hold_queue_at() */
+	uint32_t *waiting;        /* queues that are not empty, in no order */
 	uint32_t n_waiting;
 	uint32_t turn;       /* the next one of them to look at, counted for ever */
 	uint64_t queue_tick; /* in which queues were looked at last */
@@ -104,10 +106,18 @@ static inline uint32_t hold_queue_at(uint32_t service_slot, bool v6)
 void hold_queue(struct holds *hs, struct hold *h);
 /* Somebody waits in that queue whose turn is before that of the next one of that rank. */
 bool hold_is_queued(const struct holds *hs, uint32_t queue, enum hold_rank rank);
+/* Somebody of that rank waits there. */
+static inline bool hold_is_queued_of(const struct holds *hs, uint32_t queue, enum hold_rank rank)
+{
+	return hs->queues[queue].ranks[rank].first != HOLD_NONE;
+}
+
+/* The first rank of which somebody waits in that queue, which is not empty. */
+enum hold_rank hold_first_rank(const struct holds *hs, uint32_t queue);
 /* Some queue that is not empty, in turns; there is one. */
 uint32_t hold_next_queue(struct holds *hs);
-/* Of the first rank in that queue, which is not empty, the one that came first, or last. */
-struct hold *hold_queued(const struct holds *hs, uint32_t queue, bool newest);
+/* Of that rank in that queue, where there are some, the one that came first, or last. */
+struct hold *hold_queued(const struct holds *hs, uint32_t queue, enum hold_rank rank, bool newest);
 /* Takes it off its queue, and out of the slot in which it stands. */
 void hold_unqueue(struct holds *hs, struct hold *h);
 

@@ -200,6 +200,7 @@ void observe_service(const struct dataplane *dp, uint32_t slot, struct service_r
 		out->would_hold += load(&c->would_hold);
 		out->would_refuse += load(&c->would_refuse);
 		out->would_silence += load(&c->would_silence);
+		out->waited += load(&c->waited);
 	}
 }
 

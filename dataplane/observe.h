@@ -320,6 +320,7 @@ struct service_report {
 	uint64_t silent_rate;    /* of silent_many: beyond the service's cap */
 	/* In shadow, where all of them were admitted: */
 	uint64_t would_hold, would_refuse, would_silence;
+	uint64_t waited; /* of held and would_hold: because there was no room at its backends */
 };
 void observe_service(const struct dataplane *dp, uint32_t slot, struct service_report *out);
 

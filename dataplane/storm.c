@@ -93,7 +93,7 @@ void storm_take(struct worker *w, const struct policy_service *svc, const struct
 		if (bucket)
 			gcra_take(bucket, caps->at[cap].rate, w->now_ns);
 	}
-	fair_take(w, &caps->shares, &svc->ref);
+	fair_take(w, &caps->shares, up);
 }
 
 struct test {
@@ -116,7 +116,7 @@ static bool passes(const struct test *t)
  */
 static struct test test_caps(const struct worker *w, const struct storm_caps *caps, uint8_t in_line)
 {
-	struct test t = {.first = STORM_CAPS, .rank = RANK_KNOWN};
+	struct test t = {.first = STORM_CAPS};
 
 	for (enum storm_cap cap = 0; cap < STORM_CAPS; cap++) {
 		const struct gcra_rate *rate = caps->at[cap].rate;
@@ -148,6 +148,12 @@ static bool has_room_upstream(const struct worker *w, const struct policy_servic
 	return !set->n_backends || limit_find(w, set, hash, late) || wall_is_shut(w, w->burst.policy, set, hash);
 }
 
+/* Somebody waits in that queue whose turn is before that of the next one of that rank. */
+static bool is_preceded(const struct worker *w, uint32_t queue, enum hold_rank rank)
+{
+	return hold_is_queued(&w->holds, queue, rank) || (rank < RANK_STRANGER && fair_is_strangers_turn(w, queue));
+}
+
 static struct test test_all(const struct worker *w, const struct policy_service *svc, const struct item *it,
 			    const struct storm_caps *caps)
 {
@@ -164,7 +170,7 @@ static struct test test_all(const struct worker *w, const struct policy_service 
 		return t;
 	client = packet_src(it->frame, &it->p);
 	t.rank = fair_rank(w, &caps->shares, &svc->ref, &client);
-	t.full = !room || hold_is_queued(&w->holds, hold_queue_at(svc->ref.slot, v6), t.rank);
+	t.full = !room || is_preceded(w, hold_queue_at(svc->ref.slot, v6), t.rank);
 	if (t.full)
 		t.first = limit_reason(w, &svc->sets[v6][SET_TCP], it->hash);
 	return t;
@@ -231,15 +237,17 @@ static void note_silenced(struct worker *w, const struct policy_service *svc, co
 
 /*
  * No service takes more than what it leaves to the others, and half of that if its turn will not come in time: such a
- * hold only keeps its client from trying again at once. Each rank leaves half of it to the one before.
+ * hold only keeps its client from trying again at once. Each rank leaves half of it to the one before; but one
+ * stranger may wait where the known would leave no place, for he has his turn.
  */
-static bool has_room(const struct worker *w, const struct policy_service *svc, bool hopeless, enum hold_rank rank)
+static bool has_room(const struct worker *w, const struct policy_service *svc, bool v6, bool hopeless,
+		     enum hold_rank rank)
 {
 	uint32_t free = w->holds.capacity - w->holds.n;
 
-	if (rank == RANK_TURN)
+	if (rank == RANK_STRANGER && !hold_is_queued_of(&w->holds, hold_queue_at(svc->ref.slot, v6), rank))
 		return w->holds.of_service[svc->ref.slot] < free;
-	return w->holds.of_service[svc->ref.slot] < free >> (hopeless + rank - RANK_KNOWN);
+	return w->holds.of_service[svc->ref.slot] < free >> (hopeless + rank);
 }
 
 static bool may_hold(const struct worker *w, const struct policy *policy, const struct policy_service *svc,
@@ -248,7 +256,7 @@ static bool may_hold(const struct worker *w, const struct policy *policy, const 
 	const struct policy_set *set = &svc->sets[it->p.family == 6][SET_TCP];
 
 	return it->p.proto == PROTO_TCP && it->ref == FLOW_REF_NONE && svc->storm.hold_ns && set->n_backends &&
-	       has_room(w, svc, hopeless, rank) && packet_tcp_is_right(it->frame, &it->p) &&
+	       has_room(w, svc, it->p.family == 6, hopeless, rank) && packet_tcp_is_right(it->frame, &it->p) &&
 	       !wall_is_shut(w, policy, set, it->hash);
 }
 
@@ -328,8 +336,8 @@ static bool hold(struct worker *w, const struct policy *policy, const struct pol
 		.retry = caps->class == RETRY_AGAIN,
 	};
 	syn_keep(&new.syn, it);
-	if (t->rank == RANK_TURN)
-		fair_turn_taken(w, &svc->ref);
+	if (t->full)
+		count_add(&cell->waited, 1);
 	plan(w, hold_add(&w->holds, &new, w->now_ns), caps, t);
 	if (outcome_attempt_due(w, mode, &new.src, svc->ref.slot, SLOT_NONE, ACTION_hold_client + t->first)) {
 		w->ledger.inside++;
@@ -358,7 +366,7 @@ static bool goes_all_the_same(const struct worker *w, const struct policy_servic
 		return !set->n_backends || wall_is_shut(w, w->burst.policy, set, it->hash);
 	/* To who is late a soft limit is none: there is enough for all. */
 	return !limit_most(w, set->hard_max, backend->ref.slot, true) || !limit_may_go(w, svc->ref.slot) ||
-	       !hold_is_queued(&w->holds, hold_queue_at(svc->ref.slot, v6), rank);
+	       !is_preceded(w, hold_queue_at(svc->ref.slot, v6), rank);
 }
 
 enum verdict storm_admit(struct worker *w, const struct policy *policy, const struct policy_service *svc,
@@ -376,11 +384,8 @@ enum verdict storm_admit(struct worker *w, const struct policy *policy, const st
 	*caps = find_caps(w, svc, &client, it->p.proto);
 	caps->class = retry_classify(w, svc, it, mode);
 	t = test_all(w, svc, it, caps);
-	if (passes(&t)) {
-		if (t.rank == RANK_TURN)
-			fair_turn_taken(w, &svc->ref);
+	if (passes(&t))
 		return VERDICT_NONE;
-	}
 	if (t.no_token || !hold(w, policy, svc, it, caps, &t)) {
 		if (t.full && goes_all_the_same(w, svc, it, t.rank))
 			return VERDICT_NONE;
@@ -520,8 +525,12 @@ static bool try_again(struct worker *w, struct burst *b, struct hold *h)
 		t = test_caps(w, &caps, h->in_line);
 		t.full = !t.wait && limit_applies(w, svc, v6) &&
 			 !has_room_upstream(w, svc, v6, h->hash, w->now_ns >= h->end_ns);
-		if (t.full)
+		if (t.full) {
 			t.first = limit_reason(w, &svc->sets[v6][SET_TCP], h->hash);
+			/* Until now it waited for a cap, where there are no ranks. */
+			if (!h->queued)
+				h->rank = fair_rank(w, &caps.shares, &svc->ref, &h->src);
+		}
 		t.no_token = !t.wait && !t.full && !retry_may_go(w, h->service.slot, caps.class);
 		if (t.no_token)
 			t.first = STORM_RETRY;
@@ -562,20 +571,25 @@ static uint32_t try_queue(struct worker *w, struct burst *b, uint32_t queue, uin
 	uint32_t n = 0;
 
 	while (n < max && w->holds.queues[queue].n) {
-		struct hold *h = hold_queued(&w->holds, queue, false);
+		bool turn = fair_is_strangers_turn(w, queue);
+		enum hold_rank rank = turn ? RANK_STRANGER : hold_first_rank(&w->holds, queue);
+		struct hold *h = hold_queued(&w->holds, queue, rank, false);
 		const struct policy_service *svc = service_of(b->policy, h);
 		uint32_t service_slot = h->service.slot;
 
 		if (!limit_may_go(w, service_slot))
 			break;
 		if (svc && is_old(w, svc, h))
-			h = hold_queued(&w->holds, queue, true);
+			h = hold_queued(&w->holds, queue, rank, true);
 		if (svc && !has_room_upstream(w, svc, !ipaddr_is_v4(&h->dst), h->hash, false))
 			break;
 		hold_unqueue(&w->holds, h);
-		if (try_again(w, b, h))
-			limit_went(w, service_slot);
 		n++;
+		if (!try_again(w, b, h))
+			continue;
+		limit_went(w, service_slot);
+		if (rank == RANK_STRANGER)
+			fair_stranger_went(w, queue);
 	}
 	return n;
 }

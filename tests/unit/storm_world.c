@@ -380,9 +380,11 @@ static void spoof_in(const struct world_load *load)
 	uint32_t network = load->first + (uint32_t)(uniform() * load->n_networks);
 	uint32_t host = 128 + (uint32_t)(uniform() * 127), port = 1 + (uint32_t)(uniform() * 60000);
 	struct talk t = {.v6 = config.v6, .proto = PROTO_TCP, .client = port << 16 | network << 8 | host};
+	struct frame_spec spec = from_client(&t, TCP_SYN, SPOOFED_ISN, 0);
 
+	spec.src = address_of(&(struct attempt){.client = t.client & 0xffff});
 	world.all.spoofed++;
-	feed_counted(RIG_WAN, from_client(&t, TCP_SYN, SPOOFED_ISN, 0));
+	feed_counted(RIG_WAN, spec);
 }
 
 static void spoof(void)

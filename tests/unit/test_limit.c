@@ -487,19 +487,12 @@ static void test_ranks(void **state)
 	stop();
 }
 
-static enum hold_rank rank_of(const struct ipaddr *client)
-{
-	struct fair_shares shares = fair_find(rig.worker, &rig.service.ref, client);
-
-	return fair_rank(rig.worker, &shares, &rig.service.ref, client);
-}
-
 static enum hold_rank takes(const struct ipaddr *client)
 {
 	struct fair_shares shares = fair_find(rig.worker, &rig.service.ref, client);
 	enum hold_rank rank = fair_rank(rig.worker, &shares, &rig.service.ref, client);
 
-	fair_take(rig.worker, &shares, &rig.service.ref);
+	fair_take(rig.worker, &shares, FLOW_REF_NONE);
 	return rank;
 }
 
@@ -510,32 +503,61 @@ static void share_out(uint32_t share)
 	dataplane_service_limit(rig.dp, 0, &limit);
 }
 
-/* A turn is due after eight that went and a tenth of a second; who is known, or beyond its share, has none. */
+static bool is_turn(bool v6)
+{
+	return fair_is_strangers_turn(rig.worker, hold_queue_at(rig.service.ref.slot, v6));
+}
+
+/* A stranger that waits is next after eight that went, and a tenth of a second, and until he goes. */
 static void test_turns(void **state)
 {
-	enum { KNOWN = 2 << 8, STRANGER = 3 << 8 };
-	struct ipaddr known, stranger = rig_client(STRANGER, false);
+	enum { OTHER = 1 << 8, KNOWN = 2 << 8, STRANGER = 3 << 8 };
+	struct ipaddr known;
+	uint32_t most = 1;
 
 	begin_with(false, 1, 1);
 	(void)establish(false, KNOWN);
-	known = rig_client(KNOWN, false);
 	pass_ms(600);
+	limit_all(100, 0);
+	(void)begin(PROTO_TCP, false, OTHER);
+	limit_all(most, 0);
 	share_out(1000);
+	known = rig_client(KNOWN, false);
 	for (unsigned round = 0; round < 3; round++) {
-		pass_ms(20);
 		for (unsigned i = 0; i < 8; i++) {
-			assert_int_equal(rank_of(&stranger), RANK_STRANGER);
-			assert_int_equal(takes(&known), RANK_KNOWN);
+			assert_false(is_turn(false));
+			(void)takes(&known);
 		}
-		pass_ms(round ? 79 : 0);
-		assert_int_equal(rank_of(&stranger), round ? RANK_STRANGER : RANK_TURN);
-		pass_ms(round ? 1 : 0);
-		assert_int_equal(rank_of(&known), RANK_KNOWN);
-		assert_int_equal(rank_of(&stranger), RANK_TURN);
-		fair_turn_taken(rig.worker, &rig.service.ref);
+		/* None waits. */
+		assert_false(is_turn(false));
+		ask(false, KNOWN | (round + 1) << 16);
+		ask(false, STRANGER + round);
+		take_none();
+		assert_true(is_turn(false));
+		assert_false(is_turn(true));
+		pass_ms(20);
+		assert_true(is_turn(false));
+		if (round == 2)
+			break;
+		limit_all(++most, 0);
+		share_out(1000);
+		pass_ms(1);
+		assert_int_equal(take_all(), 1);
+		assert_false(is_turn(false));
+		pass_ms(90);
+		for (unsigned i = 0; i < 8; i++)
+			(void)takes(&known);
+		assert_false(is_turn(false));
+		ask(false, STRANGER + 100 + round);
+		assert_false(is_turn(false));
+		pass_ms(10);
+		assert_true(is_turn(false));
+		limit_all(++most, 0);
+		share_out(1000);
+		pass_ms(1);
+		assert_int_equal(take_all(), 1);
+		pass_ms(100);
 	}
-	pass_ms(1000);
-	assert_int_equal(rank_of(&stranger), RANK_STRANGER);
 	stop();
 }
 
@@ -593,6 +615,31 @@ static void test_counted_once(void **state)
 	stop();
 }
 
+/* SYNs take from their network's share where they are of a client that is known; of others only who connects does. */
+static void test_network_owes(void **state)
+{
+	enum { KNOWN = 2 << 8, STRANGERS = 3 << 8, CONNECTED = 4 << 8 };
+	struct ipaddr neighbour;
+
+	begin_with(false, 1, 1);
+	(void)establish(false, KNOWN);
+	pass_ms(600);
+	limit_all(100, 0);
+	share_out(1);
+	for (unsigned i = 0; i < 13; i++) {
+		(void)begin(PROTO_TCP, false, KNOWN | (i + 1) << 16);
+		(void)begin(PROTO_TCP, false, STRANGERS + i);
+		(void)establish(false, CONNECTED + i);
+	}
+	neighbour = rig_client(KNOWN + 99, false);
+	assert_int_equal(takes(&neighbour), RANK_NETWORK_BEYOND);
+	neighbour = rig_client(STRANGERS + 99, false);
+	assert_int_equal(takes(&neighbour), RANK_STRANGER);
+	neighbour = rig_client(CONNECTED + 99, false);
+	assert_int_equal(takes(&neighbour), RANK_NETWORK_BEYOND);
+	stop();
+}
+
 /* However much it takes of what others leave, and however shares change: it is beyond its own until it takes less. */
 static void test_hog(void **state)
 {
@@ -601,16 +648,14 @@ static void test_hog(void **state)
 	begin_with(false, 1, 1);
 	share_out(1);
 	for (unsigned i = 0; i < 1000; i++) {
-		enum hold_rank rank = takes(&hog);
-
-		assert_int_equal(rank, i < 8 ? RANK_STRANGER : i < 11 ? RANK_TURN : RANK_CLIENT_BEYOND);
+		assert_int_equal(takes(&hog), i < 11 ? RANK_STRANGER : RANK_NETWORK_BEYOND);
 		rig.now_ns += MS;
 		turn();
 	}
 	for (uint32_t share = 20; share <= 100; share += 80) {
 		share_out(share);
 		for (unsigned i = 0; i < 1000; i++) {
-			assert_int_equal(takes(&hog), RANK_CLIENT_BEYOND);
+			assert_int_equal(takes(&hog), RANK_NETWORK_BEYOND);
 			rig.now_ns += SECOND / 2 / share;
 			turn();
 		}
@@ -618,7 +663,7 @@ static void test_hog(void **state)
 	/* What it owes is bounded. */
 	rig.now_ns += 2 * SECOND;
 	turn();
-	assert_int_equal(takes(&hog), RANK_TURN);
+	assert_int_equal(takes(&hog), RANK_STRANGER);
 	stop();
 }
 
@@ -855,6 +900,7 @@ int main(void)
 		cmocka_unit_test(test_spread_each),
 		cmocka_unit_test(test_ranks),
 		cmocka_unit_test(test_turns),
+		cmocka_unit_test(test_network_owes),
 		cmocka_unit_test(test_hog),
 		cmocka_unit_test(test_counted_once),
 		cmocka_unit_test(test_udp_takes_no_share_each),

@@ -75,9 +75,9 @@ static void test_slow_from_cold(void **state)
 
 static void test_bimodal(void **state)
 {
-	static const unsigned slow_percents[] = {2, 6, 10, 25};
+	static const unsigned slow_percents[] = {2, 6, 10, 25}, silent_percents[] = {0, 0, 0, 4};
 
-	for (unsigned i = 0; i < SEEDS * sizeof(slow_percents) / sizeof(slow_percents[0]); i++) {
+	for (unsigned i = 0; i < SEEDS * 4; i++) {
 		begin_healthy((struct world_config){.n_upstream = PLENTY,
 						    .service_us = 1000,
 						    .steady = true,
@@ -85,7 +85,7 @@ static void test_bimodal(void **state)
 						    .slow_us = 2000000,
 						    .seed = 1 + i % SEEDS});
 		come(30000, 1000);
-		end_healthy("1 ms or 2 s", 4, 60);
+		end_healthy("1 ms or 2 s", silent_percents[i / SEEDS], 60);
 	}
 }
 
