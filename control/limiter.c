@@ -20,9 +20,10 @@
 #define PAYS            4                            /* it answers more: a part of so many of what it did */
 #define SPREAD_SAMPLES  64                           /* first bytes that are judged at a time, at least; */
 #define SPREAD_PART     16                           /* where the quickest part of so many took */
-#define SPREAD_TIMES    4             /* so many times less than all do, on average, they differ by nature */
-#define SPREAD_NS       2000000000ull /* that is believed for so long */
-#define NARROWER        4             /* by one part of so many a tick */
+#define SPREAD_TIMES    4              /* so many times less than all do, on average, they differ by nature */
+#define SPREAD_NS       2000000000ull  /* that is believed for so long, or twice as long as they took to come, */
+#define SPREAD_MOST_NS  10000000000ull /* which must not be longer */
+#define NARROWER        4              /* by one part of so many a tick */
 #define WINDOW_FACTOR   2
 /* By which first bytes may be later than usual, or by a quarter, while work grows. */
 #define WINDOW_SLACK_NS 10000000ull
@@ -381,9 +382,9 @@ static uint64_t quickest_us(const struct limiter_spread *s)
 /*
  * In a line all wait, and the quickest hardly less than the others (as CoDel looks at the least delay: Nichols and
  * Jacobson, "Controlling Queue Delay", ACM Queue 10/5, 2012). So where the quickest are much quicker than the mean it
- * is no line that makes the mean, which says little then; and of the slow ones that are still to come Little's law
- * says so. Nothing of it is remembered, so nothing can be learnt wrong;
- * what is quick by itself, as an error is, hides a line from this, but not from the mean.
+ * is no line that makes the mean, which says little then; of the slow ones that are still to come Little's law says so.
+ * What is quick is not remembered, so it cannot be learnt wrong; what is quick by itself, as an error is, hides a line
+ * from this, but not from the mean.
  */
 static void look_for_spread(struct limiter *l, const struct limiter_spread *news, const struct limiter_counts *now,
 			    uint64_t now_ns)
@@ -395,15 +396,22 @@ static void look_for_spread(struct limiter *l, const struct limiter_spread *news
 		s->octaves[i] += now->octaves[i] - min_u64(l->seen.octaves[i], now->octaves[i]);
 	s->n += news->n;
 	s->us += news->us;
+	s->n_left += news->n_left;
 	s->n_answered += news->n_answered;
 	s->work_us += news->work_us;
 	if (s->n >= SPREAD_SAMPLES) {
+		/* Who gave up was not answered late by nature, so where many do this says nothing. */
 		uint64_t mean_us = max_u64(s->us / s->n, s->n_answered ? s->work_us / s->n_answered : 0);
-		bool differ = quickest_us(s) <= mean_us / SPREAD_TIMES;
+		bool differ = quickest_us(s) <= mean_us / SPREAD_TIMES && s->n_left * SPREAD_PART <= s->n;
 
-		*s = (struct limiter_spread){.in_a_row = differ ? s->in_a_row + s->n : 0, .judged_ns = now_ns};
+		*s = (struct limiter_spread){.in_a_row = differ ? s->in_a_row + s->n : 0,
+					     .judged_ns = now_ns,
+					     .took_ns = now_ns - s->judged_ns};
+	} else if (now_ns - s->judged_ns > SPREAD_MOST_NS) {
+		*s = (struct limiter_spread){.judged_ns = now_ns};
 	}
-	if (l->stalled || l->state == LIMITER_LIMITING || now_ns - s->judged_ns > SPREAD_NS)
+	if (l->stalled || l->state == LIMITER_LIMITING ||
+	    now_ns - s->judged_ns > max_u64(SPREAD_NS, min_u64(2 * s->took_ns, SPREAD_MOST_NS)))
 		s->in_a_row = 0;
 }
 
@@ -517,10 +525,11 @@ bool limiter_tick(struct limiter *l, const struct limiter_counts *counts, const 
 	elapsed_ns = l->tick_ns ? now_ns - l->tick_ns : LIMITER_TICK_NS;
 	if (l->tick_ns && l->state == LIMITER_LIMITING)
 		l->frozen_ns += elapsed_ns;
-	news = (struct limiter_spread){.n = timed + gave_up,
-				       .us = timed_us + gave_up_us,
+	news = (struct limiter_spread){.n = timed,
+				       .us = timed_us,
+				       .n_left = gave_up,
 				       .n_answered = answered,
-				       .work_us = l->wip * (elapsed_ns / 1000)};
+				       .work_us = l->wip * (min_u64(elapsed_ns, 2 * LIMITER_TICK_NS) / 1000)};
 	look_for_spread(l, &news, counts, now_ns);
 	l->seen = *counts;
 	l->wip = counts->wip;

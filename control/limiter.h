@@ -17,8 +17,9 @@
  * moment, and goes then in any case.
  *
  * Where answers take very different times, their mean swings, and says little of a line; the quickest do, for in a line
- * all wait. So as long as some first bytes are far quicker than the mean, first bytes are no reason to narrow the
- * window, and that of a young one doubles. That it is congested is a matter of the mean all the same.
+ * all wait. So as long as some first bytes are far quicker than the mean, and few clients give up, it bears what it
+ * has: its window is not narrowed, and grows; that of a young one doubles. Whether it is congested the mean says all
+ * the same.
  *
  * Of a backend that has just begun to answer the quick answers come first. So what is usual is measured anew until it
  * has answered for eight seconds, and until then it is congested only if clients give up as well. And how much it bears
@@ -136,9 +137,10 @@ struct limiter {
 	uint32_t n_answering, paid, paid_work, had[LIMITER_EASY_TICKS];
 	struct limiter_spread {
 		uint64_t octaves[HISTOGRAM_OCTAVES], n, us; /* of first bytes that are not judged yet */
-		uint64_t n_answered, work_us;               /* and meanwhile; work under way, times how long */
+		uint64_t n_answered, work_us;               /* and meanwhile; work under way, times how long, */
+		uint64_t n_left;                            /* and clients that gave up */
 		uint64_t in_a_row;                          /* so many that were judged differed much */
-		uint64_t judged_ns;                         /* when some were, last */
+		uint64_t judged_ns, took_ns;                /* when some were, last, and how long they had come in */
 	} spread;
 	/* When it was congested for too long: */
 	uint64_t again_ns, probing_until_ns; /* 0: not planned; not under way */

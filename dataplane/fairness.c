@@ -75,16 +75,21 @@ static void owe(struct worker *w, const struct client_cell *cell, const struct f
 void fair_take(struct worker *w, const struct fair_shares *shares, flow_ref up)
 {
 	struct client_cell cell;
+	bool at_once;
 
-	if (!shares->at[FAIR_CLIENT].rate.interval)
+	/* Decide writes one after the other. */
+	if (!shares->at[FAIR_CLIENT].rate.interval || !shares->at[FAIR_NETWORK].rate.interval)
 		return;
+	at_once =
+		up == FLOW_REF_NONE || (is_within(w, shares, FAIR_CLIENT) &&
+					credits_served_lately(&w->dp->credits, shares->at[FAIR_CLIENT].tag, w->now_ns));
 	w->holds.queues[shares->queue].taken++;
 	cell = find_or_claim(w, shares, FAIR_CLIENT);
 	owe(w, &cell, shares, FAIR_CLIENT);
-	if (up != FLOW_REF_NONE && !credits_served_lately(&w->dp->credits, shares->at[FAIR_CLIENT].tag, w->now_ns)) {
-		flow_track(&w->flows, up)->owes = 1;
+	if (up != FLOW_REF_NONE)
+		flow_track(&w->flows, up)->owes = !at_once;
+	if (!at_once)
 		return;
-	}
 	cell = find_or_claim(w, shares, FAIR_NETWORK);
 	owe(w, &cell, shares, FAIR_NETWORK);
 }

@@ -15,8 +15,9 @@
  * comes, nobody's share is the less. What was let through at all is taken, also what found room without waiting: so
  * whoever takes what others leave is the first to make way, until it has taken less than its share for a while: it owes
  * a second's worth at the most. From a client's share a SYN takes, lest there be more in its name than it may send;
- * from a network's a SYN of a known client, and of others who connects, lest SYNs in the names of addresses where
- * nobody is be all that it has. Where all are within their shares, or there are none, the known go first.
+ * from a network's a SYN of a known client within its share, and of others who connects, lest SYNs in the names of
+ * addresses where nobody is, or of a single one, be all that it has. Where all are within their shares, or there are
+ * none, the known go first.
  *
  * Else a known client that asks for all that is borne would be the only one that connects, and all of it its share. So
  * a stranger that waits is next after eight that went, no sooner than a tenth of a second after the one before, at each

@@ -148,7 +148,7 @@ static bool has_room_upstream(const struct worker *w, const struct policy_servic
 	return !set->n_backends || limit_find(w, set, hash, late) || wall_is_shut(w, w->burst.policy, set, hash);
 }
 
-/* Somebody waits in that queue whose turn is before that of the next one of that rank. */
+/* The next one of that rank has to wait for others in that queue. */
 static bool is_preceded(const struct worker *w, uint32_t queue, enum hold_rank rank)
 {
 	return hold_is_queued(&w->holds, queue, rank) || (rank < RANK_STRANGER && fair_is_strangers_turn(w, queue));
@@ -278,8 +278,10 @@ static bool has_place(struct worker *w, struct hold *h, const struct storm_caps 
 static void wait_for_room(struct worker *w, struct hold *h)
 {
 	hold_schedule(&w->holds, h, h->end_ns);
-	if (!h->queued)
-		hold_queue(&w->holds, h);
+	if (h->queued)
+		return;
+	hold_queue(&w->holds, h);
+	count_add(&w->services[h->service.slot].waited, 1);
 }
 
 /*
@@ -336,8 +338,6 @@ static bool hold(struct worker *w, const struct policy *policy, const struct pol
 		.retry = caps->class == RETRY_AGAIN,
 	};
 	syn_keep(&new.syn, it);
-	if (t->full)
-		count_add(&cell->waited, 1);
 	plan(w, hold_add(&w->holds, &new, w->now_ns), caps, t);
 	if (outcome_attempt_due(w, mode, &new.src, svc->ref.slot, SLOT_NONE, ACTION_hold_client + t->first)) {
 		w->ledger.inside++;
@@ -510,8 +510,25 @@ static bool waits_on(struct worker *w, struct hold *h, const struct storm_caps *
 	return true;
 }
 
+/*
+ * Caps let it through: whether its backends do. Who has waited for a cap only has no rank and stands in no queue,
+ * unless he has waited for as long as he may; `its_turn`: it comes from there.
+ */
+static bool has_to_wait(struct worker *w, const struct policy_service *svc, const struct storm_caps *caps,
+			struct hold *h, bool its_turn)
+{
+	bool v6 = !ipaddr_is_v4(&h->dst), late = w->now_ns >= h->end_ns;
+
+	if (!limit_applies(w, svc, v6))
+		return false;
+	if (!its_turn && !h->queued)
+		h->rank = fair_rank(w, &caps->shares, &svc->ref, &h->src);
+	return !has_room_upstream(w, svc, v6, h->hash, late) ||
+	       (!its_turn && !late && is_preceded(w, hold_queue_at(svc->ref.slot, v6), h->rank));
+}
+
 /* Returns true if it was let through, or would have been. */
-static bool try_again(struct worker *w, struct burst *b, struct hold *h)
+static bool try_again(struct worker *w, struct burst *b, struct hold *h, bool its_turn)
 {
 	const struct policy_service *svc = service_of(b->policy, h);
 	struct storm_caps caps = {0};
@@ -523,14 +540,9 @@ static bool try_again(struct worker *w, struct burst *b, struct hold *h)
 		caps = find_caps(w, svc, &h->src, PROTO_TCP);
 		caps.class = h->retry ? RETRY_AGAIN : RETRY_FIRST;
 		t = test_caps(w, &caps, h->in_line);
-		t.full = !t.wait && limit_applies(w, svc, v6) &&
-			 !has_room_upstream(w, svc, v6, h->hash, w->now_ns >= h->end_ns);
-		if (t.full) {
+		t.full = !t.wait && has_to_wait(w, svc, &caps, h, its_turn);
+		if (t.full)
 			t.first = limit_reason(w, &svc->sets[v6][SET_TCP], h->hash);
-			/* Until now it waited for a cap, where there are no ranks. */
-			if (!h->queued)
-				h->rank = fair_rank(w, &caps.shares, &svc->ref, &h->src);
-		}
 		t.no_token = !t.wait && !t.full && !retry_may_go(w, h->service.slot, caps.class);
 		if (t.no_token)
 			t.first = STORM_RETRY;
@@ -549,6 +561,8 @@ static bool try_again(struct worker *w, struct burst *b, struct hold *h)
 		settle_shadow(w, h, svc, &caps, &t);
 		went = svc && passes(&t);
 	}
+	if (went && h->rank == RANK_STRANGER)
+		fair_stranger_went(w, hold_queue_at(h->service.slot, v6));
 	end_hold(w, h);
 	return went;
 }
@@ -568,11 +582,13 @@ static bool is_old(const struct worker *w, const struct policy_service *svc, con
 /* Returns how many were tried, at most `max`. */
 static uint32_t try_queue(struct worker *w, struct burst *b, uint32_t queue, uint32_t max)
 {
+	bool turn = true;
 	uint32_t n = 0;
 
 	while (n < max && w->holds.queues[queue].n) {
-		bool turn = fair_is_strangers_turn(w, queue);
-		enum hold_rank rank = turn ? RANK_STRANGER : hold_first_rank(&w->holds, queue);
+		/* One that cannot go at his turn is enough for this time. */
+		enum hold_rank rank =
+			turn && fair_is_strangers_turn(w, queue) ? RANK_STRANGER : hold_first_rank(&w->holds, queue);
 		struct hold *h = hold_queued(&w->holds, queue, rank, false);
 		const struct policy_service *svc = service_of(b->policy, h);
 		uint32_t service_slot = h->service.slot;
@@ -585,11 +601,10 @@ static uint32_t try_queue(struct worker *w, struct burst *b, uint32_t queue, uin
 			break;
 		hold_unqueue(&w->holds, h);
 		n++;
-		if (!try_again(w, b, h))
-			continue;
-		limit_went(w, service_slot);
-		if (rank == RANK_STRANGER)
-			fair_stranger_went(w, queue);
+		if (try_again(w, b, h, true))
+			limit_went(w, service_slot);
+		else
+			turn = false;
 	}
 	return n;
 }
@@ -625,7 +640,7 @@ void storm_run_due(struct worker *w)
 		pipeline_stamp(w, b);
 		b->n = 0;
 		for (uint32_t j = 0; j < n; j++)
-			try_again(w, b, due[j]);
+			try_again(w, b, due[j], false);
 		pipeline_finish(w);
 	}
 }
