@@ -155,7 +155,8 @@ def test_hard_max(lab, records, family):
             clients.wait()
             clients = Clients(lab, VIP[family], PORT, lab.path("attempts.csv"), seconds=2, **options)
             _, attempts = clients.wait()
-            assert goodput(attempts, 0, 2) >= 90
+            served = sum(a.result == "ok" for a in attempts)
+            assert served >= 0.95 * len(attempts), f"{served} of {len(attempts)}"
             told = gateway.ctl("limiter", gateway.upstream_id(family), "reset")
             assert told["set"] in ("forgotten", "measuring")
             assert [e for e in gateway.events() if e["kind"] == "usual_reset"]
