@@ -4,7 +4,7 @@
 
 #define LAMBDA 400
 #define C      500
-#define SEEDS  4
+#define SEEDS  2
 
 static const struct world_load usual = {.first = 1, .n_networks = 20, .hosts = 10, .rate = LAMBDA};
 
