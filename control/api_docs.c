@@ -298,6 +298,7 @@ struct service_row {
 	double first_byte_ms;   /* and what they took of late; null: not known */
 	uint64_t answers_per_s; /* in the best second of the last ten, together */
 	double hard_max;        /* of each one's work; null: none */
+	double backend_rate;    /* of each one's new TCP flows a second; null: none */
 	const char *down_reason;
 	struct service_report r;
 	uint64_t shed_early;
@@ -317,6 +318,7 @@ static const struct json_field service_fields[] = {
 	JSON_FIELD(service_row, first_byte_ms),
 	JSON_FIELD(service_row, answers_per_s),
 	JSON_FIELD(service_row, hard_max),
+	JSON_FIELD(service_row, backend_rate),
 	SERVICE_COUNT(flows),
 	SERVICE_COUNT(attempts),
 	SERVICE_COUNT(new_flows),
@@ -355,6 +357,7 @@ static void fill_limits(const struct view *view, const struct view_service *s, s
 
 	row->limiting_since = row->limit = row->usual_ms = row->first_byte_ms = NAN;
 	row->hard_max = s->hard_max ? s->hard_max : NAN;
+	row->backend_rate = s->backend_rate ? s->backend_rate : NAN;
 	for (size_t i = 0; i < s->n_backends; i++) {
 		const struct view_backend *b = &view->backends[s->backends[i]];
 

@@ -160,8 +160,12 @@ static int sets_build(struct policy_service *svc, const struct build_input *in, 
 {
 	int err = set_build(&svc->sets[family][proto], &in->is, family, proto, slots);
 
-	if (proto == SET_TCP)
+	if (proto == SET_TCP) {
 		svc->sets[family][proto].hard_max = in->service->storm_hard_max;
+		if (!err)
+			err = cap_init(&svc->sets[family][proto].rate, in->service->storm_backend_rate_per_s,
+				       in->service->storm_backend_burst);
+	}
 	if (!err && in->would_differ)
 		err = set_build(&svc->would[family][proto], &in->would, family, proto, NULL);
 	return err;

@@ -101,7 +101,9 @@ struct config_service {
 	uint64_t storm_hold_ns;                                                      /* 0: off */
 	uint64_t storm_rate_per_s, storm_client_rate_per_s, storm_prefix_rate_per_s; /* new flows; 0: no cap */
 	uint32_t storm_hard_max;                                                     /* work of a backend; 0: off */
+	uint64_t storm_backend_rate_per_s;                                           /* each one's of TCP; 0: no cap */
 	uint64_t storm_burst, storm_client_burst, storm_prefix_burst;                /* 0: 100 ms of the rate, >= 10 */
+	uint64_t storm_backend_burst;                                                /* likewise */
 	uint32_t storm_retry_budget_ppm; /* tokens that a first attempt earns */
 	bool storm_early;
 	/* Checked and stored, without effect yet: a file that sets one of these gets a warning. */

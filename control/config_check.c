@@ -431,6 +431,7 @@ static void check_storm(struct config_reader *r, const struct config_service *s,
 	check_burst(r, service, "burst", s->storm_burst, s->storm_rate_per_s);
 	check_burst(r, service, "client_burst", s->storm_client_burst, s->storm_client_rate_per_s);
 	check_burst(r, service, "prefix_burst", s->storm_prefix_burst, s->storm_prefix_rate_per_s);
+	check_burst(r, service, "backend_burst", s->storm_backend_burst, s->storm_backend_rate_per_s);
 }
 
 /* A path as it stands in a request. */

@@ -809,6 +809,7 @@ static int add_service(const struct view_filler *f, const struct service *svc)
 				[STORM_SERVICE] = svc->config->storm_rate_per_s,
 			},
 		.hard_max = svc->config->storm_hard_max,
+		.backend_rate = svc->config->storm_backend_rate_per_s,
 	};
 	snprintf(row->name, sizeof(row->name), "%s", svc->name);
 	row->listen = format_listeners(svc->config);

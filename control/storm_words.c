@@ -17,7 +17,8 @@
 
 const char *const storm_test_name[STORM_TESTS] = {
 	[STORM_CLIENT] = "client", [STORM_PREFIX] = "prefix",     [STORM_SERVICE] = "service",
-	[STORM_LIMIT] = "limit",   [STORM_HARD_MAX] = "hard_max", [STORM_RETRY] = "retry",
+	[STORM_LIMIT] = "limit",   [STORM_HARD_MAX] = "hard_max", [STORM_BACKEND] = "backend",
+	[STORM_RETRY] = "retry",
 };
 const char *const storm_answer_name[STORM_ANSWERS] = {"held", "refused", "silent"};
 
@@ -201,6 +202,13 @@ void storm_say_lets_in(const struct view *view, const struct view_service *svc, 
 	case STORM_HARD_MAX:
 		if (!say_backends(view, svc, like, say_hard_max, out, size))
 			snprintf(out, size, "at once: there is no such maximum any more");
+		break;
+	case STORM_BACKEND:
+		if (svc->backend_rate)
+			snprintf(out, size, "when it is its turn: each backend is given %" PRIu64 " a second",
+				 svc->backend_rate);
+		else
+			snprintf(out, size, "at once: there is no such cap any more");
 		break;
 	case STORM_RETRY:
 		snprintf(out, size,

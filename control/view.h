@@ -94,6 +94,7 @@ struct view_service {
 	uint32_t generation;       /* of the slot */
 	uint64_t caps[STORM_CAPS]; /* new flows per second, by enum storm_cap; 0: none */
 	uint32_t hard_max;         /* of its backends' work; 0: none */
+	uint64_t backend_rate;     /* of each one's new TCP flows; 0: none */
 	uint32_t *backends;        /* their places in the view's backends, n_backends of them; from malloc */
 	struct view_early early;
 };

@@ -96,7 +96,8 @@ static const struct policy_backend *choose_with_room(struct worker *w, const str
 	const struct policy_backend *spare;
 	struct ipaddr client;
 
-	if (mode == CURE_OFF || it->p.proto != PROTO_TCP || limit_has_room(w, set->hard_max, chosen->ref.slot, false) ||
+	if (mode == CURE_OFF || it->p.proto != PROTO_TCP ||
+	    limit_has_room(w, limit_caps_of(set), chosen->ref.slot, false) ||
 	    !select_takes_flows(w->cells, chosen->ref.slot))
 		return chosen;
 	spare = limit_find(w, set, it->hash, false);
@@ -126,7 +127,7 @@ enum verdict admit_serve(struct worker *w, const struct policy *policy, const st
 	wall_placed(w, placed == PLACE_OK ? it->ref : FLOW_REF_NONE);
 	switch (placed) {
 	case PLACE_OK:
-		storm_take(w, svc, caps, it->ref);
+		storm_take(w, svc, caps, it->ref, backend->ref.slot);
 		if (__builtin_expect(svc->would_differ, 0))
 			count_would_follow(w, svc, it);
 		if (it->p.proto == PROTO_TCP)
@@ -181,7 +182,7 @@ enum verdict admit_again(struct worker *w, const struct policy *policy, struct i
 	verdict = storm_admit(w, policy, svc, it, &caps);
 	if (verdict != VERDICT_NONE)
 		return verdict;
-	storm_take(w, svc, &caps, it->ref);
+	storm_take(w, svc, &caps, it->ref, flow_track(&w->flows, it->ref)->backend_slot);
 	retry_went_on(w, svc, it);
 	count_add(&w->services[svc->ref.slot].new_flows, 1);
 	count_add(&w->backends[flow_track(&w->flows, it->ref)->backend_slot].new_flows, 1);

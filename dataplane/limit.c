@@ -6,26 +6,26 @@
 #define BACKENDS   64 /* and of those so many: where they are full, most are */
 #define PACE_BURST 4  /* that may go at once */
 
-static bool is_fit(const struct worker *w, uint32_t hard_max, uint32_t slot, bool late)
+static bool is_fit(const struct worker *w, struct limit_caps caps, uint32_t slot, bool late)
 {
 	return (w->burst.policy->modes.of[CURE_WALL] != CURE_ENFORCE || select_takes_flows(w->cells, slot)) &&
-	       limit_has_room(w, hard_max, slot, late);
+	       limit_has_room(w, caps, slot, late);
 }
 
-static const struct policy_backend *find(const struct worker *w, const struct policy_set *set, uint32_t hard_max,
+static const struct policy_backend *find(const struct worker *w, const struct policy_set *set, struct limit_caps caps,
 					 uint64_t hash, bool late)
 {
 	const struct policy_backend *b = select_backend(set, hash);
 	uint64_t at = select_second_hash(hash);
 
 	for (unsigned i = 0; b && i < CHOICES; i++) {
-		if (is_fit(w, hard_max, b->ref.slot, late))
+		if (is_fit(w, caps, b->ref.slot, late))
 			return b;
 		b = &set->backends[set->table[(at + i) % set->table_size]];
 	}
 	for (uint32_t i = 0; i < set->n_backends && i < BACKENDS; i++) {
 		b = &set->backends[(at + i) % set->n_backends];
-		if (is_fit(w, hard_max, b->ref.slot, late))
+		if (is_fit(w, caps, b->ref.slot, late))
 			return b;
 	}
 	return NULL;
@@ -33,15 +33,19 @@ static const struct policy_backend *find(const struct worker *w, const struct po
 
 const struct policy_backend *limit_find(const struct worker *w, const struct policy_set *set, uint64_t hash, bool late)
 {
-	return find(w, set, set->hard_max, hash, late);
+	return find(w, set, limit_caps_of(set), hash, late);
 }
 
 /* Who stands in line waits for those before him, and they for what backends bear. */
 enum storm_cap limit_reason(const struct worker *w, const struct policy_set *set, uint64_t hash)
 {
-	if (!set->hard_max || limit_find(w, set, hash, true))
+	static const struct gcra_rate no_rate;
+
+	if ((!set->hard_max && !set->rate.interval) || limit_find(w, set, hash, true))
 		return STORM_LIMIT;
-	return find(w, set, 0, hash, true) ? STORM_HARD_MAX : STORM_LIMIT;
+	if (set->rate.interval && find(w, set, (struct limit_caps){set->hard_max, &no_rate}, hash, true))
+		return STORM_BACKEND;
+	return find(w, set, (struct limit_caps){0, &no_rate}, hash, true) ? STORM_HARD_MAX : STORM_LIMIT;
 }
 
 static struct gcra_rate pace_of(const struct worker *w, uint32_t service_slot)

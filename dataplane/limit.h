@@ -9,7 +9,10 @@
  * While it is congested, who waited in vain hears so; while only what comes at once is spread, nobody is told to go
  * away: silence lets his kernel ask once more. With a soft limit he goes all the same.
  *
- * An operator's maximum (storm.hard_max, of a service) is never soft, whatever decide knows of the backend.
+ * An operator's maximum (storm.hard_max, of a service) is never soft, whatever decide knows of the backend; nor is his
+ * cap on the new flows of each (storm.backend_rate): who is beyond it waits in the same queue, as no single backend is
+ * what he waits for. Services that share a backend take from one bucket, those of them that cap it. SYNs that another
+ * backend had before (resteer.h) are not asked for a token.
  *
  * Workers read each other's levels without a lock: a backend gets at most one burst per worker more than its limit.
  */
@@ -29,11 +32,23 @@ static inline uint32_t limit_most(const struct worker *w, uint32_t hard_max, uin
 	return hard_max && (!most || hard_max < most) ? hard_max : most;
 }
 
-static inline bool limit_has_room(const struct worker *w, uint32_t hard_max, uint32_t backend_slot, bool late)
-{
-	uint32_t most = limit_most(w, hard_max, backend_slot, late);
+/* What an operator says of each backend: of a policy_set. */
+struct limit_caps {
+	uint32_t hard_max;
+	const struct gcra_rate *rate;
+};
 
-	return !most || observe_committed(w->dp, backend_slot) < most;
+static inline struct limit_caps limit_caps_of(const struct policy_set *set)
+{
+	return (struct limit_caps){set->hard_max, &set->rate};
+}
+
+static inline bool limit_has_room(const struct worker *w, struct limit_caps caps, uint32_t backend_slot, bool late)
+{
+	uint32_t most = limit_most(w, caps.hard_max, backend_slot, late);
+
+	return (!most || observe_committed(w->dp, backend_slot) < most) &&
+	       (!caps.rate->interval || gcra_test(&w->cells->backends[backend_slot].rate, caps.rate, w->now_ns));
 }
 
 /* Somebody waits for one of the service's backends of that family. */
@@ -46,7 +61,8 @@ static inline bool limit_is_queued(const struct worker *w, uint32_t service_slot
 static inline bool limit_applies(const struct worker *w, const struct policy_service *svc, bool v6)
 {
 	return __atomic_load_n(&w->cells->services[svc->ref.slot].n_limits, __ATOMIC_RELAXED) ||
-	       svc->sets[v6][SET_TCP].hard_max || limit_is_queued(w, svc->ref.slot, v6);
+	       svc->sets[v6][SET_TCP].hard_max || svc->sets[v6][SET_TCP].rate.interval ||
+	       limit_is_queued(w, svc->ref.slot, v6);
 }
 
 /* True: none of its backends is congested. */
@@ -57,7 +73,7 @@ static inline bool limit_only_spreads(const struct worker *w, uint32_t service_s
 
 /* The flow's best choice that takes flows and has room, of the first few; NULL: there is none. */
 const struct policy_backend *limit_find(const struct worker *w, const struct policy_set *set, uint64_t hash, bool late);
-/* Why it has to wait, which one that may not go is asked for: STORM_HARD_MAX if nothing else is in its way. */
+/* Why it has to wait, which one that may not go is asked for: STORM_HARD_MAX or STORM_BACKEND if that is all. */
 enum storm_cap limit_reason(const struct worker *w, const struct policy_set *set, uint64_t hash);
 
 /* Whether one of those that waited may go now; takes nothing. */

@@ -75,12 +75,16 @@ extern const char *const made_name[MADE_COUNT];
 	A(hold_limit, STORM, "held a new connection: its backends have all the work that they bear now")               \
 	A(hold_hard_max, STORM,                                                                                        \
 	  "held a new connection: its backends have all the work that they may have (storm.hard_max)")                 \
+	A(hold_backend, STORM,                                                                                         \
+	  "held a new connection: its backends have all that they are given (storm.backend_rate)")                     \
 	A(refuse_client, STORM, "refused a new connection beyond its client's cap, with RST")                          \
 	A(refuse_prefix, STORM, "refused a new connection beyond its prefix's cap, with RST")                          \
 	A(refuse_service, STORM, "refused a new connection beyond the service's cap, with RST")                        \
 	A(refuse_limit, STORM, "refused a new connection beyond what its backends bear now, with RST")                 \
 	A(refuse_hard_max, STORM,                                                                                      \
 	  "refused a new connection beyond what its backends may have (storm.hard_max), with RST")                     \
+	A(refuse_backend, STORM,                                                                                       \
+	  "refused a new connection beyond what its backends are given (storm.backend_rate), with RST")                \
 	A(refuse_retry, STORM, "refused a retry beyond the service's retry budget, with RST")                          \
 	A(silence_client, STORM, "let a new flow beyond its client's cap go unanswered")                               \
 	A(silence_prefix, STORM, "let a new flow beyond its prefix's cap go unanswered")                               \
@@ -88,6 +92,8 @@ extern const char *const made_name[MADE_COUNT];
 	A(silence_limit, STORM, "let a new connection beyond what its backends bear now go unanswered")                \
 	A(silence_hard_max, STORM,                                                                                     \
 	  "let a new connection beyond what its backends may have (storm.hard_max) go unanswered")                     \
+	A(silence_backend, STORM,                                                                                      \
+	  "let a new connection beyond what its backends are given (storm.backend_rate) go unanswered")                \
 	A(silence_retry, STORM, "let a retry beyond the service's retry budget go unanswered")                         \
 	A(withhold, STORM,                                                                                             \
 	  "kept an unanswered SYN from another backend: there was no token of the retry budget for it")                \

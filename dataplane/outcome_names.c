@@ -56,6 +56,7 @@ static enum outcome_class class_of_action(enum action a)
 	case ACTION_refuse_service:
 	case ACTION_refuse_limit:
 	case ACTION_refuse_hard_max:
+	case ACTION_refuse_backend:
 	case ACTION_refuse_retry:
 		return OUTCOME_REFUSED;
 	case ACTION_silence_client:
@@ -63,6 +64,7 @@ static enum outcome_class class_of_action(enum action a)
 	case ACTION_silence_service:
 	case ACTION_silence_limit:
 	case ACTION_silence_hard_max:
+	case ACTION_silence_backend:
 	case ACTION_silence_retry:
 		return OUTCOME_SILENT;
 	case ACTION_rst_dead:
@@ -89,6 +91,7 @@ static enum outcome_class class_of_action(enum action a)
 	case ACTION_hold_service:
 	case ACTION_hold_limit:
 	case ACTION_hold_hard_max:
+	case ACTION_hold_backend:
 	case ACTION_withhold:
 	case ACTION_spare:
 	case ACTION_COUNT:

@@ -44,8 +44,9 @@ struct policy_set {
 	uint32_t table_size;   /* prime: 2039, 16381 or 65537; 0 if there is no backend */
 	const uint16_t *table; /* table[hash % table_size] = index into backends[] */
 	const struct policy_backend *backends;
-	uint32_t
-		hard_max; /* of TCP: work that each may have at a time, whatever it bears (limit.h); 0: what it bears */
+	/* Of TCP, whatever each bears (limit.h): */
+	uint32_t hard_max;     /* work that it may have at a time; 0: what it bears */
+	struct gcra_rate rate; /* new flows that it is given; its interval 0: as many as come */
 };
 
 /* All times in milliseconds. */
@@ -74,9 +75,10 @@ enum storm_cap {
 	STORM_PREFIX,  /* of one prefix: an IPv4 /24, an IPv6 /48 */
 	STORM_SERVICE, /* of all */
 	STORM_CAPS,
-	/* No caps on flows, but on what its backends have under way (limit.h): */
+	/* Of its backends, of which one is enough (limit.h): */
 	STORM_LIMIT = STORM_CAPS, /* what they bear now */
-	STORM_HARD_MAX,           /* what an operator lets them have */
+	STORM_HARD_MAX,           /* what an operator lets them have under way, */
+	STORM_BACKEND,            /* and the new flows that he lets them have */
 	STORM_RETRY,              /* nor is the budget of retries (retry.h) */
 	STORM_TESTS,
 };

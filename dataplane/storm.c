@@ -25,7 +25,8 @@
 	static_assert(name##_prefix == name##_client + STORM_PREFIX &&                                                 \
 			      name##_service == name##_client + STORM_SERVICE &&                                       \
 			      name##_limit == name##_client + STORM_LIMIT &&                                           \
-			      name##_hard_max == name##_client + STORM_HARD_MAX,                                       \
+			      name##_hard_max == name##_client + STORM_HARD_MAX &&                                     \
+			      name##_backend == name##_client + STORM_BACKEND,                                         \
 		      "one for each cap, in their order")
 ONE_FOR_EACH_RUNG(VERDICT_answer_storm);
 ONE_FOR_EACH_RUNG(VERDICT_shed_storm);
@@ -58,8 +59,12 @@ static struct storm_caps find_caps(struct worker *w, const struct policy_service
 	struct storm_caps caps = {0};
 
 	/* UDP waits for nobody, and says any source: it neither has a share nor takes one. */
-	if (proto == PROTO_TCP)
+	if (proto == PROTO_TCP) {
+		const struct policy_set *set = &svc->sets[!ipaddr_is_v4(client)][SET_TCP];
+
 		caps.shares = fair_find(w, &svc->ref, client);
+		caps.backend = set->rate.interval ? &set->rate : NULL;
+	}
 	for (enum storm_cap cap = STORM_CLIENT; cap <= STORM_PREFIX; cap++) {
 		struct client_cell cell;
 
@@ -79,7 +84,8 @@ static struct storm_caps find_caps(struct worker *w, const struct policy_service
 	return caps;
 }
 
-void storm_take(struct worker *w, const struct policy_service *svc, const struct storm_caps *caps, flow_ref up)
+void storm_take(struct worker *w, const struct policy_service *svc, const struct storm_caps *caps, flow_ref up,
+		uint32_t backend_slot)
 {
 	if (caps->class != RETRY_NONE)
 		retry_take(w, svc, caps->class, up);
@@ -93,6 +99,8 @@ void storm_take(struct worker *w, const struct policy_service *svc, const struct
 		if (bucket)
 			gcra_take(bucket, caps->at[cap].rate, w->now_ns);
 	}
+	if (caps->backend && backend_slot != SLOT_NONE)
+		gcra_take(&w->cells->backends[backend_slot].rate, caps->backend, w->now_ns);
 	fair_take(w, &caps->shares, up);
 }
 
@@ -365,8 +373,8 @@ static bool goes_all_the_same(const struct worker *w, const struct policy_servic
 	if (!backend)
 		return !set->n_backends || wall_is_shut(w, w->burst.policy, set, it->hash);
 	/* To who is late a soft limit is none: there is enough for all. */
-	return !limit_most(w, set->hard_max, backend->ref.slot, true) || !limit_may_go(w, svc->ref.slot) ||
-	       !is_preceded(w, hold_queue_at(svc->ref.slot, v6), rank);
+	return (!limit_most(w, set->hard_max, backend->ref.slot, true) && !set->rate.interval) ||
+	       !limit_may_go(w, svc->ref.slot) || !is_preceded(w, hold_queue_at(svc->ref.slot, v6), rank);
 }
 
 enum verdict storm_admit(struct worker *w, const struct policy *policy, const struct policy_service *svc,
@@ -486,12 +494,16 @@ static void settle(struct worker *w, struct burst *b, const struct hold *h, stru
 static void settle_shadow(struct worker *w, const struct hold *h, const struct policy_service *svc,
 			  const struct storm_caps *caps, const struct test *t)
 {
+	const struct policy_backend *backend;
+
 	if (!svc)
 		return;
-	if (!passes(t))
+	if (!passes(t)) {
 		refuse(w, CURE_SHADOW, h->service.slot, &h->src, NULL, t->first);
-	else
-		storm_take(w, svc, caps, FLOW_REF_NONE);
+		return;
+	}
+	backend = limit_find(w, &svc->sets[!ipaddr_is_v4(&h->dst)][SET_TCP], h->hash, true);
+	storm_take(w, svc, caps, FLOW_REF_NONE, backend ? backend->ref.slot : SLOT_NONE);
 }
 
 /*

@@ -30,6 +30,7 @@ struct storm_caps {
 		struct gcra_line *line;
 		uint64_t tag; /* of the client or prefix */
 	} at[STORM_CAPS];
+	const struct gcra_rate *backend; /* of what its backend is given; NULL: no cap */
 	struct fair_shares shares;
 };
 
@@ -39,8 +40,10 @@ struct storm_caps {
  */
 enum verdict storm_admit(struct worker *w, const struct policy *policy, const struct policy_service *svc,
 			 struct item *it, struct storm_caps *caps);
-/* The attempt has its place: that flow; in shadow of a hold FLOW_REF_NONE. */
-void storm_take(struct worker *w, const struct policy_service *svc, const struct storm_caps *caps, flow_ref up);
+/* The attempt has its place: that flow, in shadow of a hold FLOW_REF_NONE; and backend, if there is one, or SLOT_NONE.
+ */
+void storm_take(struct worker *w, const struct policy_service *svc, const struct storm_caps *caps, flow_ref up,
+		uint32_t backend_slot);
 
 bool storm_absorb_syn(struct worker *w, const struct item *it);
 

@@ -62,6 +62,8 @@ enum cause {
 	V(answer_storm_limit, ANSWERED, STORM, "SYN beyond what its backends bear now, answered with RST")                \
 	V(answer_storm_hard_max, ANSWERED, STORM,                                                                         \
 	  "SYN beyond what its backends may have under way (storm.hard_max), answered with RST")                          \
+	V(answer_storm_backend, ANSWERED, STORM,                                                                          \
+	  "SYN beyond the new connections that its backends are given (storm.backend_rate), answered with RST")           \
 	V(answer_storm_retry, ANSWERED, STORM, "SYN of a retry beyond the service's retry budget, answered with RST")     \
 	V(answer_wall_open, ANSWERED, WALL,                                                                               \
 	  "SYN to a service whose backends' breakers are all open, answered with RST")                                    \
@@ -94,6 +96,8 @@ enum cause {
 	V(shed_storm_limit, SHED, STORM, "SYN beyond what its backends bear now, over the RST limits")                    \
 	V(shed_storm_hard_max, SHED, STORM,                                                                               \
 	  "SYN beyond what its backends may have under way (storm.hard_max), over the RST limits")                        \
+	V(shed_storm_backend, SHED, STORM,                                                                                \
+	  "SYN beyond the new connections that its backends are given (storm.backend_rate), over the RST limits")         \
 	V(shed_storm_retry, SHED, STORM, "SYN of a retry beyond the service's retry budget, over the RST limits")         \
 	/* absorbed */                                                                                                    \
 	V(absorb_held, ABSORBED, STORM, "SYN of a connection that is held already")                                       \

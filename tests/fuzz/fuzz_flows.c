@@ -597,6 +597,9 @@ static void do_limits(const struct step *s)
 	};
 
 	world_say_so("slot %u may have work %u", slot, work);
+	world.rig.service.sets[v6][SET_TCP].rate = (struct gcra_rate){0};
+	if (s->a >> 6 & 1 && s->b >> 3 & 1)
+		gcra_rate_init(&world.rig.service.sets[v6][SET_TCP].rate, 1 + (s->b & 7), 1000000000, s->b >> 4);
 	dataplane_backend_limit(world.rig.dp, slot, work | (s->b & 1 ? LIMIT_SOFT : 0));
 	dataplane_service_limit(world.rig.dp, 0, &limit);
 	dataplane_service_budget(world.rig.dp, 0, s->b >> 1 & 1 ? 1 + s->b : 0, 1000000 * (s->b & 3));

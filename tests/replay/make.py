@@ -8,8 +8,8 @@ from connections import echo, refused, tcp, tcp_options, tcp_rst, tcp_stray, too
 from conversation import V4, V6, Case
 from cures import modes, modes_again, modes_dead, modes_idle
 from drops import echo_too_big, errors, malformed, not_ours
-from refusals import (breakers_open, fragments, ghosts, hard_max, limited, limits, no_buffer, no_way, ports_exhausted,
-                      reset_again, retries, rst_limit, stopped, table_full, table_pressed, worker_stands, workers)
+from refusals import (backend_rate, breakers_open, fragments, ghosts, hard_max, limited, limits, no_buffer, no_way,
+                      ports_exhausted, reset_again, retries, rst_limit, stopped, table_full, table_pressed, worker_stands, workers)
 
 # A flow that one mode has earlier or elsewhere than another would have other numbers there, and frames be its alone.
 UNTRANSLATED = {"untranslated": 1}
@@ -45,6 +45,7 @@ CASES = {
     "breakers_open": (breakers_open, None),
     "limited": (limited, {"backends": 1, "holds": 5, "hold_ms": 900}),
     "hard_max": (hard_max, {"backends": 1, "hard_max": 1}),
+    "backend_rate": (backend_rate, {"backends": 1, "backend_rate": 1, "backend_burst": 1}),
     "retries": (retries, {"backends": 1}),
     "workers": (workers, {"workers": 2}),
     "worker_stands": (worker_stands, {"workers": 2, "running": 1}),

@@ -223,6 +223,18 @@ def hard_max(case, family):
     flows[3].client("S", 1000)
 
 
+def backend_rate(case, family):
+    """The backend is given two at once and then one a second: without a hold, who comes next is told so once."""
+    flows = [TcpFlow(case, family, 40000 + i) for i in range(5)]
+    flows[0].client("S", 1000)
+    flows[1].client("S", 1000)
+    (frame,) = flows[2].client("S", 1000, verdict="answer_storm_backend")
+    is_refused(frame, flows[2], 1000)
+    flows[3].client("S", 1000, expect=0, verdict="shed_storm_backend")
+    case.wait(1, expect=0)
+    flows[4].client("S", 1000)
+
+
 def retries(case, family):
     """
     A client whose connections were refused tries again, and there is one token for that: the next time it hears a RST,

@@ -79,6 +79,7 @@ struct replay {
 	struct cap caps[STORM_CAPS];
 	uint32_t hold_ms;
 	uint32_t hard_max;
+	struct cap backend;
 	uint32_t n_running; /* workers that do; 0: all */
 	struct event events[EVENTS_MAX];
 	unsigned n_events, next_event;
@@ -573,6 +574,8 @@ static const struct {
 	{"holds", FIELD(config.n_holds)},
 	{"hold_ms", FIELD(hold_ms)},
 	{"hard_max", FIELD(hard_max)},
+	{"backend_rate", FIELD(backend.rate)},
+	{"backend_burst", FIELD(backend.burst)},
 	{"client_rate", FIELD(caps[STORM_CLIENT].rate)},
 	{"client_burst", FIELD(caps[STORM_CLIENT].burst)},
 	{"prefix_rate", FIELD(caps[STORM_PREFIX].rate)},
@@ -623,8 +626,13 @@ static void set_policy(struct replay *r)
 		r->rig.policy.modes.of[cure] = r->mode;
 	svc->timeouts = r->timeouts;
 	svc->storm.hold_ns = r->hold_ms * MS_NS;
-	for (int family = 0; family < SET_FAMILIES; family++)
-		svc->sets[family][SET_TCP].hard_max = r->hard_max;
+	for (int family = 0; family < SET_FAMILIES; family++) {
+		struct policy_set *set = &svc->sets[family][SET_TCP];
+
+		set->hard_max = r->hard_max;
+		if (r->backend.rate && gcra_rate_init(&set->rate, r->backend.rate, 1000 * MS_NS, r->backend.burst))
+			die(r->dir, "impossible cap");
+	}
 	for (int cap = 0; cap < STORM_CAPS; cap++)
 		if (r->caps[cap].rate &&
 		    gcra_rate_init(&svc->storm.caps[cap], r->caps[cap].rate, 1000 * MS_NS, r->caps[cap].burst))

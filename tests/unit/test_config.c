@@ -233,6 +233,23 @@ static void test_values_and_positions(void **state)
 	config_free(c);
 }
 
+static void test_backend_rate(void **state)
+{
+	struct messages m;
+	struct config *c = parse(GATEWAY SERVICE "    storm: {backend_rate: 250/s, backend_burst: 7}\n", &m);
+
+	assert_non_null(c);
+	assert_int_equal(m.n, 0);
+	assert_int_equal(c->services[0].storm_backend_rate_per_s, 250);
+	assert_int_equal(c->services[0].storm_backend_burst, 7);
+	messages_fini(&m);
+	config_free(c);
+	assert_null(parse(GATEWAY SERVICE "    storm: {backend_rate: 1/s, backend_burst: 4000}\n", &m));
+	assert_non_null(strstr(m.text, "services[0].storm.backend_burst: expected at most what the rate gives in an "
+				       "hour, 3600"));
+	messages_fini(&m);
+}
+
 static void test_hard_max(void **state)
 {
 	struct messages m;
@@ -890,6 +907,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_defaults),
 		cmocka_unit_test(test_values_and_positions),
+		cmocka_unit_test(test_backend_rate),
 		cmocka_unit_test(test_hard_max),
 		cmocka_unit_test(test_without_effect_is_warned),
 		cmocka_unit_test(test_single_keys_without_effect_are_warned),

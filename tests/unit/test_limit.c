@@ -778,6 +778,44 @@ static void test_hard_max(bool v6, unsigned workers)
 	stop();
 }
 
+static void put_backend_rate(bool v6, uint64_t per_s, uint64_t burst)
+{
+	assert_int_equal(gcra_rate_init(&rig.service.sets[v6][SET_TCP].rate, per_s, SECOND, burst), 0);
+}
+
+/* Each of two backends takes two at once, and then ten a second; who cannot go in time is refused. */
+static void test_backend_rate(bool v6, unsigned workers)
+{
+	uint64_t n_went = 0, n_refused;
+
+	begin_with(v6, 1, 2);
+	put_backend_rate(v6, 10, 1);
+	limit_all(64 | LIMIT_SOFT, 0);
+	rig.policy.modes.of[CURE_WALL] = CURE_OFF;
+	for (unsigned i = 0; i < 4; i++)
+		(void)begin(PROTO_TCP, v6, i);
+	for (unsigned i = 4; i < 16; i++)
+		ask(v6, i);
+	take_none();
+	assert_int_equal(did(ACTION_hold_backend), 12);
+	for (unsigned ms = 0; ms < HOLD_MS + 10; ms++) {
+		uint64_t before = rig.worker->services[0].new_flows;
+
+		rig.now_ns += MS;
+		turn();
+		n_went += rig.worker->services[0].new_flows - before;
+		assert_true(n_went <= 2 * (ms / 100 + 1));
+	}
+	take_all();
+	n_refused = verdicts(VERDICT_answer_storm_backend) + verdicts(VERDICT_shed_storm_backend);
+	assert_int_equal(n_went, 2 * HOLD_MS / 100);
+	assert_int_equal(n_went + n_refused, 12);
+	/* The other family's backends have a cap of their own. */
+	for (unsigned i = 16; i < 32; i++)
+		(void)begin(PROTO_TCP, !v6, i);
+	stop();
+}
+
 /* Before decide has said anything there is no hold, and what is congested is no matter of the operator's. */
 static void test_hard_max_and_limit(bool v6, unsigned workers)
 {
@@ -828,6 +866,12 @@ static void test_shadow(bool v6, unsigned workers)
 	put_hard_max(v6, 4);
 	(void)begin(PROTO_TCP, v6, 4);
 	assert_int_equal(would(ACTION_hold_hard_max), 1);
+	put_hard_max(v6, 0);
+	pass_ms(HOLD_MS + 40);
+	put_backend_rate(v6, 1, 1);
+	for (unsigned i = 5; i < 8; i++)
+		(void)begin(PROTO_TCP, v6, i);
+	assert_int_equal(would(ACTION_hold_backend), 1);
 	stop();
 }
 
@@ -877,6 +921,7 @@ EACH(test_breaker_goes_first)
 EACH(test_families_apart)
 EACH(test_late_wheel)
 EACH(test_hard_max)
+EACH(test_backend_rate)
 EACH(test_hard_max_and_limit)
 EACH(test_hard_max_spare)
 EACH(test_shadow)
@@ -908,6 +953,7 @@ int main(void)
 		cmocka_unit_test(test_families_apart_each),
 		cmocka_unit_test(test_late_wheel_each),
 		cmocka_unit_test(test_hard_max_each),
+		cmocka_unit_test(test_backend_rate_each),
 		cmocka_unit_test(test_hard_max_and_limit_each),
 		cmocka_unit_test(test_hard_max_spare_each),
 		cmocka_unit_test(test_shadow_each),

@@ -27,7 +27,8 @@ static bool ticked;                 /* what workers counted is made up */
 
 static int setup_workers(unsigned n_workers)
 {
-	snprintf(yaml, sizeof(yaml), "    storm: {hard_max: 200, client_rate: 20/s, client_burst: 1, hold: off}\n%s",
+	snprintf(yaml, sizeof(yaml),
+		 "    storm: {hard_max: 200, backend_rate: 5000/s, client_rate: 20/s, client_burst: 1, hold: off}\n%s",
 		 more_users);
 	more_yaml = yaml;
 	begin_all(n_workers, 2, CURE_ENFORCE);
@@ -194,6 +195,7 @@ static void test_services(void **state)
 	assert_int_equal(number(row, "first_byte_ms"), 480);
 	assert_int_equal(number(row, "answers_per_s"), 400);
 	assert_int_equal(number(row, "hard_max"), 200);
+	assert_int_equal(number(row, "backend_rate"), 5000);
 	json_decref(rows);
 }
 
@@ -335,6 +337,8 @@ static void test_lets_in(void **state)
 	storm_say_lets_in(view, shop, STORM_HARD_MAX, like, text, sizeof(text));
 	assert_string_equal(text, "when tcp:198.18.3.1:8080 has less than 200 under way (97 now), or when "
 				  "tcp:198.18.3.2:8080 has less than 200 under way (0 now)");
+	storm_say_lets_in(view, shop, STORM_BACKEND, like, text, sizeof(text));
+	assert_string_equal(text, "when it is its turn: each backend is given 5000 a second");
 	storm_say_limited(&view->backends[0], rig.now_ns, text, sizeof(text));
 	assert_string_equal(text,
 			    "it is congested, for 0.2 s: first bytes take 480.0 ms instead of 20.0, and it answered "
