@@ -9,7 +9,8 @@ from conversation import V4, V6, Case
 from cures import modes, modes_again, modes_dead, modes_idle
 from drops import echo_too_big, errors, malformed, not_ours
 from refusals import (backend_rate, breakers_open, fragments, ghosts, hard_max, limited, limits, no_buffer, no_way,
-                      ports_exhausted, reset_again, retries, rst_limit, stopped, table_full, table_pressed, worker_stands, workers)
+                      ports_exhausted, reset_again, retries, rst_limit, stopped, table_full, table_pressed,
+                      worker_stands, workers)
 
 # A flow that one mode has earlier or elsewhere than another would have other numbers there, and frames be its alone.
 UNTRANSLATED = {"untranslated": 1}
