@@ -16,17 +16,22 @@
 #define PEAK_UNEASY     UINT32_MAX /* of a second in which it had more than it bears */
 #define PATIENCE_TICKS  10         /* clients that left so long ago are forgotten, about */
 #define WIDER           4          /* by one part of so many of what it answers */
-#define YOUNG_MOST      (LIMITER_WINDOW_MIN * 3 / 2) /* as long as nothing has shown that it answers more with more */
-#define PAYS            4                            /* it answers more: a part of so many of what it did */
-#define SPREAD_SAMPLES  64                           /* first bytes that are judged at a time, at least; */
-#define SPREAD_PART     16                           /* where the quickest part of so many took */
-#define SPREAD_TIMES    4              /* so many times less than all do, on average, they differ by nature */
-#define SPREAD_NS       2000000000ull  /* that is believed for so long, or twice as long as they took to come, */
-#define SPREAD_MOST_NS  10000000000ull /* which must not be longer */
-#define NARROWER        4              /* by one part of so many a tick */
+#define PAYS            4          /* it answers more: a part of so many of what it did */
+#define NARROWER        4          /* by one part of so many a tick */
 #define WINDOW_FACTOR   2
 /* By which first bytes may be later than usual, or by a quarter, while work grows. */
 #define WINDOW_SLACK_NS 10000000ull
+/* As long as nothing has shown that it answers more with more. */
+#define YOUNG_MOST      (LIMITER_WINDOW_MIN * 3 / 2)
+
+/* So many first bytes at least are judged at a time; where the quickest part of them took so many times less than all
+ * do, on average, they differ by nature. That is believed for so long, or twice as long as they took to come. */
+#define SPREAD_SAMPLES  64
+#define SPREAD_PART     16
+#define SPREAD_TIMES    4
+#define SPREAD_NS       2000000000ull
+#define SPREAD_MOST_NS  10000000000ull /* older ones are none of them */
+
 #define TICKS_IN_RATES  (LIMITER_SECOND_TICKS * LIMITER_RATE_SECONDS)
 
 #define RAMP_DOUBLES    10 /* times that the work in the ramp doubles; its first tenth is the least share */
@@ -386,19 +391,18 @@ static uint64_t quickest_us(const struct limiter_spread *s)
  * What is quick is not remembered, so it cannot be learnt wrong; what is quick by itself, as an error is, hides a line
  * from this, but not from the mean.
  */
-static void look_for_spread(struct limiter *l, const struct limiter_spread *news, const struct limiter_counts *now,
-			    uint64_t now_ns)
+static void look_for_spread(struct limiter *l, const struct limiter_counts *now, uint64_t elapsed_ns, uint64_t now_ns)
 {
 	struct limiter_spread *s = &l->spread;
 
 	/* Of a slot with another owner, its record as new. */
 	for (unsigned i = 0; i < HISTOGRAM_OCTAVES; i++)
 		s->octaves[i] += now->octaves[i] - min_u64(l->seen.octaves[i], now->octaves[i]);
-	s->n += news->n;
-	s->us += news->us;
-	s->n_left += news->n_left;
-	s->n_answered += news->n_answered;
-	s->work_us += news->work_us;
+	s->n += now->timed - l->seen.timed;
+	s->us += now->timed_us - l->seen.timed_us;
+	s->n_left += now->gave_up - l->seen.gave_up;
+	s->n_answered += now->answered - l->seen.answered;
+	s->work_us += l->wip * (min_u64(elapsed_ns, 2 * LIMITER_TICK_NS) / 1000);
 	if (s->n >= SPREAD_SAMPLES) {
 		/* Who gave up was not answered late by nature, so where many do this says nothing. */
 		uint64_t mean_us = max_u64(s->us / s->n, s->n_answered ? s->work_us / s->n_answered : 0);
@@ -510,7 +514,6 @@ bool limiter_tick(struct limiter *l, const struct limiter_counts *counts, const 
 		  uint64_t now_ns, uint32_t chance)
 {
 	uint64_t answered, timed, timed_us, gave_up, gave_up_us, elapsed_ns;
-	struct limiter_spread news;
 	bool changed;
 
 	if (!l->tick_ns || went_back(&l->seen, counts))
@@ -525,12 +528,7 @@ bool limiter_tick(struct limiter *l, const struct limiter_counts *counts, const 
 	elapsed_ns = l->tick_ns ? now_ns - l->tick_ns : LIMITER_TICK_NS;
 	if (l->tick_ns && l->state == LIMITER_LIMITING)
 		l->frozen_ns += elapsed_ns;
-	news = (struct limiter_spread){.n = timed,
-				       .us = timed_us,
-				       .n_left = gave_up,
-				       .n_answered = answered,
-				       .work_us = l->wip * (min_u64(elapsed_ns, 2 * LIMITER_TICK_NS) / 1000)};
-	look_for_spread(l, &news, counts, now_ns);
+	look_for_spread(l, counts, elapsed_ns, now_ns);
 	l->seen = *counts;
 	l->wip = counts->wip;
 	l->tick_ns = now_ns;

@@ -170,6 +170,7 @@ enum verdict admit_again(struct worker *w, const struct policy *policy, struct i
 	const struct policy_service *svc;
 	struct storm_caps caps;
 	enum verdict verdict;
+	uint32_t backend_slot;
 
 	if (!listener)
 		return VERDICT_drop_not_ours;
@@ -182,10 +183,11 @@ enum verdict admit_again(struct worker *w, const struct policy *policy, struct i
 	verdict = storm_admit(w, policy, svc, it, &caps);
 	if (verdict != VERDICT_NONE)
 		return verdict;
-	storm_take(w, svc, &caps, it->ref, flow_track(&w->flows, it->ref)->backend_slot);
+	backend_slot = flow_track(&w->flows, it->ref)->backend_slot;
+	storm_take(w, svc, &caps, it->ref, backend_slot);
 	retry_went_on(w, svc, it);
 	count_add(&w->services[svc->ref.slot].new_flows, 1);
-	count_add(&w->backends[flow_track(&w->flows, it->ref)->backend_slot].new_flows, 1);
+	count_add(&w->backends[backend_slot].new_flows, 1);
 	return VERDICT_NONE;
 }
 

@@ -66,8 +66,7 @@ struct holds {
 		} ranks[HOLD_RANKS]; /* in the order in which they came */
 		uint32_t n;
 		uint32_t at;      /* in `waiting`, unless it is empty */
-		uint32_t taken;   /* fairness.c's: how many went, while room was shared out, since a stranger had his
-				     turn, */
+		uint32_t taken;   /* fairness.c's: how many went since a stranger did, while room was shared out, */
 		uint64_t turn_ns; /* and when that was */
 	} * queues;               /* of those that wait for room, by hold_queue_at() */
 	uint32_t *waiting;        /* queues that are not empty, in no order */

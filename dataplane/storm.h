@@ -40,8 +40,7 @@ struct storm_caps {
  */
 enum verdict storm_admit(struct worker *w, const struct policy *policy, const struct policy_service *svc,
 			 struct item *it, struct storm_caps *caps);
-/* The attempt has its place: that flow, in shadow of a hold FLOW_REF_NONE; and backend, if there is one, or SLOT_NONE.
- */
+/* The attempt has its place: that flow (in shadow of a hold FLOW_REF_NONE), and that backend, or SLOT_NONE. */
 void storm_take(struct worker *w, const struct policy_service *svc, const struct storm_caps *caps, flow_ref up,
 		uint32_t backend_slot);
 

@@ -603,8 +603,9 @@ static struct limiter l;
 static uint64_t now_ns;
 static const struct limiter_parameters patient = {.client_timeout_ns = S};
 
-/* Ticks for so long, in each of which `n` responses come after `ms`. */
-static unsigned ticks(unsigned n_ticks, unsigned n, double ms, uint32_t wip_now)
+/* Ticks for so long, in each of which of `n` responses `n_quick` come after `quick_ms` and the others after `ms`. */
+static unsigned mixed_ticks(unsigned n_ticks, unsigned n_quick, double quick_ms, unsigned n, double ms,
+			    uint32_t wip_now)
 {
 	unsigned changes = 0;
 
@@ -612,12 +613,18 @@ static unsigned ticks(unsigned n_ticks, unsigned n, double ms, uint32_t wip_now)
 		now_ns += LIMITER_TICK_NS;
 		counts.answered += n;
 		counts.timed += n;
-		counts.timed_us += n * ms * 1000;
-		counts.octaves[octave_of_ms(ms)] += n;
+		counts.timed_us += (n_quick * quick_ms + (n - n_quick) * ms) * 1000;
+		counts.octaves[octave_of_ms(quick_ms)] += n_quick;
+		counts.octaves[octave_of_ms(ms)] += n - n_quick;
 		counts.wip = wip_now;
 		changes += limiter_tick(&l, &counts, &patient, now_ns, UINT32_MAX / 2);
 	}
 	return changes;
+}
+
+static unsigned ticks(unsigned n_ticks, unsigned n, double ms, uint32_t wip_now)
+{
+	return mixed_ticks(n_ticks, 0, 0, n, ms, wip_now);
 }
 
 static void begin(void)
@@ -1008,19 +1015,6 @@ static void test_window_of_young(void **state)
 	assert_true(l.limit >= 1000);
 }
 
-/* Ticks for so long, in each of which of `n` responses a tenth comes after `quick_ms` and the others after `ms`. */
-static void quick_ticks(unsigned n_ticks, unsigned n, double quick_ms, double ms, uint32_t wip_now)
-{
-	for (unsigned i = 0; i < n_ticks; i++) {
-		double mean_ms = (quick_ms + 9 * ms) / 10;
-
-		counts.octaves[octave_of_ms(quick_ms)] += n / 10;
-		counts.octaves[octave_of_ms(ms)] += n - n / 10;
-		counts.octaves[octave_of_ms(mean_ms)] -= n;
-		ticks(1, n, mean_ms, wip_now);
-	}
-}
-
 /* As long as some are quick nobody stands in line: it may have more, however slow others are. */
 static void test_some_are_quick(void **state)
 {
@@ -1028,27 +1022,27 @@ static void test_some_are_quick(void **state)
 
 	/* Young. */
 	begin();
-	quick_ticks(5, 100, 5, 500, 64);
+	mixed_ticks(5, 10, 5, 100, 500, 64);
 	assert_true(l.base_ns > 0);
 	for (int i = 0; i < 40; i++)
-		quick_ticks(1, 100, 5, 500, l.limit);
+		mixed_ticks(1, 10, 5, 100, 500, l.limit);
 	assert_true(l.limit >= 1000);
 	/* What was borne stays so much. */
 	limit = l.limit;
-	quick_ticks(3, 100, 200, 500, limit);
+	mixed_ticks(3, 10, 200, 100, 500, limit);
 	assert_int_equal(l.limit, limit);
 	/* All are slow. */
 	begin();
-	quick_ticks(5, 100, 5, 500, 64);
+	mixed_ticks(5, 10, 5, 100, 500, 64);
 	for (int i = 0; i < 10; i++)
-		quick_ticks(1, 100, 200, 500, 64);
+		mixed_ticks(1, 10, 200, 100, 500, 64);
 	assert_in_range(l.limit, LIMITER_WINDOW_MIN, LIMITER_WINDOW_MIN * 2);
 	/* Known for long, and later than usual, but not so late that it is congested. */
 	for (int quick = 0; quick < 2; quick++) {
 		begin();
-		quick_ticks(200, 100, 5, 500, 300);
+		mixed_ticks(200, 10, 5, 100, 500, 300);
 		limit = l.limit;
-		quick_ticks(30, 100, quick ? 5 : 400, 650, 450);
+		mixed_ticks(30, 10, quick ? 5 : 400, 100, 650, 450);
 		assert_int_equal(l.state, LIMITER_OPEN);
 		assert_true(quick ? l.limit >= limit : l.limit < limit);
 	}

@@ -148,47 +148,37 @@ static void test_b12_5_nearly_full(void **state)
 	world_end();
 }
 
+/* All at once, to an upstream with a short backlog. */
+static void herd(const char *what, struct world_config config)
+{
+	config.storm = CURE_ENFORCE;
+	config.backlog = 128;
+	config.timeout_ms = 60000;
+	config.no_retries = true;
+	world_begin(&config);
+	world_run(1000, NULL, 0);
+	for (unsigned n = 0; n < 2000; n++)
+		world_request(1 + n % 20, 1 + n / 20);
+	world_run(7000, NULL, 0);
+	print(what);
+	assert_int_equal(world.all.connected, 2000);
+	assert_int_equal(world.all.overflows, 0);
+	world_end();
+}
+
 static void test_b12_7_herd(void **state)
 {
 	const unsigned asks_after_ms[] = {0, 20, 50};
 
-	for (unsigned i = 0; i < 3 * SEEDS; i++) {
-		world_begin(&(struct world_config){.storm = CURE_ENFORCE,
-						   .seed = 1 + i / 3,
-						   .backlog = 128,
-						   .timeout_ms = 60000,
-						   .no_retries = true,
-						   .asks_after_ms = asks_after_ms[i % 3]});
-		world_run(1000, NULL, 0);
-		for (unsigned n = 0; n < 2000; n++)
-			world_request(1 + n % 20, 1 + n / 20);
-		world_run(7000, NULL, 0);
-		print("herd");
-		assert_int_equal(world.all.connected, 2000);
-		assert_int_equal(world.all.overflows, 0);
-		world_end();
-	}
+	for (unsigned i = 0; i < 3 * SEEDS; i++)
+		herd("herd", (struct world_config){.seed = 1 + i / 3, .asks_after_ms = asks_after_ms[i % 3]});
 }
 
 /* All that it does takes as long, and it does so many at a time: the quickest in line are as slow as all. */
 static void test_herd_steady(void **state)
 {
-	for (unsigned i = 0; i < 3; i++) {
-		world_begin(&(struct world_config){.storm = CURE_ENFORCE,
-						   .steady = true,
-						   .n_upstream = 10 << i,
-						   .backlog = 128,
-						   .timeout_ms = 60000,
-						   .no_retries = true});
-		world_run(1000, NULL, 0);
-		for (unsigned n = 0; n < 2000; n++)
-			world_request(1 + n % 20, 1 + n / 20);
-		world_run(7000, NULL, 0);
-		print("steady herd");
-		assert_int_equal(world.all.connected, 2000);
-		assert_int_equal(world.all.overflows, 0);
-		world_end();
-	}
+	for (unsigned i = 0; i < 3; i++)
+		herd("steady herd", (struct world_config){.steady = true, .n_upstream = 10 << i});
 }
 
 /* Handshakes that nobody finishes open the gates for no herd that takes its time to finish its own. */
@@ -345,7 +335,6 @@ int main(void)
 		cmocka_unit_test(test_b12_10_short_patience),
 		cmocka_unit_test(test_spoofed),
 		cmocka_unit_test(test_spoofed_neighbours),
-
 	};
 
 	if (rig_eal(320, false, 0))
