@@ -33,7 +33,8 @@
  * several is the wall's promise, these are the SYNs of a second at the most until its breaker opens, each once, and a
  * gateway that has just started has earned no tokens for them yet.
  *
- * A half-open backend is tried by first attempts; by a retry if nobody else came for a second.
+ * A half-open backend is tried by first attempts; by a retry if nobody else came for a tenth of a second, for where
+ * a whole service was out, nobody comes who is none.
  */
 #pragma once
 

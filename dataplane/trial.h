@@ -11,7 +11,7 @@
 
 #define TRIAL_WINS        3    /* flows in a row whose response began */
 #define TRIAL_GENERATIONS 8    /* that flows can tell apart */
-#define TRIAL_LEFT_MS     1000 /* until who should not try it, a retry, may */
+#define TRIAL_LEFT_MS     100  /* until who should not try it, a retry, may: in a storm all are */
 #define TRIAL_YIELD_MS    1000 /* whoever had the place for nothing leaves it to other networks */
 
 enum trial_phase {

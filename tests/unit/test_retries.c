@@ -573,7 +573,7 @@ static void test_repeated_to_its_backend(bool v6, unsigned workers)
 
 /* --- what the wall does with retries --- */
 
-/* Of two backends one is tried: a retry goes there only when nobody else has for a second. */
+/* Of two backends one is tried: a retry goes there only when nobody else has for a tenth of a second. */
 static void test_trial(bool v6, unsigned workers)
 {
 	unsigned n = 0;
@@ -584,15 +584,15 @@ static void test_trial(bool v6, unsigned workers)
 	enforce(100);
 	give_tokens(50);
 	give_credits(v6, 5, 40);
-	for (unsigned ms = 0; ms < 960; ms += 40, n++) {
+	for (unsigned ms = 0; ms < 99; ms += 33, n++) {
 		assert_int_not_equal(fate(attempt(v6, 5, n)), WENT);
-		pass_ms(40);
+		pass_ms(33);
 	}
 	assert_int_equal(fate(attempt(v6, 6, 0)), WENT);
 	dataplane_trial_begin(rig.dp, rig.backends[v6][SET_TCP][0].ref.slot, false);
-	pass_ms(960);
+	pass_ms(99);
 	assert_int_not_equal(fate(attempt(v6, 5, n++)), WENT);
-	pass_ms(40);
+	pass_ms(1);
 	assert_int_equal(fate(attempt(v6, 5, n)), WENT);
 	stop();
 }
