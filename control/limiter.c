@@ -34,6 +34,9 @@
 
 #define TICKS_IN_RATES  (LIMITER_SECOND_TICKS * LIMITER_RATE_SECONDS)
 
+/* Of what a client's patience leaves. The line is as long as that is; what is answered meanwhile is the same. */
+#define CONGESTED_PART  4
+
 #define RAMP_DOUBLES    10 /* times that the work in the ramp doubles; its first tenth is the least share */
 
 const char *const limiter_state_name[LIMITER_STATES] = {"open", "limiting"};
@@ -547,7 +550,7 @@ bool limiter_tick(struct limiter *l, const struct limiter_counts *counts, const 
 	l->limit = find_limit(l, p);
 	l->soft = l->state == LIMITER_OPEN && (!l->base_ns || l->impatient || l->stalled || p->most);
 	if (l->state == LIMITER_LIMITING)
-		l->hold_ns /= 2;
+		l->hold_ns /= CONGESTED_PART;
 	return changed;
 }
 

@@ -104,8 +104,8 @@ struct limiter {
 	enum limiter_base base_from;
 	uint64_t rate; /* the most that it answered in a second, of the last ten */
 	uint64_t slack_ns;
-	/* An attempt may wait for so long: what its client's patience leaves beside the work; half of it in congestion.
-	 */
+	/* An attempt may wait for so long: what its client's patience leaves beside the work; a quarter of it in
+	 * congestion. */
 	uint64_t hold_ns;
 	uint32_t wip;
 	bool stalled;   /* it has work, and answers nothing */

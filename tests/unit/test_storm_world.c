@@ -115,6 +115,7 @@ static void surge_on(void)
 {
 	print_message("  half took %u ms, 99 of 100 no more than %u\n", world_percentile_ms(50),
 		      world_percentile_ms(99));
+	assert_true(world_percentile_ms(99) <= 400);
 	assert_true(world_goodput(12, 22) >= 450);
 	assert_true(world_goodput(24, 32) >= 380);
 }
