@@ -1,61 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* What backends may have under way at a time: who finds room, who waits, in which order, and for how long. */
-#include "talk.h"
+#include "limit_talk.h"
 
-#include "fairness.h"
 #include "limit.h"
 #include "streak.h"
 
-#include <netinet/in.h>
 #include <string.h>
-
-#define MS      1000000ull
-#define SECOND  (1000 * MS)
-#define HOLD_MS 400
-#define CLIENTS 64
-
-static void begin_with(bool v6, unsigned workers, unsigned n_backends)
-{
-	start((struct rig_config){.flows_v4 = 1024, .flows_v6 = 1024, .n_backends = n_backends, .n_workers = workers});
-	rig.service.storm.hold_ns = 900 * MS;
-}
-
-static void limit_all(uint32_t limit, uint32_t pace)
-{
-	const uint32_t n = limit ? rig.dp->config.n_backend_slots : 0;
-	const struct service_limit of_service = {
-		.n_limits = n, .n_congested = limit & LIMIT_SOFT ? 0 : n, .hold_ms = HOLD_MS, .pace = pace};
-
-	for (uint32_t slot = 0; slot < rig.dp->config.n_backend_slots; slot++)
-		dataplane_backend_limit(rig.dp, slot, limit);
-	dataplane_service_limit(rig.dp, 0, &of_service);
-}
-
-static void ask(bool v6, unsigned client)
-{
-	struct talk t = {.v6 = v6, .proto = PROTO_TCP, .client = client};
-
-	feed(RIG_WAN, from_client(&t, TCP_SYN, ISN, 0));
-	turn();
-}
-
-/* That client's SYN left; what it has from then on. */
-static struct talk went(bool v6, unsigned client)
-{
-	struct talk t = {.v6 = v6, .proto = PROTO_TCP, .client = client};
-	struct ipaddr asked = rig_client(client, v6), hears;
-	struct sent s;
-
-	take_right(&s);
-	learn(&t, &s);
-	assert_int_equal(s.p.tcp_flags, TCP_SYN);
-	/* It is that client's: it alone hears the answer. */
-	s = exchange(RIG_LAN, from_backend(&t, TCP_SYN | TCP_ACK, PEER, ISN + 1));
-	hears = packet_dst(s.frame, &s.p);
-	assert_true(ipaddr_equal(&hears, &asked));
-	exchange(RIG_WAN, from_client(&t, TCP_ACK, ISN + 1, PEER + 1));
-	return t;
-}
 
 static void request(const struct talk *t)
 {
@@ -83,7 +33,7 @@ static void test_room(bool v6, unsigned workers)
 	struct talk t[CLIENTS];
 	struct sent s;
 
-	begin_with(v6, workers, 1);
+	begin_limits(workers, 1, 0);
 	limit_all(3, 0);
 	for (unsigned i = 0; i < 3; i++) {
 		ask(v6, i);
@@ -129,7 +79,7 @@ static void test_idle(bool v6, unsigned workers)
 	unsigned ms = 0;
 	struct sent s;
 
-	begin_with(v6, workers, 1);
+	begin_limits(workers, 1, 0);
 	(void)establish(v6, 0);
 	limit_all(1, 0);
 	dataplane_service_limit(rig.dp, 0, &spread);
@@ -151,7 +101,7 @@ static void test_kept_connections_go_on(bool v6, unsigned workers)
 {
 	struct talk t;
 
-	begin_with(v6, workers, 1);
+	begin_limits(workers, 1, 0);
 	t = establish(v6, 0);
 	limit_all(1, 0);
 	request(&t);
@@ -168,7 +118,7 @@ static void test_spare(bool v6, unsigned workers)
 {
 	struct talk first, second;
 
-	begin_with(v6, workers, 2);
+	begin_limits(workers, 2, 0);
 	limit_all(1, 0);
 	first = begin(PROTO_TCP, v6, 0);
 	second = begin(PROTO_TCP, v6, 1);
@@ -198,7 +148,7 @@ static void test_end(bool v6, unsigned workers)
 	unsigned n = 0;
 	struct sent s;
 
-	begin_with(v6, workers, 1);
+	begin_limits(workers, 1, 0);
 	(void)begin(PROTO_TCP, v6, 0);
 	limit_all(1, 0);
 	begin_ns = rig.now_ns;
@@ -230,7 +180,7 @@ static void test_end(bool v6, unsigned workers)
 /* B-6: nobody waits where nothing is limited, nor without a hold. */
 static void test_no_limit(bool v6, unsigned workers)
 {
-	begin_with(v6, workers, 1);
+	begin_limits(workers, 1, 0);
 	for (unsigned i = 0; i < CLIENTS; i++)
 		(void)begin(PROTO_TCP, v6, i);
 	limit_all(1, 0);
@@ -247,7 +197,7 @@ static void test_pace(bool v6, unsigned workers)
 {
 	unsigned n, sum = 0;
 
-	begin_with(v6, 1, 1);
+	begin_limits(1, 1, 0);
 	(void)begin(PROTO_TCP, v6, 0);
 	limit_all(1, 100);
 	for (unsigned i = 1; i <= 24; i++)
@@ -277,7 +227,7 @@ static void test_no_overtaking(bool v6, unsigned workers)
 	struct talk first;
 	struct sent s;
 
-	begin_with(v6, 1, 1);
+	begin_limits(1, 1, 0);
 	first = begin(PROTO_TCP, v6, 0);
 	limit_all(1, 0);
 	ask(v6, 1);
@@ -300,7 +250,7 @@ static void test_no_overtaking_by_who_cannot_wait(bool v6, unsigned workers)
 	struct talk first;
 	struct sent s;
 
-	begin_with(v6, 1, 1);
+	begin_limits(1, 1, 0);
 	first = begin(PROTO_TCP, v6, 0);
 	limit_all(1, 0);
 	ask(v6, 1);
@@ -344,7 +294,7 @@ static void test_newest_first(bool v6, unsigned workers)
 	struct talk first;
 	struct sent s;
 
-	begin_with(v6, 1, 1);
+	begin_limits(1, 1, 0);
 	first = begin(PROTO_TCP, v6, 0);
 	limit_all(1, 0);
 	ask(v6, 1);
@@ -367,7 +317,7 @@ static void test_pace_leaves_room(bool v6, unsigned workers)
 	struct talk first;
 	struct sent s;
 
-	begin_with(v6, 1, 1);
+	begin_limits(1, 1, 0);
 	first = begin(PROTO_TCP, v6, 0);
 	limit_all(1, 1);
 	while (limit_may_go(rig.worker, 0))
@@ -389,7 +339,7 @@ static void test_soft(bool v6, unsigned workers)
 {
 	unsigned n = 0;
 
-	begin_with(v6, workers, 1);
+	begin_limits(workers, 1, 0);
 	limit_all(2 | LIMIT_SOFT, 0);
 	for (unsigned i = 0; i < 2; i++)
 		(void)begin(PROTO_TCP, v6, i);
@@ -414,7 +364,7 @@ static void test_spread(bool v6, unsigned workers)
 {
 	const struct service_limit spread = {.n_limits = 1, .hold_ms = HOLD_MS};
 
-	begin_with(v6, workers, 1);
+	begin_limits(workers, 1, 0);
 	(void)begin(PROTO_TCP, v6, 0);
 	limit_all(1, 0);
 	dataplane_service_limit(rig.dp, 0, &spread);
@@ -434,239 +384,6 @@ static void test_spread(bool v6, unsigned workers)
 	stop();
 }
 
-/*
- * Who is known and within its share goes before who is not, however much later it came; but for one stranger, after so
- * many that went.
- */
-static void test_ranks(void **state)
-{
-	enum { HOG = 1 << 8, KNOWN = 2 << 8, STRANGER = 3 << 8, IN_TURN = 4 << 8 };
-	const unsigned order[] = {IN_TURN, KNOWN | 1 << 16, STRANGER, HOG + 14};
-	struct service_limit limit = {.n_limits = 1, .n_congested = 1, .hold_ms = HOLD_MS};
-	struct ipaddr asked, hears;
-	struct talk working;
-	struct sent s;
-
-	begin_with(false, 1, 1);
-	(void)establish(false, KNOWN);
-	pass_ms(600);
-	limit_all(100, 0);
-	limit.shares[FAIR_CLIENT] = limit.shares[FAIR_NETWORK] = 2;
-	dataplane_service_limit(rig.dp, 0, &limit);
-	/* 1 and 10 more are its burst; each that connects counts, though there is room. */
-	for (unsigned i = 0; i < 13; i++)
-		(void)establish(false, HOG + i);
-	working = begin(PROTO_TCP, false, HOG + 13);
-	dataplane_backend_limit(rig.dp, rig.backends[0][SET_TCP][0].ref.slot, 14);
-	ask(false, HOG + 14);
-	ask(false, KNOWN | 1 << 16);
-	ask(false, IN_TURN);
-	ask(false, STRANGER);
-	take_none();
-	assert_int_equal(did(ACTION_hold_limit), 4);
-	feed(RIG_LAN, from_backend(&working, TCP_RST | TCP_ACK, 0, ISN + 1));
-	turn();
-	take_right(&s);
-	assert_int_equal(s.port, RIG_WAN);
-	for (unsigned i = 0; i < 4; i++) {
-		rig.now_ns += MS;
-		turn();
-		take_right(&s);
-		working = (struct talk){.proto = PROTO_TCP, .client = order[i]};
-		learn(&working, &s);
-		feed(RIG_LAN, from_backend(&working, TCP_SYN | TCP_ACK, PEER, ISN + 1));
-		turn();
-		take_right(&s);
-		assert_int_equal(s.port, RIG_WAN);
-		assert_int_equal(s.p.dport_be, rig_client_port_be(order[i]));
-		asked = rig_client(order[i], false);
-		hears = packet_dst(s.frame, &s.p);
-		assert_true(ipaddr_equal(&hears, &asked));
-		exchange(RIG_WAN, from_client(&working, TCP_RST, ISN + 1, 0));
-	}
-	stop();
-}
-
-static enum hold_rank takes(const struct ipaddr *client)
-{
-	struct fair_shares shares = fair_find(rig.worker, &rig.service.ref, client);
-	enum hold_rank rank = fair_rank(rig.worker, &shares, &rig.service.ref, client);
-
-	fair_take(rig.worker, &shares, FLOW_REF_NONE);
-	return rank;
-}
-
-static void share_out(uint32_t share)
-{
-	const struct service_limit limit = {.n_limits = 1, .hold_ms = HOLD_MS, .shares = {share, share}};
-
-	dataplane_service_limit(rig.dp, 0, &limit);
-}
-
-static bool is_turn(bool v6)
-{
-	return fair_is_strangers_turn(rig.worker, hold_queue_at(rig.service.ref.slot, v6));
-}
-
-/* A stranger that waits is next after eight that went, and a tenth of a second, and until he goes. */
-static void test_turns(void **state)
-{
-	enum { OTHER = 1 << 8, KNOWN = 2 << 8, STRANGER = 3 << 8 };
-	struct ipaddr known;
-	uint32_t most = 1;
-
-	begin_with(false, 1, 1);
-	(void)establish(false, KNOWN);
-	pass_ms(600);
-	limit_all(100, 0);
-	(void)begin(PROTO_TCP, false, OTHER);
-	limit_all(most, 0);
-	share_out(1000);
-	known = rig_client(KNOWN, false);
-	for (unsigned round = 0; round < 3; round++) {
-		for (unsigned i = 0; i < 8; i++) {
-			assert_false(is_turn(false));
-			(void)takes(&known);
-		}
-		/* None waits. */
-		assert_false(is_turn(false));
-		ask(false, KNOWN | (round + 1) << 16);
-		ask(false, STRANGER + round);
-		take_none();
-		assert_true(is_turn(false));
-		assert_false(is_turn(true));
-		pass_ms(20);
-		assert_true(is_turn(false));
-		if (round == 2)
-			break;
-		limit_all(++most, 0);
-		share_out(1000);
-		pass_ms(1);
-		assert_int_equal(take_all(), 1);
-		assert_false(is_turn(false));
-		pass_ms(90);
-		for (unsigned i = 0; i < 8; i++)
-			(void)takes(&known);
-		assert_false(is_turn(false));
-		ask(false, STRANGER + 100 + round);
-		assert_false(is_turn(false));
-		pass_ms(10);
-		assert_true(is_turn(false));
-		limit_all(++most, 0);
-		share_out(1000);
-		pass_ms(1);
-		assert_int_equal(take_all(), 1);
-		pass_ms(100);
-	}
-	stop();
-}
-
-static uint64_t n_active(enum fair_level level)
-{
-	return rig.dp->cells.services[0].active[level];
-}
-
-/* There is one. */
-static flow_ref the_flow(bool v6)
-{
-	uint32_t entry = 0;
-
-	while (flow_half(&rig.worker->flows, flow_ref_make(v6, entry, DIR_UP))->state == FLOW_FREE)
-		entry++;
-	return flow_ref_make(v6, entry, DIR_UP);
-}
-
-/* Of UDP any source can be said, and all of it goes: it takes from nobody's share. */
-static void test_udp_takes_no_share(bool v6, unsigned workers)
-{
-	struct ipaddr client = rig_client(1, v6);
-
-	begin_with(v6, workers, 1);
-	share_out(1);
-	for (unsigned i = 0; i < 30; i++) {
-		struct talk t = {.v6 = v6, .proto = PROTO_UDP, .client = 1};
-		struct frame_spec spec = from_client(&t, 0, 0, 0);
-
-		spec.sport_be = htons(1000 + i);
-		assert_int_equal(exchange(RIG_WAN, spec).port, RIG_LAN);
-	}
-	assert_int_equal(n_active(FAIR_CLIENT), 0);
-	assert_int_equal(takes(&client), RANK_STRANGER);
-	stop();
-}
-
-/* Once a second, at whatever workers, of which one is a little behind. */
-static void test_counted_once(void **state)
-{
-	begin_with(false, 1, 1);
-	share_out(1);
-	(void)begin(PROTO_TCP, false, 1);
-	assert_int_equal(n_active(FAIR_CLIENT), 0);
-	for (unsigned second = 1; second < 4; second++) {
-		for (unsigned i = 0; i < 5; i++) {
-			rig.worker->now_ns = rig.now_ns + (i & 1 ? 0 : 100000);
-			fair_connected(rig.worker, the_flow(false));
-			assert_int_equal(n_active(FAIR_CLIENT), second);
-			assert_int_equal(n_active(FAIR_NETWORK), second);
-		}
-		rig.now_ns += SECOND + MS;
-		turn();
-	}
-	stop();
-}
-
-/* SYNs take from their network's share where they are of a client that is known; of others only who connects does. */
-static void test_network_owes(void **state)
-{
-	enum { KNOWN = 2 << 8, STRANGERS = 3 << 8, CONNECTED = 4 << 8 };
-	struct ipaddr neighbour;
-
-	begin_with(false, 1, 1);
-	(void)establish(false, KNOWN);
-	pass_ms(600);
-	limit_all(100, 0);
-	share_out(1);
-	for (unsigned i = 0; i < 13; i++) {
-		(void)begin(PROTO_TCP, false, KNOWN | (i + 1) << 16);
-		(void)begin(PROTO_TCP, false, STRANGERS + i);
-		(void)establish(false, CONNECTED + i);
-	}
-	neighbour = rig_client(KNOWN + 99, false);
-	assert_int_equal(takes(&neighbour), RANK_NETWORK_BEYOND);
-	neighbour = rig_client(STRANGERS + 99, false);
-	assert_int_equal(takes(&neighbour), RANK_STRANGER);
-	neighbour = rig_client(CONNECTED + 99, false);
-	assert_int_equal(takes(&neighbour), RANK_NETWORK_BEYOND);
-	stop();
-}
-
-/* However much it takes of what others leave, and however shares change: it is beyond its own until it takes less. */
-static void test_hog(void **state)
-{
-	struct ipaddr hog = rig_client(1, false);
-
-	begin_with(false, 1, 1);
-	share_out(1);
-	for (unsigned i = 0; i < 1000; i++) {
-		assert_int_equal(takes(&hog), i < 11 ? RANK_STRANGER : RANK_NETWORK_BEYOND);
-		rig.now_ns += MS;
-		turn();
-	}
-	for (uint32_t share = 20; share <= 100; share += 80) {
-		share_out(share);
-		for (unsigned i = 0; i < 1000; i++) {
-			assert_int_equal(takes(&hog), RANK_NETWORK_BEYOND);
-			rig.now_ns += SECOND / 2 / share;
-			turn();
-		}
-	}
-	/* What it owes is bounded. */
-	rig.now_ns += 2 * SECOND;
-	turn();
-	assert_int_equal(takes(&hog), RANK_STRANGER);
-	stop();
-}
-
 static void put_breaker(bool v6, enum breaker_state state)
 {
 	const struct streak s = {.state = state};
@@ -677,7 +394,7 @@ static void put_breaker(bool v6, enum breaker_state state)
 /* A backend that takes no flows is not full: what becomes of its clients is the wall's to say. */
 static void test_breaker_goes_first(bool v6, unsigned workers)
 {
-	begin_with(v6, workers, 1);
+	begin_limits(workers, 1, 0);
 	limit_all(2 | LIMIT_SOFT, 0);
 	put_breaker(v6, BREAKER_OPEN);
 	(void)begin(PROTO_TCP, v6, 0);
@@ -696,7 +413,7 @@ static void test_breaker_goes_first(bool v6, unsigned workers)
 /* Those who wait for backends of one family keep nobody from those of the other. */
 static void test_families_apart(bool v6, unsigned workers)
 {
-	begin_with(v6, 1, 1);
+	begin_limits(1, 1, 0);
 	(void)begin(PROTO_TCP, v6, 0);
 	limit_all(1, 0);
 	dataplane_backend_limit(rig.dp, rig.backends[!v6][SET_TCP][0].ref.slot, 0);
@@ -711,7 +428,7 @@ static void test_families_apart(bool v6, unsigned workers)
 /* A wheel that stood still has everybody too early: who waits goes on waiting, once. */
 static void test_late_wheel(bool v6, unsigned workers)
 {
-	begin_with(v6, 1, 1);
+	begin_limits(1, 1, 0);
 	rig.policy.modes.of[CURE_WALL] = CURE_OFF;
 	(void)begin(PROTO_TCP, v6, 0);
 	limit_all(1, 0);
@@ -741,7 +458,7 @@ static void test_hard_max(bool v6, unsigned workers)
 {
 	struct talk t[3];
 
-	begin_with(v6, 1, 1);
+	begin_limits(1, 1, 0);
 	put_hard_max(v6, 3);
 	limit_all(64 | LIMIT_SOFT, 0);
 	rig.policy.modes.of[CURE_WALL] = CURE_OFF;
@@ -788,7 +505,7 @@ static void test_backend_rate(bool v6, unsigned workers)
 {
 	uint64_t n_went = 0, n_refused;
 
-	begin_with(v6, 1, 2);
+	begin_limits(1, 2, 0);
 	put_backend_rate(v6, 10, 1);
 	limit_all(64 | LIMIT_SOFT, 0);
 	rig.policy.modes.of[CURE_WALL] = CURE_OFF;
@@ -819,7 +536,7 @@ static void test_backend_rate(bool v6, unsigned workers)
 /* Before decide has said anything there is no hold, and what is congested is no matter of the operator's. */
 static void test_hard_max_and_limit(bool v6, unsigned workers)
 {
-	begin_with(v6, 1, 1);
+	begin_limits(1, 1, 0);
 	put_hard_max(v6, 3);
 	for (unsigned i = 0; i < 3; i++)
 		(void)begin(PROTO_TCP, v6, i);
@@ -837,7 +554,7 @@ static void test_hard_max_and_limit(bool v6, unsigned workers)
 /* Others take what one may not have. */
 static void test_hard_max_spare(bool v6, unsigned workers)
 {
-	begin_with(v6, 1, 2);
+	begin_limits(1, 2, 0);
 	put_hard_max(v6, 8);
 	for (unsigned i = 0; i < 16; i++)
 		(void)begin(PROTO_TCP, v6, i);
@@ -853,7 +570,7 @@ static void test_hard_max_spare(bool v6, unsigned workers)
 /* In shadow all go as they came, and what would have been is counted. */
 static void test_shadow(bool v6, unsigned workers)
 {
-	begin_with(v6, workers, 1);
+	begin_limits(workers, 1, 0);
 	rig.policy.modes.of[CURE_STORM] = CURE_SHADOW;
 	limit_all(1, 0);
 	for (unsigned i = 0; i < 4; i++)
@@ -880,7 +597,7 @@ static void test_service_goes(bool v6, unsigned workers)
 {
 	struct policy empty;
 
-	begin_with(v6, workers, 1);
+	begin_limits(workers, 1, 0);
 	(void)begin(PROTO_TCP, v6, 0);
 	limit_all(1, 0);
 	for (unsigned i = 1; i < 4; i++)
@@ -912,7 +629,6 @@ EACH(test_no_limit)
 EACH(test_pace)
 EACH(test_no_overtaking)
 EACH(test_newest_first)
-EACH(test_udp_takes_no_share)
 EACH(test_no_overtaking_by_who_cannot_wait)
 EACH(test_pace_leaves_room)
 EACH(test_soft)
@@ -943,12 +659,6 @@ int main(void)
 		cmocka_unit_test(test_pace_leaves_room_each),
 		cmocka_unit_test(test_soft_each),
 		cmocka_unit_test(test_spread_each),
-		cmocka_unit_test(test_ranks),
-		cmocka_unit_test(test_turns),
-		cmocka_unit_test(test_network_owes),
-		cmocka_unit_test(test_hog),
-		cmocka_unit_test(test_counted_once),
-		cmocka_unit_test(test_udp_takes_no_share_each),
 		cmocka_unit_test(test_breaker_goes_first_each),
 		cmocka_unit_test(test_families_apart_each),
 		cmocka_unit_test(test_late_wheel_each),

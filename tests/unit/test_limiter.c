@@ -1027,7 +1027,19 @@ static void test_some_are_quick(void **state)
 	for (int i = 0; i < 40; i++)
 		mixed_ticks(1, 10, 5, 100, 500, l.limit);
 	assert_true(l.limit >= 1000);
+	/* Where one of ten clients leaves without an answer the quick ones say nothing. */
+	begin();
+	mixed_ticks(5, 10, 5, 100, 500, 64);
+	for (int i = 0; i < 40; i++) {
+		counts.gave_up += 10;
+		mixed_ticks(1, 10, 5, 100, 500, l.limit);
+	}
+	assert_true(l.limit < 200);
 	/* What was borne stays so much. */
+	begin();
+	mixed_ticks(5, 10, 5, 100, 500, 64);
+	for (int i = 0; i < 40; i++)
+		mixed_ticks(1, 10, 5, 100, 500, l.limit);
 	limit = l.limit;
 	mixed_ticks(3, 10, 200, 100, 500, limit);
 	assert_int_equal(l.limit, limit);
