@@ -24,7 +24,7 @@ sys.path[:0] = [str(TOP / "tests" / "lab"), str(TOP / "perf" / "storm")]
 
 from attempts import sources, spread_clients, start_load, wait_until  # noqa: E402
 from servers import SlowUpstream  # noqa: E402
-from subjects import CLIENT_TIMEOUT_MS, PORT, SUBJECTS, On, counts, names_of, serving  # noqa: E402
+from subjects import CLIENT_TIMEOUT_MS, PORT, SUBJECTS, Off, On, counts, names_of, serving  # noqa: E402
 from tools import BUILD  # noqa: E402
 from topology import UPSTREAMS, VIP, Lab, end_on_signals  # noqa: E402
 
@@ -46,6 +46,7 @@ class Trigger:
     seconds: float
     orders: tuple = ("report", "report")
     surge: float = 0
+    kill_after_s: float = 0  # then the gateway is killed, and started again
 
 
 STALL = Trigger(5, ("capacity 0", "capacity 1"))
@@ -81,7 +82,8 @@ KINDS = {
         Kind("R2", "load 0.8 C, the upstream has 0.3 of its capacity for 10 s",
              Trigger(10, ("capacity 0.3", "capacity 1")), seeds=5),
         Kind("R3", "2.5 times the load for 10 s", Trigger(10, surge=2.5), seeds=5),
-        Kind("R4", "as R1, and the clients back off, with full jitter", load=("--backoff",)),
+        Kind("R4", "as R1, and the clients back off, with full jitter", load=("--backoff",),
+             subjects=("nftables", "haproxy-tuned", "spillway-off", "spillway")),
         Kind("R5", "as R1, with a backlog of 128 instead of 4096", backlog=128,
              subjects=("nftables", "haproxy", "spillway-off", "spillway")),
         Kind("R6", "as R1, over a fixed limit of 600 connections", subjects=("fixed-600",)),
@@ -96,6 +98,8 @@ KINDS = {
              subjects=("nftables", "haproxy-tuned", "spillway"), load=("--pool", "1000")),
         Kind("R11", "as R1, and the upstream is another one: four times the workers take four times as long",
              subjects=("nftables", "haproxy-tuned", "spillway"), upstream=(("workers", 40), ("work_ms", 80))),
+        Kind("R12", "as R1, and while the upstream stalls the gateway is killed, and started again",
+             dataclasses.replace(STALL, kill_after_s=2), subjects=("spillway",)),
     )
 }
 
@@ -166,6 +170,10 @@ class Run:
             wait_until(at_ns)
             self.record["before"] = upstream.tell(begin)
             self.record["trigger_at_us"] = (time.monotonic_ns() - begin_ns) // 1000
+            if self.kind.trigger.kill_after_s:
+                wait_until(at_ns + int(self.kind.trigger.kill_after_s * 1e9))
+                self.subject.restart()
+                self.record["restarted_us"] = (time.monotonic_ns() - begin_ns) // 1000
         wait_until(until_ns)
         self.record["during"] = upstream.tell(end)
         self.record["trigger_until_us"] = (time.monotonic_ns() - begin_ns) // 1000
@@ -230,6 +238,8 @@ class Run:
         self.record["losses"] = {
             name: n - losses.get(name, 0) for name, n in self.subject.losses().items() if n > losses.get(name, 0)
         }
+        if isinstance(self.subject, Off):
+            self.record["events"] = self.subject.events()
         self.record["complaints"] = self.complaints()
 
     def complaints(self):

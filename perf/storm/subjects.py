@@ -146,6 +146,11 @@ class Off(Spillway):
         kept.pop("drop_rst_window", None)
         return kept
 
+    def restart(self):
+        """Killed without a word, and started again."""
+        self.kill()
+        self.start()
+
     def attempts(self):
         """What became of all attempts."""
         row = next(row for row in self.ctl("services")["services"] if row["name"] == STORM.name)
