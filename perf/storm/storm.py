@@ -8,6 +8,7 @@ by report.py. A run counts only if the bench itself was well: see Run.complaints
 """
 
 import argparse
+import collections
 import contextlib
 import dataclasses
 import json
@@ -85,7 +86,7 @@ KINDS = {
         Kind("R4", "as R1, and the clients back off, with full jitter", load=("--backoff",),
              subjects=("nftables", "haproxy-tuned", "spillway-off", "spillway")),
         Kind("R5", "as R1, with a backlog of 128 instead of 4096", backlog=128,
-             subjects=("nftables", "haproxy", "spillway-off", "spillway")),
+             subjects=("nftables", "spillway-off", "spillway")),
         Kind("R6", "as R1, over a fixed limit of 600 connections", subjects=("fixed-600",)),
         Kind("R7", "2000 clients connect at once, backlog 128", herd=2000, backlog=128, after_s=0, seeds=5),
         Kind("R7b", "as R7, with the SYN timers of Linux before 6.5", herd=2000, backlog=128, after_s=0,
@@ -99,7 +100,7 @@ KINDS = {
         Kind("R11", "as R1, and the upstream is another one: four times the workers take four times as long",
              subjects=("nftables", "haproxy-tuned", "spillway"), upstream=(("workers", 40), ("work_ms", 80))),
         Kind("R12", "as R1, and while the upstream stalls the gateway is killed, and started again",
-             dataclasses.replace(STALL, kill_after_s=2), subjects=("spillway",)),
+             dataclasses.replace(STALL, kill_after_s=2), subjects=("spillway-off", "spillway")),
     )
 }
 
@@ -118,6 +119,7 @@ UPSTREAM_COUNTERS = ("ListenOverflows", "ListenDrops")
 class Run:
     def __init__(self, lab, kind, subject, seed, family):
         self.lab, self.kind, self.subject, self.seed, self.family = lab, kind, subject, seed, family
+        self._lost = collections.Counter()
         self.dir = OUT / f"{kind.name}-{subject.name}-{seed}"
         self.record = {
             "kind": kind.name, "title": kind.title, "subject": subject.name, "subject_title": subject.title,
@@ -139,6 +141,10 @@ class Run:
         load.wait(60)
         self.lab.children.end(load)
         self.record["capacity"] = round((last - first) / ((last_ns - first_ns) / 1e9), 1)
+
+    def _losses(self):
+        """What the gateway dropped since its load, or it itself, began."""
+        return collections.Counter(self.subject.losses()) - collections.Counter(self._losses_before)
 
     def _options(self):
         kind = self.kind
@@ -172,7 +178,9 @@ class Run:
             self.record["trigger_at_us"] = (time.monotonic_ns() - begin_ns) // 1000
             if self.kind.trigger.kill_after_s:
                 wait_until(at_ns + int(self.kind.trigger.kill_after_s * 1e9))
+                self._lost = self._losses()
                 self.subject.restart()
+                self._losses_before = {}
                 self.record["restarted_us"] = (time.monotonic_ns() - begin_ns) // 1000
         wait_until(until_ns)
         self.record["during"] = upstream.tell(end)
@@ -219,7 +227,7 @@ class Run:
 
     def _go(self, upstream):
         first, listen = upstream.tell("report"), counters(self.lab.up1, *UPSTREAM_COUNTERS)
-        losses = self.subject.losses()
+        self._losses_before = self.subject.losses()
         log = self.dir / "attempts.csv"
         load = start_load(self.lab, self.lab.client, VIP[self.family], PORT, log, *self._options())
         begin_ns = json.loads(load.stdout.readline())["begin_ns"]
@@ -235,9 +243,7 @@ class Run:
         self.record["upstream"] |= {
             key: n - listen[key] for key, n in counters(self.lab.up1, *UPSTREAM_COUNTERS).items()
         }
-        self.record["losses"] = {
-            name: n - losses.get(name, 0) for name, n in self.subject.losses().items() if n > losses.get(name, 0)
-        }
+        self.record["losses"] = dict(self._lost + self._losses())
         if isinstance(self.subject, Off):
             self.record["events"] = self.subject.events()
         self.record["complaints"] = self.complaints()

@@ -72,6 +72,7 @@ def await_open(gateway, family, timeout_s):
     return row_of(gateway, SICK, family)
 
 
+@pytest.mark.costly
 def test_http(lab, records, family):
     """It answers 503: its breaker opens without a client; not before it says 200 do real flows try it."""
     with checked(lab, "http: /healthz, every: 1s, timeout: 500ms") as (gateway, apps):
@@ -99,6 +100,7 @@ def explained(gateway, family):
     return next(row["sentence"] for row in found if row["reason"] == "breaker")
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("how", ["refuses", "silent"])
 def test_tcp(lab, records, family, how):
     """Nobody listens, or nobody answers: five of the gateway's own SYNs open its breaker, without a client."""

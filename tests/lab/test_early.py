@@ -159,6 +159,7 @@ def test_insistent_client(lab, records, family, others, hold):
         assert told["subject"] == "shop" and f"{shed} SYNs of 1 clients" in told["text"], told
 
 
+@pytest.mark.costly
 def test_switched_off(lab, records, family):
     """Nothing is discarded with `early: off`, nor in shadow; and nothing any more once the cure is."""
     greedy = CLIENTS[family][-1]

@@ -144,6 +144,7 @@ def check_flood(lab, gateway, family, seconds, rate, record_property):
     assert gateway.ledger()["balance"] == 0
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("seconds, rate", [(2, 200_000), pytest.param(60, 500_000, marks=pytest.mark.long)])
 def test_victim_of_a_flood(lab, gateway, family, seconds, rate, record_property):
     check_flood(lab, gateway, family, seconds, rate, record_property)
@@ -256,6 +257,7 @@ def check_refused(lab, gateway, family):
     assert count_of(of_vip, "total", "refused_storm") == row_of(gateway, "services", name="shop")["refused_storm"]
 
 
+@pytest.mark.costly
 def test_what_the_cures_did(lab, capped, family):
     lab.nginx[DEAD].stop()
     try:

@@ -133,6 +133,7 @@ def test_restart_in_congestion(lab, records, family, how):
 HARD_MAX = 12
 
 
+@pytest.mark.costly
 def test_hard_max(lab, records, family):
     """Half of what the upstream could do at once, by its operator's word; who is beyond it hears why."""
     with storm(lab) as upstream:
@@ -160,6 +161,37 @@ def test_hard_max(lab, records, family):
             told = gateway.ctl("limiter", gateway.upstream_id(family), "reset")
             assert told["set"] in ("forgotten", "measuring")
             assert [e for e in gateway.events() if e["kind"] == "usual_reset"]
+        finally:
+            gateway.stop()
+    assert_nothing_left(lab)
+
+
+BACKEND_RATE, BACKEND_BURST = 40, 10
+
+
+@one_worker
+def test_backend_rate(lab, records, family):
+    """The upstream could do far more; by its operator's word it is given so many new connections a second, no more."""
+    with storm(lab) as upstream:
+        cap = f"storm: {{backend_rate: {BACKEND_RATE}/s, backend_burst: {BACKEND_BURST}}}"
+        gateway = Gateway(lab, cap)
+        gateway.start()
+        try:
+            gateway.wait_serving()
+            before = upstream.tell("report")["accepted"]
+            options = {"origins": sources(family, NETWORKS), "rate": 100, "timeout_ms": 1000}
+            clients = Clients(lab, VIP[family], PORT, lab.path("attempts.csv"), seconds=5, **options)
+            eventually(lambda: gateway.ledger()["reasons"]["answer_storm_backend"] > 20, 5, "many are refused")
+            found = gateway.ctl("explain", VIP[family])["findings"]
+            assert any(f["reason"] == "answer_storm_backend" for f in found), found
+            _, attempts = clients.wait()
+            accepted = upstream.tell("report")["accepted"] - before
+            # Who waits at the end of the load may still go.
+            most = BACKEND_RATE * 6 + BACKEND_BURST + 1 + lab.n_queues
+            assert BACKEND_RATE * 5 * 0.9 <= accepted <= most, f"{accepted} of {len(attempts)}"
+            assert sum(a.result == "ok" for a in attempts) >= 0.95 * accepted
+            row = gateway.upstream(family)
+            assert row["limiter"] == "open", row
         finally:
             gateway.stop()
     assert_nothing_left(lab)

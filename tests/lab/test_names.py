@@ -110,6 +110,7 @@ def test_removed_record(lab, spillway, family):
         assert (result["last_start_ns"][name] - removed_ns) / 1e9 > TTL_S + GRACE_S + 2
 
 
+@pytest.mark.costly
 def test_added_record(lab, spillway, family):
     """An address that comes (back) to DNS gets flows within the TTL."""
     lab.zone.set("shop", without("up2"), TTL_S)
@@ -121,6 +122,7 @@ def test_added_record(lab, spillway, family):
     assert result["failed"] == 0 and result["backends"]["up2"] > 0
 
 
+@pytest.mark.costly
 def test_before_does_not_notice(lab, before, family):
     """The control: a gateway that resolved once sends new flows to a removed address until it is restarted."""
     result, removed_ns = load_across_removal(lab, family, TTL_S + GRACE_S + 1)
@@ -199,6 +201,7 @@ def deaf_dns(lab):
         lab.zone.child.send_signal(signal.SIGCONT)
 
 
+@pytest.mark.costly
 def test_start_without_dns(lab, spillway, family):
     """A gateway that died comes back while DNS is dead: it serves what it knew."""
     eventually(lambda: os.path.exists(spillway.saved), 5, "the sets are saved")

@@ -154,6 +154,7 @@ def fill(family, conns):
             conns.append(connect(family, tries % 300))
 
 
+@pytest.mark.costly
 def test_d13_7_table_full(lab, family, small):
     """D.13, 7: a full table of live flows, and half as many SYNs more: all refused, none of the old ones lost."""
     conns = []

@@ -91,6 +91,7 @@ AT_A_TIME = 1
 CONNECT_MAX_MS = 100
 
 
+@pytest.mark.costly
 def test_d13_5_ten_ports(lab, family, record_property):
     """2000 connects through ten ports, no two clients with the same clock: none waits for anything."""
     result = run(lab, family, "", TEN, record_property, requests=TEN_CONNECTS, concurrency=AT_A_TIME)

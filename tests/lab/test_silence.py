@@ -78,6 +78,7 @@ def test_hangs_without(lab, tuned, server, mode):
     assert ledger["reasons"]["absorb_probe_answer"] == 0
 
 
+@pytest.mark.costly
 def test_reset_with_data_under_way(lab, tuned, server):
     """
     Data goes missing before the backend until the connection counts as idle. The RST to the backend comes from behind

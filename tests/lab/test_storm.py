@@ -93,6 +93,7 @@ def test_herd(lab, records, family):
     assert ledger["actions"]["hold_service"] == shop["held"]
 
 
+@pytest.mark.costly
 def test_client_rate(lab, records, family):
     """One client too many times costs the others nothing."""
     greedy_one = CLIENTS[family][-1]
@@ -111,6 +112,7 @@ def test_client_rate(lab, records, family):
     assert admitted <= 20 * (greedy["seconds"] + load["seconds"]) + 11 + lab.n_queues
 
 
+@pytest.mark.costly
 def test_shadow_and_off(lab, records, family):
     """Counted and not done; then not even counted."""
     with capped(lab, "rate: 50/s, burst: 20") as gateway:

@@ -207,6 +207,7 @@ def check_killed(lab, family, kill, n_killed, record_property):
     assert max(counts.values()) <= 3
 
 
+@pytest.mark.costly
 def test_d13_4_stopped_downloads(lab, family, record_property):
     check_killed(lab, family, Spillway.stop, lambda _: DOWNLOADS, record_property)
 

@@ -98,6 +98,7 @@ def test_dead_upstream(lab, spillway, upstream, family, how, record_property):
     assert ledger["balance"] == 0 and ledger["sum"]["tx_balance"] == 0
 
 
+@pytest.mark.costly
 def test_before_does_notice(lab, before, upstream, family):
     """The control: kernel NAT goes on sending its share of the clients to an upstream that refuses."""
     load = Load(lab, family, rate=RATE, seconds=4, concurrency=2000)
