@@ -451,7 +451,7 @@ uint64_t dataplane_trial(const struct dataplane *dp, uint32_t slot)
 
 void dataplane_trial_win(struct dataplane *dp, uint32_t slot, uint64_t seen)
 {
-	trial_win(&dp->cells.backends[slot].trial, seen);
+	trial_win(&dp->cells.backends[slot].trial, seen, CLOCK_MS(dataplane_now_ns(dp)));
 }
 
 void dataplane_trial_begin(struct dataplane *dp, uint32_t slot, bool keep_wins)

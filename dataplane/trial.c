@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "trial.h"
 
+#define AHEAD_MS 10000
+
 struct trial trial_read(uint64_t word)
 {
 	return (struct trial){
@@ -23,17 +25,25 @@ static bool swap(uint64_t *word, uint64_t *seen, const struct trial *to)
 	return __atomic_compare_exchange_n(word, seen, trial_word(to), false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
 }
 
+/* Workers and decide look at the clock at different moments: a change may be of a moment that lies ahead. */
+static uint32_t ms_since(const struct trial *t, uint32_t now_ms)
+{
+	uint32_t ms = now_ms - t->since_ms;
+
+	return ms > UINT32_MAX - AHEAD_MS ? 0 : ms;
+}
+
 /* Who only holds the place, again and again, shall not keep it from everybody else. */
 static bool has_to_yield(const struct trial *t, uint8_t network, uint32_t now_ms)
 {
-	return t->network == network && now_ms - t->since_ms < TRIAL_YIELD_MS;
+	return t->network == network && ms_since(t, now_ms) < TRIAL_YIELD_MS;
 }
 
 bool trial_is_left(const uint64_t *word, uint32_t now_ms)
 {
 	struct trial t = trial_read(__atomic_load_n(word, __ATOMIC_RELAXED));
 
-	return t.phase == TRIAL_FREE && now_ms - t.since_ms >= TRIAL_LEFT_MS;
+	return t.phase == TRIAL_FREE && ms_since(&t, now_ms) >= TRIAL_LEFT_MS;
 }
 
 bool trial_take(uint64_t *word, uint8_t network, uint32_t now_ms, uint8_t *generation)
@@ -91,7 +101,7 @@ unsigned trial_end(uint64_t *word, uint8_t generation, bool won, uint32_t now_ms
 	return t.wins;
 }
 
-void trial_win(uint64_t *word, uint64_t seen)
+void trial_win(uint64_t *word, uint64_t seen, uint32_t now_ms)
 {
 	struct trial t = trial_read(seen);
 
@@ -99,6 +109,7 @@ void trial_win(uint64_t *word, uint64_t seen)
 	t.wins++;
 	t.network = 0;
 	t.generation = (t.generation + 1) % TRIAL_GENERATIONS;
+	t.since_ms = now_ms;
 	swap(word, &seen, &t);
 }
 

@@ -41,6 +41,6 @@ bool trial_move(uint64_t *word, uint8_t generation, enum trial_phase phase, uint
 /* Gives the place back, won or not; returns how many were won, 0 if the trial was over before. */
 unsigned trial_end(uint64_t *word, uint8_t generation, bool won, uint32_t now_ms);
 /* Decide's: the trial that `seen` tells of is won, unless it is over. */
-void trial_win(uint64_t *word, uint64_t seen);
+void trial_win(uint64_t *word, uint64_t seen, uint32_t now_ms);
 /* Decide's: begins anew. `wins` are kept or not. */
 void trial_begin(uint64_t *word, bool keep_wins, uint32_t now_ms);
