@@ -18,6 +18,13 @@
 #define ONE_WAY_ENOUGH 20             /* exchanges without an answer, ever: there will be none */
 #define DOUBT_NS       300000000ull   /* two ticks of the wheel: by then the others' SYNs were due, too */
 
+uint64_t breakers_bytes(uint32_t n_backend_slots)
+{
+	const struct breakers *b = NULL;
+
+	return (uint64_t)n_backend_slots * (sizeof(*b->backends) + sizeof(*b->noted) + sizeof(*b->open));
+}
+
 struct breakers *breakers_create(struct dataplane *dp, struct services *services, struct events *events,
 				 const struct breakers_config *config)
 {

@@ -26,6 +26,8 @@ struct breakers_config {
 	uint32_t n_backend_slots, n_service_slots;
 };
 
+/* Of memory for so many slots, used or not. */
+uint64_t breakers_bytes(uint32_t n_backend_slots);
 /* All are borrowed; slots of the services are watched. NULL with errno set. */
 struct breakers *breakers_create(struct dataplane *dp, struct services *services, struct events *events,
 				 const struct breakers_config *config);

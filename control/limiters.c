@@ -78,6 +78,11 @@ struct limiters {
 	uint64_t now_ns;
 };
 
+uint64_t limiters_bytes(uint32_t n_backend_slots)
+{
+	return (uint64_t)n_backend_slots * sizeof(struct backend);
+}
+
 struct limiters *limiters_create(struct dataplane *dp, const struct services *services, struct events *events,
 				 const struct limiters_config *config)
 {

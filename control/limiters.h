@@ -22,6 +22,8 @@ struct limiters_config {
 	uint32_t n_backend_slots, n_service_slots;
 };
 
+/* Of memory for so many slots, used or not. */
+uint64_t limiters_bytes(uint32_t n_backend_slots);
 /* NULL: out of memory. */
 struct limiters *limiters_create(struct dataplane *dp, const struct services *services, struct events *events,
 				 const struct limiters_config *config);

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "memory_plan.h"
+#include "breakers.h"
 #include "gate.h"
+#include "limiters.h"
 #include "policy.h"
+#include "shedding.h"
 
 #include <errno.h>
 #include <net/if.h>
@@ -95,9 +98,10 @@ static uint64_t service_bytes(const struct config_service *service)
 	       POLICIES * SET_FAMILIES * sizeof(uint16_t) * (uint64_t)maglev_table_size(n);
 }
 
-static uint64_t control_bytes(const struct config *config)
+static uint64_t control_bytes(const struct config *config, uint32_t n_backend_slots)
 {
-	uint64_t bytes = CONTROL_BYTES + (uint64_t)SET_FAMILIES * config->routes * ROUTE_BYTES;
+	uint64_t bytes = CONTROL_BYTES + shedding_bytes(SHEDDING_CLIENTS) + limiters_bytes(n_backend_slots) +
+			 breakers_bytes(n_backend_slots) + (uint64_t)SET_FAMILIES * config->routes * ROUTE_BYTES;
 
 	for (size_t i = 0; i < config->n_services; i++)
 		bytes += service_bytes(&config->services[i]);
@@ -110,7 +114,7 @@ static size_t plan(const struct config *config, const struct dataplane_config *d
 	size_t n = dataplane_memory_plan(dataplane, n_queues, parts);
 
 	parts[n++] = (struct memory_part){"DPDK itself", dpdk_bytes(dataplane, n_queues)};
-	parts[n++] = (struct memory_part){"decide and serve", control_bytes(config)};
+	parts[n++] = (struct memory_part){"decide and serve", control_bytes(config, dataplane->n_backend_slots)};
 	return n;
 }
 

@@ -25,6 +25,13 @@ static_assert((int)SHED_CLIENT == STORM_CLIENT && (int)SHED_PREFIX == STORM_PREF
 		      (int)SHED_SERVICE == STORM_SERVICE && (int)SHED_LIMIT == STORM_LIMIT,
 	      "the gates' caps are the policy's");
 
+uint64_t shedding_bytes(uint32_t max_clients)
+{
+	const struct shedding *s = NULL;
+
+	return max_clients * (uint64_t)(sizeof(*s->places) + sizeof(*s->chains));
+}
+
 struct shedding *shedding_create(struct dataplane *dp, const struct services *services, struct events *events,
 				 const struct shedding_config *config)
 {

@@ -47,6 +47,8 @@ struct shedding_config {
 	uint32_t n_service_slots;
 };
 
+/* Of memory for so many clients. */
+uint64_t shedding_bytes(uint32_t max_clients);
 /* NULL with errno set. */
 struct shedding *shedding_create(struct dataplane *dp, const struct services *services, struct events *events,
 				 const struct shedding_config *config);

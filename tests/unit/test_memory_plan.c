@@ -77,12 +77,12 @@ static void test_pairs_in_little_memory(void **state)
 	make_config(10, 8, 4096 * MIB);
 	free(check(&d, 0));
 	all = d.n_snat_pairs;
-	config.memory_bytes = 217 * MIB;
+	config.memory_bytes = 221 * MIB;
 	text = check(&d, 0);
 	assert_true(d.n_snat_pairs < all && d.n_snat_pairs >= 1024);
 	assert_null(strstr(text, "warning"));
 	free(text);
-	make_config(1000, 8, 229 * MIB);
+	make_config(1000, 8, 235 * MIB);
 	text = check(&d, 0);
 	assert_non_null(
 		strstr(text, "warning: gateway.snat: 8000 pairs of a backend and a SNAT address, and room for"));
