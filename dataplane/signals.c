@@ -329,14 +329,36 @@ static void leave_answered(struct worker *w, const struct flow_track *track)
 	level_add(&w->signals.counts[track->backend_slot].answered_now, -1);
 }
 
+static uint64_t fade(uint64_t us)
+{
+	return us - (us + REMEMBERED - 1) / REMEMBERED;
+}
+
+/*
+ * A client far away: as long as its handshake was fresh it was doubted, and what that was counted for is in the sum of
+ * units before, where it has faded since.
+ */
+static void trust_late(struct worker *w, const struct flow_track *track)
+{
+	struct signal_record *record = record_of(w, track->backend_slot);
+	uint64_t past_us = (w->now_ns - ((uint64_t)track->exchange_unit << SIGNAL_UNIT_SHIFT)) / 1000;
+	uint64_t all_us = w->run_us - track->asked_us, us = all_us > past_us ? all_us - past_us : 0;
+
+	for (uint32_t u = w->signals.unit - track->exchange_unit; u && us; u--)
+		us = fade(us);
+	record->finished_us += us;
+}
+
 /* Its client finished the handshake, with data or before it. */
 static void finish_handshake(struct worker *w, struct flow_track *track)
 {
 	if (!track->fresh || track->begun)
 		return;
 	track->begun = true;
-	if (!is_ahead(w, track->exchange_unit))
+	if (!is_ahead(w, track->exchange_unit)) {
+		trust_late(w, track);
 		return;
+	}
 	leave_answered(w, track);
 	fresh_of(w, track)->finished_us += w->run_us - track->asked_us;
 	fresh_of(w, track)->n++;
@@ -356,11 +378,6 @@ static void end_fresh(struct worker *w, struct flow_track *track)
 	}
 	fresh_of(w, track)->n--;
 	level_add(&w->signals.counts[track->backend_slot].fresh, -1);
-}
-
-static uint64_t fade(uint64_t us)
-{
-	return us - (us + REMEMBERED - 1) / REMEMBERED;
 }
 
 static void sweep_fresh(struct signal_counts *c, struct signal_record *record, uint32_t unit)

@@ -100,6 +100,27 @@ static void test_in_vain(bool v6, unsigned workers)
 	stop();
 }
 
+/* Clients that are far away finish theirs when they are fresh no more: that is no reason to doubt them. */
+static void test_far_away(bool v6, unsigned workers)
+{
+	enum { AWAY = 15 }; /* steps of 40 ms */
+	struct talk t[AWAY][4];
+	unsigned client = 0;
+
+	begin_fresh(workers);
+	for (unsigned step = 0; step < 100; step++) {
+		for (unsigned i = 0; i < 4; i++) {
+			if (step >= AWAY)
+				finish(&t[step % AWAY][i]);
+			t[step % AWAY][i] = answered(v6, client++);
+		}
+		pass_ms(40);
+	}
+	/* 25 to 52 are fresh, or would be. */
+	assert_true(committed(v6) >= 20);
+	stop();
+}
+
 /* While the worker did not run, what finishes handshakes waited in its rings: nobody is doubted for that. */
 static void test_stall(bool v6, unsigned workers)
 {
@@ -128,6 +149,7 @@ static void test_stall(bool v6, unsigned workers)
 	}
 EACH(test_fresh)
 EACH(test_in_vain)
+EACH(test_far_away)
 EACH(test_stall)
 
 int main(void)
@@ -135,6 +157,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_fresh_each),
 		cmocka_unit_test(test_in_vain_each),
+		cmocka_unit_test(test_far_away_each),
 		cmocka_unit_test(test_stall_each),
 	};
 
