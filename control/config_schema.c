@@ -262,7 +262,10 @@ static const struct config_key storm_keys[] = {
 	STORM_BURST("client_burst", storm_client_burst, "the same as `burst`, for `client_rate`"),
 	STORM_RATE("prefix_rate", storm_prefix_rate_per_s, "cap on new flows of one /24 or /48"),
 	STORM_BURST("prefix_burst", storm_prefix_burst, "the same as `burst`, for `prefix_rate`"),
-	STORM_RATE("backend_rate", storm_backend_rate_per_s, "cap on new TCP connections that each backend is given"),
+	STORM_RATE(
+		"backend_rate", storm_backend_rate_per_s,
+		"cap on new TCP connections that each backend is given: of services that share it and cap it the lowest, for all of "
+		"theirs together; those of others are not counted"),
 	STORM_BURST("backend_burst", storm_backend_burst, "the same as `burst`, for `backend_rate`"),
 };
 

@@ -30,19 +30,20 @@
 #define LIMIT_UNKNOWN UINT32_MAX /* of a slot that has just been given to another one */
 
 struct backend {
-	uint32_t generation;       /* of its slot */
-	uint32_t limit;            /* as the workers know it, or LIMIT_UNKNOWN */
-	uint64_t timeout_ns;       /* the shortest patience of the clients of its services; 0: none names it */
-	uint64_t told_ns;          /* when an event of it was told last */
-	uint32_t n_untold;         /* limits, with the one that is to be told */
-	bool told;                 /* that it is limited now */
-	bool impatient;            /* that is told */
-	uint32_t n_again;          /* of limiter.n_again, told */
-	uint64_t again_after_ns;   /* for so long it had been limited then */
-	bool was_open;             /* its breaker */
-	uint64_t left_open_ns;     /* when that was over last; 0: never */
-	struct limiter_past saved; /* base_ns 0: nothing of it */
-	struct slot_info who;      /* proto 0: nobody */
+	uint32_t generation;           /* of its slot */
+	uint32_t limit;                /* as the workers know it, or LIMIT_UNKNOWN */
+	uint64_t timeout_ns;           /* the shortest patience of the clients of its services; 0: none names it */
+	struct gcra_rate cap, put_cap; /* the lowest of its services' storm.backend_rate; and what workers were told */
+	uint64_t told_ns;              /* when an event of it was told last */
+	uint32_t n_untold;             /* limits, with the one that is to be told */
+	bool told;                     /* that it is limited now */
+	bool impatient;                /* that is told */
+	uint32_t n_again;              /* of limiter.n_again, told */
+	uint64_t again_after_ns;       /* for so long it had been limited then */
+	bool was_open;                 /* its breaker */
+	uint64_t left_open_ns;         /* when that was over last; 0: never */
+	struct limiter_past saved;     /* base_ns 0: nothing of it */
+	struct slot_info who;          /* proto 0: nobody */
 	struct limiter limiter;
 };
 
@@ -160,6 +161,16 @@ static void put_limit(struct limiters *l, uint32_t slot, uint32_t limit)
 	dataplane_backend_limit(l->dp, slot, limit);
 }
 
+static void put_cap(struct limiters *l, uint32_t slot)
+{
+	struct backend *b = &l->backends[slot];
+
+	if (b->cap.interval == b->put_cap.interval && b->cap.tolerance == b->put_cap.tolerance)
+		return;
+	b->put_cap = b->cap;
+	dataplane_backend_rate(l->dp, slot, &b->cap);
+}
+
 /* Its state may change every second or two: of one that does, not each change is told. */
 static bool may_tell(const struct limiters *l, const struct backend *b)
 {
@@ -264,6 +275,7 @@ static void leave(struct limiters *l, struct backend *b)
 {
 	struct limiter_known known = {.who = b->who, .from = LIMITER_BASE_LEFT};
 	uint64_t timeout_ns = b->timeout_ns;
+	struct gcra_rate cap = b->cap;
 
 	if (!b->who.proto)
 		return;
@@ -273,7 +285,7 @@ static void leave(struct limiters *l, struct backend *b)
 		tell_state(l, b, CURE_ENFORCE);
 	if (limiter_past(&b->limiter, l->now_ns, &known.past))
 		limiter_memory_put(l->memory, &known, l->now_ns);
-	*b = (struct backend){.limit = b->limit, .timeout_ns = timeout_ns};
+	*b = (struct backend){.limit = b->limit, .timeout_ns = timeout_ns, .cap = cap};
 }
 
 static void arrive(struct limiters *l, const struct slot_info *info, struct backend *b)
@@ -320,6 +332,7 @@ static void tick_backend(struct limiters *l, uint32_t slot)
 	observe_work(l->dp, slot, &work);
 	if (!b->who.proto || b->generation != info.ref.generation)
 		arrive(l, &info, b);
+	put_cap(l, slot);
 	/* One that nobody names any more has the flows that it has. */
 	if (!b->timeout_ns) {
 		put_limit(l, slot, 0);
@@ -348,7 +361,7 @@ static void tick_backend(struct limiters *l, uint32_t slot)
 
 /* --- services --- */
 
-static void learn_timeouts(void *arg, const struct services_side *side)
+static void learn_side(void *arg, const struct services_side *side)
 {
 	struct limiters *l = arg;
 	uint64_t timeout_ns = side->part->storm.client_timeout_ns;
@@ -358,6 +371,8 @@ static void learn_timeouts(void *arg, const struct services_side *side)
 
 		if (!b->timeout_ns || timeout_ns < b->timeout_ns)
 			b->timeout_ns = timeout_ns;
+		if (side->set->rate.interval > b->cap.interval)
+			b->cap = side->set->rate;
 	}
 }
 
@@ -505,7 +520,7 @@ void limiters_meet(struct limiters *limiters, const struct cure_modes *modes, ui
 	limiters->now_ns = now_ns;
 	limiters->wall = modes->of[CURE_WALL] == CURE_ENFORCE;
 	limiters->idle = false;
-	services_sides(limiters->services, learn_timeouts, limiters);
+	services_sides(limiters->services, learn_side, limiters);
 	for (uint32_t slot = 0; slot < limiters->config.n_backend_slots; slot++)
 		if (is_new(limiters, slot))
 			tick_backend(limiters, slot);
@@ -524,9 +539,11 @@ void limiters_tick(struct limiters *limiters, const struct cure_modes *modes, ui
 		return;
 	}
 	limiters->idle = false;
-	for (uint32_t slot = 0; slot < limiters->config.n_backend_slots; slot++)
+	for (uint32_t slot = 0; slot < limiters->config.n_backend_slots; slot++) {
 		limiters->backends[slot].timeout_ns = 0;
-	services_sides(limiters->services, learn_timeouts, limiters);
+		limiters->backends[slot].cap = (struct gcra_rate){0};
+	}
+	services_sides(limiters->services, learn_side, limiters);
 	for (uint32_t slot = 0; slot < limiters->config.n_backend_slots; slot++)
 		tick_backend(limiters, slot);
 	tick_services(limiters);

@@ -312,7 +312,8 @@ static void tell_share(struct shedding *s, const struct service *svc)
 		   "%" PRIu64 " SYNs a second come and %" PRIu64
 		   " are let in, the others are beyond %s: the XDP program "
 		   "lets %.1f%% of all through to choose from",
-		   svc->offered, svc->admitted, svc->cap == SHED_SERVICE ? "storm.rate" : "what the backends bear",
+		   svc->offered, svc->admitted,
+		   svc->cap == SHED_SERVICE ? "storm.rate" : "what the backends bear or may have",
 		   svc->pass / 4294967296.0 * 100);
 }
 

@@ -86,16 +86,18 @@ static void count_would_follow(struct worker *w, const struct policy_service *sv
 
 /*
  * The one that the wall chose may have all the work that it bears, while another has not. One that is tried, or the
- * last resort, is what it is.
+ * last resort, is what it is. `*paying_slot`: whose token it takes; in shadow that of the one that would have it.
  */
 static const struct policy_backend *choose_with_room(struct worker *w, const struct policy *policy,
 						     const struct policy_service *svc, const struct policy_set *set,
-						     const struct item *it, const struct policy_backend *chosen)
+						     const struct item *it, const struct policy_backend *chosen,
+						     uint32_t *paying_slot)
 {
 	enum cure_mode mode = policy->modes.of[CURE_STORM];
 	const struct policy_backend *spare;
 	struct ipaddr client;
 
+	*paying_slot = chosen->ref.slot;
 	if (mode == CURE_OFF || it->p.proto != PROTO_TCP ||
 	    limit_has_room(w, limit_caps_of(set), chosen->ref.slot, false) ||
 	    !select_takes_flows(w->cells, chosen->ref.slot))
@@ -105,6 +107,7 @@ static const struct policy_backend *choose_with_room(struct worker *w, const str
 		spare = limit_find(w, set, it->hash, true);
 	if (!spare || spare == chosen)
 		return chosen;
+	*paying_slot = spare->ref.slot;
 	client = packet_src(it->frame, &it->p);
 	return outcome_attempt_due(w, mode, &client, svc->ref.slot, chosen->ref.slot, ACTION_spare) ? spare : chosen;
 }
@@ -114,7 +117,7 @@ enum verdict admit_serve(struct worker *w, const struct policy *policy, const st
 {
 	const struct policy_set *set = &svc->sets[it->p.family == 6][it->p.proto == PROTO_UDP];
 	const struct policy_backend *backend;
-	uint32_t slot = svc->ref.slot;
+	uint32_t slot = svc->ref.slot, paying_slot;
 	enum place_result placed;
 
 	if (!set->n_backends)
@@ -122,12 +125,12 @@ enum verdict admit_serve(struct worker *w, const struct policy *policy, const st
 	backend = wall_choose(w, policy, svc, set, it);
 	if (!backend)
 		return admit_refuse(w, slot, it, VERDICT_answer_wall_open, VERDICT_answer_wall_unreachable);
-	backend = choose_with_room(w, policy, svc, set, it, backend);
+	backend = choose_with_room(w, policy, svc, set, it, backend, &paying_slot);
 	placed = place(w, it, policy, svc, backend);
 	wall_placed(w, placed == PLACE_OK ? it->ref : FLOW_REF_NONE);
 	switch (placed) {
 	case PLACE_OK:
-		storm_take(w, svc, caps, it->ref, backend->ref.slot);
+		storm_take(w, svc, caps, it->ref, paying_slot);
 		if (__builtin_expect(svc->would_differ, 0))
 			count_would_follow(w, svc, it);
 		if (it->p.proto == PROTO_TCP)

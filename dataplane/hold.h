@@ -68,6 +68,7 @@ struct holds {
 		uint32_t at;      /* in `waiting`, unless it is empty */
 		uint32_t taken;   /* fairness.c's: how many went since a stranger did, while room was shared out, */
 		uint64_t turn_ns; /* and when that was */
+		uint8_t why;      /* storm.c's: enum storm_cap, for want of what somebody could not go last */
 	} * queues;               /* of those that wait for room, by hold_queue_at() */
 	uint32_t *waiting;        /* queues that are not empty, in no order */
 	uint32_t n_waiting;
@@ -113,7 +114,7 @@ static inline bool hold_is_queued_of(const struct holds *hs, uint32_t queue, enu
 
 /* The first rank of which somebody waits in that queue, which is not empty. */
 enum hold_rank hold_first_rank(const struct holds *hs, uint32_t queue);
-/* Some queue that is not empty, in turns; there is one. */
+/* Some queue that is not empty, in turns from the one on that `turn` says; there is one. */
 uint32_t hold_next_queue(struct holds *hs);
 /* Of that rank in that queue, where there are some, the one that came first, or last. */
 struct hold *hold_queued(const struct holds *hs, uint32_t queue, enum hold_rank rank, bool newest);

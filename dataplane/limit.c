@@ -36,16 +36,23 @@ const struct policy_backend *limit_find(const struct worker *w, const struct pol
 	return find(w, set, limit_caps_of(set), hash, late);
 }
 
-/* Who stands in line waits for those before him, and they for what backends bear. */
+static const struct gcra_rate no_rate;
+
 enum storm_cap limit_reason(const struct worker *w, const struct policy_set *set, uint64_t hash)
 {
-	static const struct gcra_rate no_rate;
-
 	if ((!set->hard_max && !set->rate.interval) || limit_find(w, set, hash, true))
 		return STORM_LIMIT;
 	if (set->rate.interval && find(w, set, (struct limit_caps){set->hard_max, &no_rate}, hash, true))
 		return STORM_BACKEND;
 	return find(w, set, (struct limit_caps){0, &no_rate}, hash, true) ? STORM_HARD_MAX : STORM_LIMIT;
+}
+
+enum storm_cap limit_reason_of(const struct worker *w, const struct policy_set *set, uint32_t backend_slot)
+{
+	if (!limit_has_token(w, &set->rate, backend_slot) &&
+	    limit_has_room(w, (struct limit_caps){set->hard_max, &no_rate}, backend_slot, true))
+		return STORM_BACKEND;
+	return limit_has_room(w, (struct limit_caps){0, &no_rate}, backend_slot, true) ? STORM_HARD_MAX : STORM_LIMIT;
 }
 
 static struct gcra_rate pace_of(const struct worker *w, uint32_t service_slot)

@@ -11,8 +11,9 @@
  *
  * An operator's maximum (storm.hard_max, of a service) is never soft, whatever decide knows of the backend; nor is his
  * cap on the new flows of each (storm.backend_rate): who is beyond it waits in the same queue, as no single backend is
- * what he waits for. Services that share a backend take from one bucket, those of them that cap it. SYNs that another
- * backend had before (resteer.h) are not asked for a token.
+ * what he waits for. Services that share a backend take from one bucket, those of them that cap it, by the lowest of
+ * their caps: with rates of their own each would take what the bucket owes to the other. SYNs that another backend had
+ * before (resteer.h) are not asked for a token.
  *
  * Workers read each other's levels without a lock: a backend gets at most one burst per worker more than its limit.
  */
@@ -43,12 +44,33 @@ static inline struct limit_caps limit_caps_of(const struct policy_set *set)
 	return (struct limit_caps){set->hard_max, &set->rate};
 }
 
+/* Of the backend, for a set that caps it: its own until decide has said whose is the lowest. */
+static inline struct gcra_rate limit_rate(const struct worker *w, const struct gcra_rate *own, uint32_t backend_slot)
+{
+	const struct gcra_rate *cap = &w->cells->backends[backend_slot].cap;
+	uint64_t interval = __atomic_load_n(&cap->interval, __ATOMIC_RELAXED);
+
+	if (interval <= own->interval)
+		return *own;
+	return (struct gcra_rate){interval, __atomic_load_n(&cap->tolerance, __ATOMIC_RELAXED),
+				  __atomic_load_n(&cap->window, __ATOMIC_RELAXED)};
+}
+
+static inline bool limit_has_token(const struct worker *w, const struct gcra_rate *own, uint32_t backend_slot)
+{
+	struct gcra_rate rate;
+
+	if (!own->interval)
+		return true;
+	rate = limit_rate(w, own, backend_slot);
+	return gcra_test(&w->cells->backends[backend_slot].rate, &rate, w->now_ns);
+}
+
 static inline bool limit_has_room(const struct worker *w, struct limit_caps caps, uint32_t backend_slot, bool late)
 {
 	uint32_t most = limit_most(w, caps.hard_max, backend_slot, late);
 
-	return (!most || observe_committed(w->dp, backend_slot) < most) &&
-	       (!caps.rate->interval || gcra_test(&w->cells->backends[backend_slot].rate, caps.rate, w->now_ns));
+	return (!most || observe_committed(w->dp, backend_slot) < most) && limit_has_token(w, caps.rate, backend_slot);
 }
 
 /* Somebody waits for one of the service's backends of that family. */
@@ -73,8 +95,10 @@ static inline bool limit_only_spreads(const struct worker *w, uint32_t service_s
 
 /* The flow's best choice that takes flows and has room, of the first few; NULL: there is none. */
 const struct policy_backend *limit_find(const struct worker *w, const struct policy_set *set, uint64_t hash, bool late);
-/* Why it has to wait, which one that may not go is asked for: STORM_HARD_MAX or STORM_BACKEND if that is all. */
+/* Why none has room for it: STORM_HARD_MAX or STORM_BACKEND if that is all. */
 enum storm_cap limit_reason(const struct worker *w, const struct policy_set *set, uint64_t hash);
+/* The same of that backend. */
+enum storm_cap limit_reason_of(const struct worker *w, const struct policy_set *set, uint32_t backend_slot);
 
 /* Whether one of those that waited may go now; takes nothing. */
 bool limit_may_go(const struct worker *w, uint32_t service_slot);

@@ -101,7 +101,7 @@ bool retry_may_go(const struct worker *w, uint32_t service_slot, enum retry_clas
 
 /* --- after --- */
 
-void retry_take(struct worker *w, const struct policy_service *svc, enum retry_class class, flow_ref up)
+void retry_take(struct worker *w, const struct policy_service *svc, enum retry_class class, flow_ref up, bool replaces)
 {
 	struct service_shared *shared = &w->cells->services[svc->ref.slot];
 	uint32_t cap = cap_of(w, svc->ref.slot);
@@ -114,7 +114,7 @@ void retry_take(struct worker *w, const struct policy_service *svc, enum retry_c
 		count_add(&w->services[svc->ref.slot].retries, 1);
 		if (cap)
 			budget_spend(&shared->budget, cap, w->now_ns);
-	} else {
+	} else if (!replaces) {
 		count_add(&w->services[svc->ref.slot].first_attempts, 1);
 		if (cap)
 			budget_earn(&shared->budget, cap, svc->storm.retry_budget_ppm, w->now_ns);

@@ -66,8 +66,11 @@ bool retry_may_go(const struct worker *w, uint32_t service_slot, enum retry_clas
 
 /* --- what became of it --- */
 
-/* It has its place. `class`: not RETRY_NONE. `up`: its flow; in shadow of a hold FLOW_REF_NONE. */
-void retry_take(struct worker *w, const struct policy_service *svc, enum retry_class class, flow_ref up);
+/*
+ * It has its place. `class`: not RETRY_NONE. `up`: its flow; in shadow of a hold FLOW_REF_NONE. `replaces`: the place
+ * is that of an attempt that nothing has answered, which has earned already what one does.
+ */
+void retry_take(struct worker *w, const struct policy_service *svc, enum retry_class class, flow_ref up, bool replaces);
 /*
  * It was refused, and that is the service's to count; aloud: its client is told. `budget`: for want of a token.
  */

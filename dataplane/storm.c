@@ -60,10 +60,8 @@ static struct storm_caps find_caps(struct worker *w, const struct policy_service
 
 	/* UDP waits for nobody, and says any source: it neither has a share nor takes one. */
 	if (proto == PROTO_TCP) {
-		const struct policy_set *set = &svc->sets[!ipaddr_is_v4(client)][SET_TCP];
-
 		caps.shares = fair_find(w, &svc->ref, client);
-		caps.backend = set->rate.interval ? &set->rate : NULL;
+		caps.backend = &svc->sets[!ipaddr_is_v4(client)][SET_TCP].rate;
 	}
 	for (enum storm_cap cap = STORM_CLIENT; cap <= STORM_PREFIX; cap++) {
 		struct client_cell cell;
@@ -88,7 +86,7 @@ void storm_take(struct worker *w, const struct policy_service *svc, const struct
 		uint32_t backend_slot)
 {
 	if (caps->class != RETRY_NONE)
-		retry_take(w, svc, caps->class, up);
+		retry_take(w, svc, caps->class, up, caps->replaces);
 	for (enum storm_cap cap = 0; cap < STORM_CAPS; cap++) {
 		struct gcra *bucket = caps->at[cap].bucket;
 
@@ -99,8 +97,11 @@ void storm_take(struct worker *w, const struct policy_service *svc, const struct
 		if (bucket)
 			gcra_take(bucket, caps->at[cap].rate, w->now_ns);
 	}
-	if (caps->backend && backend_slot != SLOT_NONE)
-		gcra_take(&w->cells->backends[backend_slot].rate, caps->backend, w->now_ns);
+	if (caps->backend && caps->backend->interval && backend_slot != SLOT_NONE && !caps->replaces) {
+		struct gcra_rate rate = limit_rate(w, caps->backend, backend_slot);
+
+		gcra_take(&w->cells->backends[backend_slot].rate, &rate, w->now_ns);
+	}
 	fair_take(w, &caps->shares, up);
 }
 
@@ -162,6 +163,40 @@ static bool is_preceded(const struct worker *w, uint32_t queue, enum hold_rank r
 	return hold_is_queued(&w->holds, queue, rank) || (rank < RANK_STRANGER && fair_is_strangers_turn(w, queue));
 }
 
+/*
+ * Why an attempt that lets others go first, or finds no room, has to wait. Who stands behind others waits for what the
+ * first of them lacks.
+ */
+static enum storm_cap why_full(const struct worker *w, const struct policy_service *svc, bool v6, uint64_t hash,
+			       bool room)
+{
+	struct hold_queue *q = &w->holds.queues[hold_queue_at(svc->ref.slot, v6)];
+
+	if (!room)
+		q->why = limit_reason(w, &svc->sets[v6][SET_TCP], hash);
+	return q->why;
+}
+
+/* A flow that begins anew keeps its backend, and is let in like any other; it has no place to wait. */
+static struct test test_own_backend(const struct worker *w, const struct policy_service *svc, const struct item *it,
+				    const struct storm_caps *caps)
+{
+	bool v6 = it->p.family == 6;
+	const struct policy_set *set = &svc->sets[v6][SET_TCP];
+	uint32_t slot = flow_track(&w->flows, it->ref)->backend_slot, queue = hold_queue_at(svc->ref.slot, v6);
+	struct ipaddr client = packet_src(it->frame, &it->p);
+	struct test t = {.first = STORM_CAPS};
+
+	if (!limit_has_room(w, limit_caps_of(set), slot, true)) {
+		t.full = true;
+		t.first = limit_reason_of(w, set, slot);
+	} else if (is_preceded(w, queue, fair_rank(w, &caps->shares, &svc->ref, &client))) {
+		t.full = true;
+		t.first = w->holds.queues[queue].why;
+	}
+	return t;
+}
+
 static struct test test_all(const struct worker *w, const struct policy_service *svc, const struct item *it,
 			    const struct storm_caps *caps)
 {
@@ -171,8 +206,10 @@ static struct test test_all(const struct worker *w, const struct policy_service 
 
 	if (!retry_may_go(w, svc->ref.slot, caps->class))
 		return (struct test){.first = STORM_RETRY, .no_token = true};
-	if (t.wait || it->p.proto != PROTO_TCP || it->ref != FLOW_REF_NONE || !limit_applies(w, svc, v6))
+	if (t.wait || it->p.proto != PROTO_TCP || caps->replaces || !limit_applies(w, svc, v6))
 		return t;
+	if (it->ref != FLOW_REF_NONE)
+		return test_own_backend(w, svc, it, caps);
 	room = has_room_upstream(w, svc, v6, it->hash, false);
 	if (room && !limit_is_queued(w, svc->ref.slot, v6))
 		return t;
@@ -180,7 +217,7 @@ static struct test test_all(const struct worker *w, const struct policy_service 
 	t.rank = fair_rank(w, &caps->shares, &svc->ref, &client);
 	t.full = !room || is_preceded(w, hold_queue_at(svc->ref.slot, v6), t.rank);
 	if (t.full)
-		t.first = limit_reason(w, &svc->sets[v6][SET_TCP], it->hash);
+		t.first = why_full(w, svc, v6, it->hash, room);
 	return t;
 }
 
@@ -282,9 +319,14 @@ static bool has_place(struct worker *w, struct hold *h, const struct storm_caps 
 	return true;
 }
 
-/* Until there is room, or its end. It may wait already: a wheel that stood still has it too early. */
-static void wait_for_room(struct worker *w, struct hold *h)
+/*
+ * Until there is room, or its end. It may wait already: a wheel that stood still has it too early. Who has waited for a
+ * cap may wait for a cap's time, but for room no longer than others.
+ */
+static void wait_for_room(struct worker *w, const struct policy_service *svc, struct hold *h)
 {
+	if (!h->queued)
+		h->end_ns = RTE_MIN(h->end_ns, w->now_ns + limit_hold_ns(w, svc));
 	hold_schedule(&w->holds, h, h->end_ns);
 	if (h->queued)
 		return;
@@ -298,12 +340,13 @@ static void wait_for_room(struct worker *w, struct hold *h)
  * no place in time is tried at its end, which is random then, too: what came together must not be sent away together,
  * to come again so.
  */
-static void plan(struct worker *w, struct hold *h, const struct storm_caps *caps, const struct test *t)
+static void plan(struct worker *w, const struct policy_service *svc, struct hold *h, const struct storm_caps *caps,
+		 const struct test *t)
 {
 	uint64_t left_ns = h->end_ns - w->now_ns, wait = t->wait, due_ns, jitter_ns;
 
 	if (t->full) {
-		wait_for_room(w, h);
+		wait_for_room(w, svc, h);
 		return;
 	}
 	jitter_ns = caps->at[t->longest].rate->interval >> FRACTION;
@@ -338,15 +381,16 @@ static bool hold(struct worker *w, const struct policy *policy, const struct pol
 		.service = svc->ref,
 		.hash = it->hash,
 		/* Who hears that there is no room, and comes again, shall do so at a random moment, as with caps. */
-		.end_ns = t->full && !limit_only_spreads(w, svc->ref.slot) ? end_ns - draw(w, hold_ns / END_SPREAD)
-									   : end_ns,
+		.end_ns = t->full && (t->first != STORM_LIMIT || !limit_only_spreads(w, svc->ref.slot))
+				  ? end_ns - draw(w, hold_ns / END_SPREAD)
+				  : end_ns,
 		.began_ms = CLOCK_MS(w->now_ns),
 		.rank = t->rank,
 		.shadow = mode == CURE_SHADOW,
 		.retry = caps->class == RETRY_AGAIN,
 	};
 	syn_keep(&new.syn, it);
-	plan(w, hold_add(&w->holds, &new, w->now_ns), caps, t);
+	plan(w, svc, hold_add(&w->holds, &new, w->now_ns), caps, t);
 	if (outcome_attempt_due(w, mode, &new.src, svc->ref.slot, SLOT_NONE, ACTION_hold_client + t->first)) {
 		w->ledger.inside++;
 		count_add(&cell->held, 1);
@@ -391,11 +435,12 @@ enum verdict storm_admit(struct worker *w, const struct policy *policy, const st
 	client = packet_src(it->frame, &it->p);
 	*caps = find_caps(w, svc, &client, it->p.proto);
 	caps->class = retry_classify(w, svc, it, mode);
+	caps->replaces = it->ref != FLOW_REF_NONE && flow_half(&w->flows, it->ref)->state == FLOW_SYN_SENT;
 	t = test_all(w, svc, it, caps);
 	if (passes(&t))
 		return VERDICT_NONE;
 	if (t.no_token || !hold(w, policy, svc, it, caps, &t)) {
-		if (t.full && goes_all_the_same(w, svc, it, t.rank))
+		if (t.full && it->ref == FLOW_REF_NONE && goes_all_the_same(w, svc, it, t.rank))
 			return VERDICT_NONE;
 		verdict = refuse(w, mode, svc->ref.slot, &client, it, t.first);
 		if (mode == CURE_ENFORCE && it->p.proto == PROTO_TCP)
@@ -510,7 +555,8 @@ static void settle_shadow(struct worker *w, const struct hold *h, const struct p
  * True: it waits on. Its turn may come without a token: another worker took one too many, or this one did not run for a
  * while. A token late is no harm; but of many that are late not all can be tried at each token, so they line up anew.
  */
-static bool waits_on(struct worker *w, struct hold *h, const struct storm_caps *caps, const struct test *t)
+static bool waits_on(struct worker *w, const struct policy_service *svc, struct hold *h, const struct storm_caps *caps,
+		     const struct test *t)
 {
 	if (passes(t) || t->no_token || w->now_ns >= h->end_ns)
 		return false;
@@ -518,7 +564,7 @@ static bool waits_on(struct worker *w, struct hold *h, const struct storm_caps *
 		h->in_line &= ~(1 << t->longest);
 		h->n_missed = 0;
 	}
-	plan(w, h, caps, t);
+	plan(w, svc, h, caps, t);
 	return true;
 }
 
@@ -527,16 +573,19 @@ static bool waits_on(struct worker *w, struct hold *h, const struct storm_caps *
  * unless he has waited for as long as he may; `its_turn`: it comes from there.
  */
 static bool has_to_wait(struct worker *w, const struct policy_service *svc, const struct storm_caps *caps,
-			struct hold *h, bool its_turn)
+			struct hold *h, bool its_turn, enum storm_cap *why)
 {
-	bool v6 = !ipaddr_is_v4(&h->dst), late = w->now_ns >= h->end_ns;
+	bool v6 = !ipaddr_is_v4(&h->dst), late = w->now_ns >= h->end_ns, room;
 
 	if (!limit_applies(w, svc, v6))
 		return false;
 	if (!its_turn && !h->queued)
 		h->rank = fair_rank(w, &caps->shares, &svc->ref, &h->src);
-	return !has_room_upstream(w, svc, v6, h->hash, late) ||
-	       (!its_turn && !late && is_preceded(w, hold_queue_at(svc->ref.slot, v6), h->rank));
+	room = has_room_upstream(w, svc, v6, h->hash, late);
+	if (room && (its_turn || late || !is_preceded(w, hold_queue_at(svc->ref.slot, v6), h->rank)))
+		return false;
+	*why = why_full(w, svc, v6, h->hash, room);
+	return true;
 }
 
 /* Returns true if it was let through, or would have been. */
@@ -552,13 +601,11 @@ static bool try_again(struct worker *w, struct burst *b, struct hold *h, bool it
 		caps = find_caps(w, svc, &h->src, PROTO_TCP);
 		caps.class = h->retry ? RETRY_AGAIN : RETRY_FIRST;
 		t = test_caps(w, &caps, h->in_line);
-		t.full = !t.wait && has_to_wait(w, svc, &caps, h, its_turn);
-		if (t.full)
-			t.first = limit_reason(w, &svc->sets[v6][SET_TCP], h->hash);
+		t.full = !t.wait && has_to_wait(w, svc, &caps, h, its_turn, &t.first);
 		t.no_token = !t.wait && !t.full && !retry_may_go(w, h->service.slot, caps.class);
 		if (t.no_token)
 			t.first = STORM_RETRY;
-		if (waits_on(w, h, &caps, &t))
+		if (waits_on(w, svc, h, &caps, &t))
 			return false;
 	}
 	if (!h->shadow) {
@@ -609,8 +656,10 @@ static uint32_t try_queue(struct worker *w, struct burst *b, uint32_t queue, uin
 			break;
 		if (svc && is_old(w, svc, h))
 			h = hold_queued(&w->holds, queue, rank, true);
-		if (svc && !has_room_upstream(w, svc, !ipaddr_is_v4(&h->dst), h->hash, false))
+		if (svc && !has_room_upstream(w, svc, !ipaddr_is_v4(&h->dst), h->hash, false)) {
+			(void)why_full(w, svc, !ipaddr_is_v4(&h->dst), h->hash, false);
 			break;
+		}
 		hold_unqueue(&w->holds, h);
 		n++;
 		if (try_again(w, b, h, true))
@@ -621,7 +670,6 @@ static uint32_t try_queue(struct worker *w, struct burst *b, uint32_t queue, uin
 	return n;
 }
 
-/* Each time another queue is the first; where many services have theirs, the others are next. */
 static void run_queues(struct worker *w)
 {
 	struct holds *hs = &w->holds;
@@ -631,9 +679,11 @@ static void run_queues(struct worker *w)
 	hs->queue_tick = w->now_ns / HOLD_TICK_NS;
 	pipeline_stamp(w, b);
 	b->n = 0;
+	/* At random: what two of them wait for may come by the same clock as their turns. */
+	if (hs->n_waiting > 1)
+		hs->turn = draw(w, hs->n_waiting);
 	for (uint32_t i = 0; i < n_queues && hs->n_waiting && n < BURST_MAX; i++)
 		n += try_queue(w, b, hold_next_queue(hs), BURST_MAX - n);
-	hs->turn++;
 	pipeline_finish(w);
 }
 

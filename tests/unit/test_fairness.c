@@ -235,10 +235,32 @@ static void room_after_cap(bool late_is_known)
 	stop();
 }
 
+/* He may wait for his cap for longer than for room, and not for the longer of both. */
+static void no_room_after_cap(void)
+{
+	enum { OTHER = 1 << 8, CAPPED = 2 << 8 };
+
+	begin_limits(1, 1, 0);
+	cap_clients();
+	limit_all(2, 0);
+	(void)begin(PROTO_TCP, false, OTHER);
+	(void)begin(PROTO_TCP, false, CAPPED);
+	ask(false, CAPPED | 1 << 16);
+	take_none();
+	pass_ms(HOLD_MS);
+	take_none();
+	pass_ms(80);
+	assert_int_equal(take_all(), 1);
+	assert_int_equal(did(ACTION_hold_client), 1);
+	assert_int_equal(did(ACTION_refuse_limit), 1);
+	stop();
+}
+
 static void test_room_after_cap(void **state)
 {
 	room_after_cap(false);
 	room_after_cap(true);
+	no_room_after_cap();
 }
 
 /* A stranger whose turn it is, and whom something else keeps, keeps nobody. */

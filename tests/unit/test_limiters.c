@@ -109,6 +109,39 @@ static void calm_down(void)
 	memset(counts(), 0, sizeof(*counts()));
 }
 
+/* Of services that share a backend and cap it; without any there is none. */
+static void test_lowest_cap(void **state)
+{
+	const struct backend_shared *shared;
+
+	more_yaml = "    storm: {backend_rate: 100/s}\n"
+		    "  - name: other\n"
+		    "    listen: [\"198.18.100.1:81/tcp\"]\n"
+		    "    backends: [{address: 198.18.3.2, port: 8080}]\n"
+		    "    storm: {backend_rate: 5/s, backend_burst: 7}\n";
+	begin_limiters(CURE_ENFORCE);
+	tick();
+	shared = &rig.dp->cells.backends[slot_of_backend(false, IT)];
+	assert_int_equal(shared->cap.interval, (SECOND << GCRA_FRACTION_BITS) / 5);
+	assert_int_equal(shared->cap.tolerance, (SECOND << GCRA_FRACTION_BITS) / 5 * 7);
+	shared = &rig.dp->cells.backends[slot_of_backend(false, IT - 1)];
+	assert_int_equal(shared->cap.interval, (SECOND << GCRA_FRACTION_BITS) / 100);
+	more_yaml = "    storm: {backend_rate: 10/s}\n"
+		    "  - name: other\n"
+		    "    listen: [\"198.18.100.1:81/tcp\"]\n"
+		    "    backends: [{address: 198.18.3.2, port: 8080}]\n"
+		    "    storm: {backend_rate: 50/s}\n";
+	configure(2, 5);
+	tick();
+	assert_int_equal(rig.dp->cells.backends[slot_of_backend(false, IT)].cap.interval,
+			 (SECOND << GCRA_FRACTION_BITS) / 10);
+	more_yaml = "";
+	configure(2, 5);
+	tick();
+	assert_int_equal(shared->cap.interval, 0);
+	end_limiters();
+}
+
 static void test_congested(void **state)
 {
 	begin_limiters(CURE_ENFORCE);
@@ -123,7 +156,7 @@ static void test_congested(void **state)
 	nothing_said();
 	ticks(1, 40, 200, 80);
 	assert_int_equal(limit(), 400 * 140 / 1000);
-	/* Half of what a second leaves beside 140 ms. */
+	/* A quarter of what a second leaves beside 140 ms. */
 	assert_int_equal(service()->hold_ms, 215);
 	assert_int_equal(service()->pace_interval, (UINT64_C(1000000000) << GCRA_FRACTION_BITS) / 360);
 	assert_int_equal(service()->n_congested, 1);
@@ -560,6 +593,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_congested),
+		cmocka_unit_test(test_lowest_cap),
 		cmocka_unit_test(test_meets),
 		cmocka_unit_test(test_told_now_and_then),
 		cmocka_unit_test(test_told_when_it_lasts),

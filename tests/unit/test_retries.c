@@ -571,6 +571,26 @@ static void test_repeated_to_its_backend(bool v6, unsigned workers)
 	stop();
 }
 
+/* A SYN in the place of one that nothing has answered: it earns nothing that the first one has not. */
+static void test_replaced(bool v6, unsigned workers)
+{
+	struct frame_spec again = attempt(v6, 6, 0);
+
+	begin_retries(workers, 1);
+	enforce(100);
+	give_tokens(3);
+	(void)begin_attempt(v6, 6, 0);
+	for (unsigned i = 1; i <= 40; i++) {
+		again.seq_be = htonl(ntohl(again.seq_be) + 1);
+		feed(RIG_WAN, again);
+		turn();
+	}
+	(void)take_all();
+	assert_int_equal(tokens(), 3);
+	assert_int_equal(report().first_attempts, 1);
+	stop();
+}
+
 /* --- what the wall does with retries --- */
 
 /* Of two backends one is tried: a retry goes there only when nobody else has for a tenth of a second. */
@@ -714,6 +734,7 @@ EACH(test_repeated)
 EACH(test_first_repeated)
 EACH(test_repeated_once_served)
 EACH(test_repeated_to_its_backend)
+EACH(test_replaced)
 EACH(test_trial)
 EACH(test_move)
 EACH(test_move_of_overload)
@@ -740,6 +761,7 @@ int main(void)
 		cmocka_unit_test(test_first_repeated_each),
 		cmocka_unit_test(test_repeated_once_served_each),
 		cmocka_unit_test(test_repeated_to_its_backend_each),
+		cmocka_unit_test(test_replaced_each),
 		cmocka_unit_test(test_trial_each),
 		cmocka_unit_test(test_move_each),
 		cmocka_unit_test(test_move_of_overload_each),
