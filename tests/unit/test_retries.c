@@ -444,7 +444,7 @@ static void test_budget(bool v6, unsigned workers)
  * Scenario 9: an address with many users, of whose attempts one in a hundred fails. No more are retries than failed,
  * and all go.
  */
-static void test_many_users(bool v6, unsigned workers)
+static void test_b12_9_many_users(bool v6, unsigned workers)
 {
 	unsigned n_failed = 0;
 
@@ -729,7 +729,7 @@ EACH(test_udp)
 EACH(test_denied_takes_nothing)
 EACH(test_held)
 EACH(test_budget)
-EACH(test_many_users)
+EACH(test_b12_9_many_users)
 EACH(test_repeated)
 EACH(test_first_repeated)
 EACH(test_repeated_once_served)
@@ -756,7 +756,7 @@ int main(void)
 		cmocka_unit_test(test_denied_takes_nothing_each),
 		cmocka_unit_test(test_held_each),
 		cmocka_unit_test(test_budget_each),
-		cmocka_unit_test(test_many_users_each),
+		cmocka_unit_test(test_b12_9_many_users_each),
 		cmocka_unit_test(test_repeated_each),
 		cmocka_unit_test(test_first_repeated_each),
 		cmocka_unit_test(test_repeated_once_served_each),

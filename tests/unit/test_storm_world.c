@@ -149,6 +149,48 @@ static void test_b12_5_nearly_full(void **state)
 	world_end();
 }
 
+static bool all_are_told;
+
+bool __real_answer_limits_refused(struct answer_limits *limits, const struct ipaddr *client, uint64_t now_ns);
+bool __wrap_answer_limits_refused(struct answer_limits *limits, const struct ipaddr *client, uint64_t now_ns);
+
+/* How often a client hears that it is refused is no setting: the control takes the limit away. */
+bool __wrap_answer_limits_refused(struct answer_limits *limits, const struct ipaddr *client, uint64_t now_ns)
+{
+	return all_are_told || __real_answer_limits_refused(limits, client, now_ns);
+}
+
+/* Attempts a second at the gateway, at most, of clients that try again at once twenty times while nothing answers. */
+static unsigned attempts_of_impatient(void)
+{
+	unsigned most = 0;
+
+	world_begin(&(struct world_config){.storm = CURE_ENFORCE, .retries = 20});
+	world_run(12000, &usual, 1);
+	world.n_upstream = 0;
+	world_run(5000, &usual, 1);
+	world.n_upstream = 10;
+	world_run(8000, &usual, 1);
+	print(all_are_told ? "all are told" : "two a second are told");
+	for (unsigned s = 12; s < 25; s++)
+		most = world.at[s].attempts > most ? world.at[s].attempts : most;
+	assert_true(world_goodput(19, 25) >= 380);
+	world_end();
+	return most;
+}
+
+static void test_b12_6_impatient(void **state)
+{
+	unsigned most = attempts_of_impatient(), most_told;
+
+	all_are_told = true;
+	most_told = attempts_of_impatient();
+	all_are_told = false;
+	print_message("  %u attempts a second at most, %u if each hears that it is refused\n", most, most_told);
+	assert_true(most <= 4000);
+	assert_true(most_told > 8000);
+}
+
 /* All at once, to an upstream with a short backlog. */
 static void herd(const char *what, struct world_config config)
 {
@@ -323,19 +365,13 @@ static void test_spoofed_neighbours(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_b12_1_stall),
-		cmocka_unit_test(test_b12_2_capacity),
-		cmocka_unit_test(test_b12_3_surge),
-		cmocka_unit_test(test_b12_4_healthy),
-		cmocka_unit_test(test_b12_5_nearly_full),
-		cmocka_unit_test(test_b12_7_herd),
-		cmocka_unit_test(test_herd_steady),
-		cmocka_unit_test(test_herd_from_afar),
-		cmocka_unit_test(test_b12_8_hog),
-		cmocka_unit_test(test_hog_and_strangers),
-		cmocka_unit_test(test_b12_10_short_patience),
-		cmocka_unit_test(test_spoofed),
-		cmocka_unit_test(test_spoofed_neighbours),
+		cmocka_unit_test(test_b12_1_stall),       cmocka_unit_test(test_b12_2_capacity),
+		cmocka_unit_test(test_b12_3_surge),       cmocka_unit_test(test_b12_4_healthy),
+		cmocka_unit_test(test_b12_5_nearly_full), cmocka_unit_test(test_b12_6_impatient),
+		cmocka_unit_test(test_b12_7_herd),        cmocka_unit_test(test_herd_steady),
+		cmocka_unit_test(test_herd_from_afar),    cmocka_unit_test(test_b12_8_hog),
+		cmocka_unit_test(test_hog_and_strangers), cmocka_unit_test(test_b12_10_short_patience),
+		cmocka_unit_test(test_spoofed),           cmocka_unit_test(test_spoofed_neighbours),
 	};
 
 	if (rig_eal(320, false, 0))
