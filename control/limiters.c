@@ -33,7 +33,7 @@ struct backend {
 	uint32_t generation;           /* of its slot */
 	uint32_t limit;                /* as the workers know it, or LIMIT_UNKNOWN */
 	uint64_t timeout_ns;           /* the shortest patience of the clients of its services; 0: none names it */
-	struct gcra_rate cap, put_cap; /* the lowest of its services' storm.backend_rate; and what workers were told */
+	struct gcra_rate cap, put_cap; /* what its services' storm.backend_rate agree on; and what workers were told */
 	uint64_t told_ns;              /* when an event of it was told last */
 	uint32_t n_untold;             /* limits, with the one that is to be told */
 	bool told;                     /* that it is limited now */
@@ -361,6 +361,18 @@ static void tick_backend(struct limiters *l, uint32_t slot)
 
 /* --- services --- */
 
+/* No more often than either, and no more at once. */
+static struct gcra_rate agreed(const struct gcra_rate *a, const struct gcra_rate *b)
+{
+	uint64_t burst_a, burst_b = b->tolerance / b->interval;
+
+	if (!a->interval)
+		return *b;
+	burst_a = a->tolerance / a->interval;
+	return gcra_rate_of(a->interval > b->interval ? a->interval : b->interval,
+			    burst_a < burst_b ? burst_a : burst_b);
+}
+
 static void learn_side(void *arg, const struct services_side *side)
 {
 	struct limiters *l = arg;
@@ -371,8 +383,8 @@ static void learn_side(void *arg, const struct services_side *side)
 
 		if (!b->timeout_ns || timeout_ns < b->timeout_ns)
 			b->timeout_ns = timeout_ns;
-		if (side->set->rate.interval > b->cap.interval)
-			b->cap = side->set->rate;
+		if (side->set->rate.interval)
+			b->cap = agreed(&b->cap, &side->set->rate);
 	}
 }
 
@@ -494,6 +506,8 @@ static void forget_all(struct limiters *l)
 	l->idle = true;
 	for (uint32_t slot = 0; slot < l->config.n_backend_slots; slot++) {
 		put_limit(l, slot, 0);
+		l->backends[slot].cap = (struct gcra_rate){0};
+		put_cap(l, slot);
 		l->backends[slot] = (struct backend){0};
 	}
 	for (uint32_t slot = 0; slot < l->config.n_service_slots; slot++) {
@@ -520,10 +534,14 @@ void limiters_meet(struct limiters *limiters, const struct cure_modes *modes, ui
 	limiters->now_ns = now_ns;
 	limiters->wall = modes->of[CURE_WALL] == CURE_ENFORCE;
 	limiters->idle = false;
+	for (uint32_t slot = 0; slot < limiters->config.n_backend_slots; slot++)
+		limiters->backends[slot].cap = (struct gcra_rate){0};
 	services_sides(limiters->services, learn_side, limiters);
 	for (uint32_t slot = 0; slot < limiters->config.n_backend_slots; slot++)
 		if (is_new(limiters, slot))
 			tick_backend(limiters, slot);
+		else
+			put_cap(limiters, slot);
 	tick_services(limiters);
 }
 

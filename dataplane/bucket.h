@@ -104,6 +104,18 @@ static inline void gcra_owe(struct gcra *cell, const struct gcra_rate *rate, uin
 							memory_order_relaxed, memory_order_relaxed));
 }
 
+/* Has another rate from now on: what was taken at the one before is owed no longer than a burst of this one. */
+static inline void gcra_clamp(struct gcra *cell, const struct gcra_rate *rate, uint64_t now_ns)
+{
+	uint64_t now = now_ns << GCRA_FRACTION_BITS;
+	uint64_t tat = atomic_load_explicit(&cell->tat, memory_order_relaxed);
+
+	while (tat - now <= GCRA_WINDOW_MAX && tat - now > rate->tolerance &&
+	       !atomic_compare_exchange_weak_explicit(&cell->tat, &tat, now + rate->tolerance, memory_order_relaxed,
+						      memory_order_relaxed))
+		;
+}
+
 /* Of two buckets, the one with the lower rank has been idle for longer. */
 static inline uint64_t gcra_rank(const struct gcra *cell, uint64_t now_ns)
 {

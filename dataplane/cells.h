@@ -26,7 +26,7 @@ struct backend_shared {
 	uint32_t told_ms;       /* workers, by compare-and-swap: CLOCK_MS when decide was told of failures last */
 	uint32_t checks_failed; /* workers, by addition: of the failures in a row, the gateway's own SYNs; or more */
 	struct gcra rate;       /* new flows of services that cap them; workers, by compare-and-swap */
-	/* The lowest of these caps; decide, relaxed. All zero: not known yet. */
+	/* What these agree on, the longest interval and the smallest burst; decide, relaxed. All zero: nothing yet. */
 	struct gcra_rate cap;
 } __attribute__((aligned(64)));
 

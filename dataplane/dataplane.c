@@ -399,16 +399,14 @@ void dataplane_backend_limit(struct dataplane *dp, uint32_t slot, uint32_t limit
 	__atomic_store_n(&dp->cells.backends[slot].limit, limit, __ATOMIC_RELAXED);
 }
 
-/* With a higher rate it begins anew: what was taken at a lower one is ahead for longer than any burst. */
 void dataplane_backend_rate(struct dataplane *dp, uint32_t slot, const struct gcra_rate *rate)
 {
 	struct backend_shared *shared = &dp->cells.backends[slot];
 
-	if (rate->interval < shared->cap.interval)
-		atomic_store_explicit(&shared->rate.tat, 0, memory_order_relaxed);
 	__atomic_store_n(&shared->cap.tolerance, rate->tolerance, __ATOMIC_RELAXED);
 	__atomic_store_n(&shared->cap.window, rate->window, __ATOMIC_RELAXED);
 	__atomic_store_n(&shared->cap.interval, rate->interval, __ATOMIC_RELAXED);
+	gcra_clamp(&shared->rate, rate, dataplane_now_ns(dp));
 }
 
 static uint64_t interval_of(uint32_t rate_per_s)

@@ -351,9 +351,9 @@ uint32_t dataplane_backend_share_now(const struct dataplane *dp, uint32_t slot);
 #define LIMIT_WORK      (LIMIT_CONGESTED - 1)
 
 /* The work that it may have at a time (limit.h), with the bits above or not; 0: as much as comes. */
-/* The lowest cap on a backend's new flows, of those services that cap them; all zero: none does. */
-void dataplane_backend_rate(struct dataplane *dp, uint32_t slot, const struct gcra_rate *rate);
 void dataplane_backend_limit(struct dataplane *dp, uint32_t slot, uint32_t limit);
+/* What services that cap a backend's new flows agree on, in place of what was; all zero: none does. */
+void dataplane_backend_rate(struct dataplane *dp, uint32_t slot, const struct gcra_rate *rate);
 
 struct service_limit {
 	uint32_t n_limits;            /* of its backends that have one, */

@@ -101,9 +101,15 @@ bool hold_is_queued(const struct holds *hs, uint32_t queue, enum hold_rank rank)
 	return false;
 }
 
-uint32_t hold_next_queue(struct holds *hs)
+uint32_t hold_pick_queue(struct holds *hs, uint32_t at, uint32_t behind)
 {
-	return hs->waiting[hs->turn++ % hs->n_waiting];
+	uint32_t picked = hs->waiting[at + behind], other = hs->waiting[at];
+
+	hs->waiting[at + behind] = other;
+	hs->queues[other].at = at + behind;
+	hs->waiting[at] = picked;
+	hs->queues[picked].at = at;
+	return picked;
 }
 
 enum hold_rank hold_first_rank(const struct holds *hs, uint32_t queue)

@@ -39,7 +39,7 @@ struct hold {
 	struct slot_ref service;
 	uint64_t hash;     /* of its flow */
 	uint64_t end_ns;   /* then it is over, one way or the other */
-	uint32_t began_ms; /* CLOCK_MS */
+	uint32_t began_ms; /* CLOCK_MS: since when it waits for what it waits for */
 	bool shadow;       /* nothing is held: it only stands for what would be, and is not found */
 	uint8_t rank;      /* enum hold_rank */
 	bool retry;        /* retry.h: it is one, and needs a token */
@@ -72,7 +72,6 @@ struct holds {
 	} * queues;               /* of those that wait for room, by hold_queue_at() */
 	uint32_t *waiting;        /* queues that are not empty, in no order */
 	uint32_t n_waiting;
-	uint32_t turn;       /* the next one of them to look at, counted for ever */
 	uint64_t queue_tick; /* in which queues were looked at last */
 	struct {
 		uint32_t first, last;
@@ -114,8 +113,11 @@ static inline bool hold_is_queued_of(const struct holds *hs, uint32_t queue, enu
 
 /* The first rank of which somebody waits in that queue, which is not empty. */
 enum hold_rank hold_first_rank(const struct holds *hs, uint32_t queue);
-/* Some queue that is not empty, in turns from the one on that `turn` says; there is one. */
-uint32_t hold_next_queue(struct holds *hs);
+/*
+ * One of the queues that are not empty, and not among the first `at`: that many behind it. It is the next of the first
+ * ones then, as long as it is not empty. So each is picked once, in an order that is the caller's.
+ */
+uint32_t hold_pick_queue(struct holds *hs, uint32_t at, uint32_t behind);
 /* Of that rank in that queue, where there are some, the one that came first, or last. */
 struct hold *hold_queued(const struct holds *hs, uint32_t queue, enum hold_rank rank, bool newest);
 /* Takes it off its queue, and out of the slot in which it stands. */

@@ -12,8 +12,9 @@
  * An operator's maximum (storm.hard_max, of a service) is never soft, whatever decide knows of the backend; nor is his
  * cap on the new flows of each (storm.backend_rate): who is beyond it waits in the same queue, as no single backend is
  * what he waits for. Services that share a backend take from one bucket, those of them that cap it, by the lowest of
- * their caps: with rates of their own each would take what the bucket owes to the other. SYNs that another backend had
- * before (resteer.h) are not asked for a token.
+ * their rates and bursts: with those of their own each would take what the bucket owes to the other. SYNs that another
+ * backend had before (resteer.h) are not asked for a token. A connection that ends and begins anew in one burst keeps
+ * its backend, and is refused if that one has no room.
  *
  * Workers read each other's levels without a lock: a backend gets at most one burst per worker more than its limit.
  */
@@ -44,13 +45,13 @@ static inline struct limit_caps limit_caps_of(const struct policy_set *set)
 	return (struct limit_caps){set->hard_max, &set->rate};
 }
 
-/* Of the backend, for a set that caps it: its own until decide has said whose is the lowest. */
+/* Of the backend, for a set that caps it: its own until decide has said what all agree on. */
 static inline struct gcra_rate limit_rate(const struct worker *w, const struct gcra_rate *own, uint32_t backend_slot)
 {
 	const struct gcra_rate *cap = &w->cells->backends[backend_slot].cap;
 	uint64_t interval = __atomic_load_n(&cap->interval, __ATOMIC_RELAXED);
 
-	if (interval <= own->interval)
+	if (interval < own->interval)
 		return *own;
 	return (struct gcra_rate){interval, __atomic_load_n(&cap->tolerance, __ATOMIC_RELAXED),
 				  __atomic_load_n(&cap->window, __ATOMIC_RELAXED)};

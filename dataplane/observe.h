@@ -320,7 +320,8 @@ struct service_report {
 	uint64_t held;           /* ever */
 	uint64_t held_admitted;  /* of held */
 	uint64_t refused_storm;  /* of refused and silent: because of a cap */
-	uint64_t first_attempts; /* of new_flows: of TCP, while storm is not off, those that were not */
+	uint64_t first_attempts; /* of new_flows: of TCP, while storm is not off, those that were not, and replaced no
+				    SYN */
 	uint64_t retries;        /* of new_flows: those that were told to be retries (retry.h) */
 	uint64_t silent_many;    /* of silent and repeated: beyond the service's cap, or what its backends bear now */
 	uint64_t silent_rate;    /* of silent_many: beyond the service's cap */

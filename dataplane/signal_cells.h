@@ -75,6 +75,7 @@ struct signal_second {
 #define SIGNAL_UNIT_SHIFT  28
 #define SIGNAL_UNITS       128 /* a power of two, which is 34 s */
 #define SIGNAL_FRESH_UNITS 4   /* a power of two */
+#define SIGNAL_STALL_UNITS 16  /* the same: by then a sum has faded to a hundredth */
 
 /* Those whose freshness ends at the same time. */
 struct signal_fresh {
@@ -96,7 +97,8 @@ struct signals {
 	struct signal_counts *counts; /* by backend slot */
 	struct signal_record *records;
 	uint32_t n_records, n_used;
-	uint32_t *free, n_free; /* numbers of records that were used and are not any more */
-	uint32_t unit;          /* all that was over by its end is taken off */
-	uint32_t searched;      /* the unit in which records were looked for last that nobody has */
+	uint32_t *free, n_free;                  /* numbers of records that were used and are not any more */
+	uint32_t unit;                           /* all that was over by its end is taken off */
+	uint64_t stalled_ns[SIGNAL_STALL_UNITS]; /* of the worker, until the end of a unit, modulo these */
+	uint32_t searched;                       /* the unit in which records were looked for last that nobody has */
 };

@@ -341,10 +341,16 @@ static uint64_t fade(uint64_t us)
 static void trust_late(struct worker *w, const struct flow_track *track)
 {
 	struct signal_record *record = record_of(w, track->backend_slot);
-	uint64_t past_us = (w->now_ns - ((uint64_t)track->exchange_unit << SIGNAL_UNIT_SHIFT)) / 1000;
-	uint64_t all_us = w->run_us - track->asked_us, us = all_us > past_us ? all_us - past_us : 0;
+	uint32_t n_units = w->signals.unit - track->exchange_unit;
+	uint64_t past_ns = w->now_ns - ((uint64_t)track->exchange_unit << SIGNAL_UNIT_SHIFT), all_us, us;
 
-	for (uint32_t u = w->signals.unit - track->exchange_unit; u && us; u--)
+	if (n_units >= SIGNAL_STALL_UNITS)
+		return;
+	/* Of the running clock, as the other. */
+	past_ns -= RTE_MIN(past_ns, w->stalled_ns - w->signals.stalled_ns[track->exchange_unit % SIGNAL_STALL_UNITS]);
+	all_us = w->run_us - track->asked_us;
+	us = all_us > past_ns / 1000 ? all_us - past_ns / 1000 : 0;
+	for (uint32_t i = 0; i < n_units; i++)
 		us = fade(us);
 	record->finished_us += us;
 }
@@ -460,6 +466,8 @@ void signals_sweep(struct worker *w, uint32_t unit)
 		for (uint32_t u = unit - n + 1; has_ends(s, number) && u != unit + 1; u++)
 			sweep_record(s, record, u);
 	}
+	for (uint32_t u = unit - RTE_MIN(n, (uint32_t)SIGNAL_STALL_UNITS) + 1; u != unit + 1; u++)
+		s->stalled_ns[u % SIGNAL_STALL_UNITS] = w->stalled_ns;
 	s->unit = unit;
 }
 

@@ -15,6 +15,7 @@
 #define JITTER_MAX_NS 20000000ull        /* more would only delay */
 #define MISSES_MAX    4                  /* turns without a token, until a place in line is given up */
 #define NO_BUFFER_NS  HOLD_TICK_NS       /* until one is looked for again */
+#define WHY_TICKS     8                  /* between two looks at what the first of a queue lacks */
 #define END_SPREAD    4                  /* of a hold, one part is when it ends */
 #define FRACTION      GCRA_FRACTION_BITS /* waits are in 2^-16 ns */
 
@@ -177,6 +178,18 @@ static enum storm_cap why_full(const struct worker *w, const struct policy_servi
 	return q->why;
 }
 
+/*
+ * What room the backend has is for those who wait. A soft limit leaves enough for all; and while it is their pace that
+ * those wait for, there is more than they may take.
+ */
+static bool is_hard(const struct worker *w, const struct policy_service *svc, bool v6, uint32_t backend_slot)
+{
+	const struct policy_set *set = &svc->sets[v6][SET_TCP];
+
+	return (limit_most(w, set->hard_max, backend_slot, true) || set->rate.interval) &&
+	       limit_may_go(w, svc->ref.slot);
+}
+
 /* A flow that begins anew keeps its backend, and is let in like any other; it has no place to wait. */
 static struct test test_own_backend(const struct worker *w, const struct policy_service *svc, const struct item *it,
 				    const struct storm_caps *caps)
@@ -190,7 +203,8 @@ static struct test test_own_backend(const struct worker *w, const struct policy_
 	if (!limit_has_room(w, limit_caps_of(set), slot, true)) {
 		t.full = true;
 		t.first = limit_reason_of(w, set, slot);
-	} else if (is_preceded(w, queue, fair_rank(w, &caps->shares, &svc->ref, &client))) {
+	} else if (is_hard(w, svc, v6, slot) &&
+		   is_preceded(w, queue, fair_rank(w, &caps->shares, &svc->ref, &client))) {
 		t.full = true;
 		t.first = w->holds.queues[queue].why;
 	}
@@ -330,6 +344,7 @@ static void wait_for_room(struct worker *w, const struct policy_service *svc, st
 	hold_schedule(&w->holds, h, h->end_ns);
 	if (h->queued)
 		return;
+	h->began_ms = CLOCK_MS(w->now_ns);
 	hold_queue(&w->holds, h);
 	count_add(&w->services[h->service.slot].waited, 1);
 }
@@ -416,9 +431,7 @@ static bool goes_all_the_same(const struct worker *w, const struct policy_servic
 
 	if (!backend)
 		return !set->n_backends || wall_is_shut(w, w->burst.policy, set, it->hash);
-	/* To who is late a soft limit is none: there is enough for all. */
-	return (!limit_most(w, set->hard_max, backend->ref.slot, true) && !set->rate.interval) ||
-	       !limit_may_go(w, svc->ref.slot) || !is_preceded(w, hold_queue_at(svc->ref.slot, v6), rank);
+	return !is_hard(w, svc, v6, backend->ref.slot) || !is_preceded(w, hold_queue_at(svc->ref.slot, v6), rank);
 }
 
 enum verdict storm_admit(struct worker *w, const struct policy *policy, const struct policy_service *svc,
@@ -657,7 +670,8 @@ static uint32_t try_queue(struct worker *w, struct burst *b, uint32_t queue, uin
 		if (svc && is_old(w, svc, h))
 			h = hold_queued(&w->holds, queue, rank, true);
 		if (svc && !has_room_upstream(w, svc, !ipaddr_is_v4(&h->dst), h->hash, false)) {
-			(void)why_full(w, svc, !ipaddr_is_v4(&h->dst), h->hash, false);
+			if (w->holds.queue_tick % WHY_TICKS == 0)
+				(void)why_full(w, svc, !ipaddr_is_v4(&h->dst), h->hash, false);
 			break;
 		}
 		hold_unqueue(&w->holds, h);
@@ -679,11 +693,13 @@ static void run_queues(struct worker *w)
 	hs->queue_tick = w->now_ns / HOLD_TICK_NS;
 	pipeline_stamp(w, b);
 	b->n = 0;
-	/* At random: what two of them wait for may come by the same clock as their turns. */
-	if (hs->n_waiting > 1)
-		hs->turn = draw(w, hs->n_waiting);
-	for (uint32_t i = 0; i < n_queues && hs->n_waiting && n < BURST_MAX; i++)
-		n += try_queue(w, b, hold_next_queue(hs), BURST_MAX - n);
+	/* In random order: what several of them wait for may come by the same clock as their turns. */
+	for (uint32_t i = 0, at = 0; i < n_queues && at < hs->n_waiting && n < BURST_MAX; i++) {
+		uint32_t others = hs->n_waiting - at, queue = hold_pick_queue(hs, at, others > 1 ? draw(w, others) : 0);
+
+		n += try_queue(w, b, queue, BURST_MAX - n);
+		at += hs->queues[queue].n > 0;
+	}
 	pipeline_finish(w);
 }
 

@@ -94,8 +94,8 @@ static void test_ends_apart(bool v6, unsigned workers)
 	stop();
 }
 
-/* Of services that cap it differently the lowest is what it is given; one that is raised holds at once. */
-static void test_lowest(bool v6, unsigned workers)
+/* What decide says of all its services' caps is what it is given; one that is raised holds at once, without a burst. */
+static void test_agreed(bool v6, unsigned workers)
 {
 	struct gcra_rate lower;
 
@@ -110,8 +110,25 @@ static void test_lowest(bool v6, unsigned workers)
 	pass_ms(HOLD_MS + 40);
 	(void)take_all();
 	dataplane_backend_rate(rig.dp, slot_of(v6, 0), &rig.service.sets[v6][SET_TCP].rate);
-	for (unsigned i = 3; i < 3 + 11; i++)
+	(void)begin(PROTO_TCP, v6, 3);
+	ask(v6, 4);
+	take_none();
+	pass_ms(1000);
+	(void)take_all();
+	for (unsigned i = 5; i < 5 + 11; i++)
 		(void)begin(PROTO_TCP, v6, i);
+	/* As often, but not so many at once: what was taken is forgiven as far as it is more than that. */
+	assert_int_equal(gcra_rate_init(&lower, 100, SECOND, 2), 0);
+	dataplane_backend_rate(rig.dp, slot_of(v6, 0), &lower);
+	(void)begin(PROTO_TCP, v6, 16);
+	ask(v6, 17);
+	take_none();
+	pass_ms(1000);
+	(void)take_all();
+	for (unsigned i = 18; i < 18 + 3; i++)
+		(void)begin(PROTO_TCP, v6, i);
+	ask(v6, 21);
+	take_none();
 	stop();
 }
 
@@ -155,17 +172,51 @@ static void test_anew(bool v6, unsigned workers)
 	stop();
 }
 
-/* Two at each of two: in shadow, too, whoever would have a token of the other one takes that. */
+/* Five that have the same first choice; two of them find tokens of the other one: in shadow, too, they take those. */
 static void test_shadow(bool v6, unsigned workers)
 {
+	unsigned same[5], n = 0;
+	struct talk t;
+
+	begin_rated(v6, workers, 2, 100, 100);
+	for (unsigned i = 0; n < 5; i++) {
+		t = begin(PROTO_TCP, v6, i);
+		if (ipaddr_equal(&t.backend, &rig.backends[v6][SET_TCP][0].addr))
+			same[n++] = i;
+	}
+	stop();
 	begin_rated(v6, workers, 2, 1, 1);
 	rig.policy.modes.of[CURE_STORM] = CURE_SHADOW;
 	for (unsigned i = 0; i < 4; i++)
-		(void)begin(PROTO_TCP, v6, i);
+		(void)begin(PROTO_TCP, v6, same[i]);
+	assert_int_equal(would(ACTION_spare), 2);
 	assert_int_equal(would(ACTION_hold_backend), 0);
-	(void)begin(PROTO_TCP, v6, 4);
+	(void)begin(PROTO_TCP, v6, same[4]);
 	assert_int_equal(would(ACTION_hold_backend), 1);
 	assert_int_equal(did(ACTION_hold_backend), 0);
+	stop();
+}
+
+/* Where nothing is hard, one that begins anew goes, whoever waits. */
+static void test_anew_beside_a_line(bool v6, unsigned workers)
+{
+	struct talk t;
+	struct sent s;
+
+	begin_limits(1, 1, 0);
+	t = establish(v6, 1);
+	limit_all(2 | LIMIT_SOFT, 0);
+	(void)begin(PROTO_TCP, v6, 2);
+	ask(v6, 3);
+	take_none();
+	feed(RIG_WAN, from_client(&t, TCP_RST, ISN + 1, 0));
+	feed(RIG_WAN, from_client(&t, TCP_SYN, ISN + 1000, 0));
+	turn();
+	while (take(&s) && s.p.tcp_flags != TCP_SYN)
+		;
+	assert_int_equal(s.port, RIG_LAN);
+	assert_int_equal(s.p.tcp_flags, TCP_SYN);
+	assert_int_equal(refused_for(VERDICT_answer_storm_limit, VERDICT_shed_storm_limit), 0);
 	stop();
 }
 
@@ -176,17 +227,22 @@ static void test_shadow(bool v6, unsigned workers)
 	}
 EACH(test_accuracy)
 EACH(test_ends_apart)
-EACH(test_lowest)
+EACH(test_agreed)
 EACH(test_replaced)
 EACH(test_anew)
+EACH(test_anew_beside_a_line)
 EACH(test_shadow)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_accuracy_each), cmocka_unit_test(test_ends_apart_each),
-		cmocka_unit_test(test_lowest_each),   cmocka_unit_test(test_replaced_each),
-		cmocka_unit_test(test_anew_each),     cmocka_unit_test(test_shadow_each),
+		cmocka_unit_test(test_accuracy_each),
+		cmocka_unit_test(test_ends_apart_each),
+		cmocka_unit_test(test_agreed_each),
+		cmocka_unit_test(test_replaced_each),
+		cmocka_unit_test(test_anew_each),
+		cmocka_unit_test(test_shadow_each),
+		cmocka_unit_test(test_anew_beside_a_line_each),
 	};
 
 	if (rig_eal(512, false, 0))

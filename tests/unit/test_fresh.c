@@ -100,6 +100,26 @@ static void test_in_vain(bool v6, unsigned workers)
 	stop();
 }
 
+/* The same of them where the worker does not run for a while, which is none of theirs, when they are doubted already.
+ */
+static void test_far_away_and_stall(bool v6, unsigned workers)
+{
+	struct talk t[CLIENTS];
+
+	begin_fresh(workers);
+	for (unsigned i = 0; i < CLIENTS; i++)
+		t[i] = answered(v6, i);
+	pass_ms(600);
+	rig.now_ns += 400 * MS;
+	for (unsigned i = 0; i < CLIENTS; i++)
+		finish(&t[i]);
+	pass_ms(560);
+	for (unsigned i = 0; i < 10; i++)
+		(void)answered(v6, CLIENTS + i);
+	assert_in_range(committed(v6), 9, 10);
+	stop();
+}
+
 /* Clients that are far away finish theirs when they are fresh no more: that is no reason to doubt them. */
 static void test_far_away(bool v6, unsigned workers)
 {
@@ -150,14 +170,14 @@ static void test_stall(bool v6, unsigned workers)
 EACH(test_fresh)
 EACH(test_in_vain)
 EACH(test_far_away)
+EACH(test_far_away_and_stall)
 EACH(test_stall)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_fresh_each),
-		cmocka_unit_test(test_in_vain_each),
-		cmocka_unit_test(test_far_away_each),
+		cmocka_unit_test(test_fresh_each),    cmocka_unit_test(test_in_vain_each),
+		cmocka_unit_test(test_far_away_each), cmocka_unit_test(test_far_away_and_stall_each),
 		cmocka_unit_test(test_stall_each),
 	};
 

@@ -113,6 +113,7 @@ static void calm_down(void)
 static void test_lowest_cap(void **state)
 {
 	const struct backend_shared *shared;
+	struct gcra_rate agreed;
 
 	more_yaml = "    storm: {backend_rate: 100/s}\n"
 		    "  - name: other\n"
@@ -124,19 +125,30 @@ static void test_lowest_cap(void **state)
 	shared = &rig.dp->cells.backends[slot_of_backend(false, IT)];
 	assert_int_equal(shared->cap.interval, (SECOND << GCRA_FRACTION_BITS) / 5);
 	assert_int_equal(shared->cap.tolerance, (SECOND << GCRA_FRACTION_BITS) / 5 * 7);
+	assert_int_equal(shared->cap.window, gcra_rate_of(shared->cap.interval, 7).window);
 	shared = &rig.dp->cells.backends[slot_of_backend(false, IT - 1)];
 	assert_int_equal(shared->cap.interval, (SECOND << GCRA_FRACTION_BITS) / 100);
 	more_yaml = "    storm: {backend_rate: 10/s}\n"
 		    "  - name: other\n"
 		    "    listen: [\"198.18.100.1:81/tcp\"]\n"
 		    "    backends: [{address: 198.18.3.2, port: 8080}]\n"
-		    "    storm: {backend_rate: 50/s}\n";
+		    "    storm: {backend_rate: 50/s, backend_burst: 3}\n";
 	configure(2, 5);
-	tick();
-	assert_int_equal(rig.dp->cells.backends[slot_of_backend(false, IT)].cap.interval,
-			 (SECOND << GCRA_FRACTION_BITS) / 10);
+	limiters_meet(limiters, &f.config->cures, rig.now_ns);
+	agreed = rig.dp->cells.backends[slot_of_backend(false, IT)].cap;
+	assert_int_equal(agreed.interval, (SECOND << GCRA_FRACTION_BITS) / 10);
+	assert_int_equal(agreed.tolerance, 3 * agreed.interval);
 	more_yaml = "";
 	configure(2, 5);
+	tick();
+	assert_int_equal(shared->cap.interval, 0);
+	/* Nor once the cure is off. */
+	more_yaml = "    storm: {backend_rate: 10/s}\n";
+	configure(2, 5);
+	tick();
+	more_yaml = "";
+	assert_true(shared->cap.interval > 0);
+	f.config->cures.of[CURE_STORM] = CURE_OFF;
 	tick();
 	assert_int_equal(shared->cap.interval, 0);
 	end_limiters();
