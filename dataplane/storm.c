@@ -61,8 +61,10 @@ static struct storm_caps find_caps(struct worker *w, const struct policy_service
 
 	/* UDP waits for nobody, and says any source: it neither has a share nor takes one. */
 	if (proto == PROTO_TCP) {
+		const struct gcra_rate *rate = &svc->sets[!ipaddr_is_v4(client)][SET_TCP].rate;
+
 		caps.shares = fair_find(w, &svc->ref, client);
-		caps.backend = &svc->sets[!ipaddr_is_v4(client)][SET_TCP].rate;
+		caps.backend = rate->interval ? rate : NULL;
 	}
 	for (enum storm_cap cap = STORM_CLIENT; cap <= STORM_PREFIX; cap++) {
 		struct client_cell cell;
@@ -98,7 +100,7 @@ void storm_take(struct worker *w, const struct policy_service *svc, const struct
 		if (bucket)
 			gcra_take(bucket, caps->at[cap].rate, w->now_ns);
 	}
-	if (caps->backend && caps->backend->interval && backend_slot != SLOT_NONE && !caps->replaces) {
+	if (caps->backend && backend_slot != SLOT_NONE && !caps->replaces) {
 		struct gcra_rate rate = limit_rate(w, caps->backend, backend_slot);
 
 		gcra_take(&w->cells->backends[backend_slot].rate, &rate, w->now_ns);

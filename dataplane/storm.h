@@ -30,8 +30,9 @@ struct storm_caps {
 		struct gcra_line *line;
 		uint64_t tag; /* of the client or prefix */
 	} at[STORM_CAPS];
-	const struct gcra_rate *backend; /* of what its backend is given, as its service says; NULL: it is not TCP */
-	bool replaces;                   /* it takes the place of its flow's SYN that nothing has answered */
+	const struct gcra_rate
+		*backend; /* of what its backend is given, as its service says; NULL: no cap, or it is not TCP */
+	bool replaces;    /* it takes the place of its flow's SYN that nothing has answered */
 	struct fair_shares shares;
 };
 

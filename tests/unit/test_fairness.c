@@ -6,6 +6,17 @@
 
 #include <netinet/in.h>
 
+/* Clients. */
+enum { OTHER = 1 << 8, KNOWN = 2 << 8, STRANGER = 3 << 8 };
+
+/* One of them was served; it has nothing under way. */
+static void begin_known(uint32_t n_holds)
+{
+	begin_limits(1, 1, n_holds);
+	(void)establish(false, KNOWN);
+	pass_ms(600);
+}
+
 /*
  * Who is known and within its share goes before who is not, however much later it came; but for one stranger, after so
  * many that went.
@@ -19,9 +30,7 @@ static void test_ranks(void **state)
 	struct talk working;
 	struct sent s;
 
-	begin_limits(1, 1, 0);
-	(void)establish(false, KNOWN);
-	pass_ms(600);
+	begin_known(0);
 	limit_all(100, 0);
 	limit.shares[FAIR_CLIENT] = limit.shares[FAIR_NETWORK] = 2;
 	dataplane_service_limit(rig.dp, 0, &limit);
@@ -83,13 +92,10 @@ static bool is_turn(bool v6)
 /* A stranger that waits is next after eight that went, and a tenth of a second, and until he goes. */
 static void test_turns(void **state)
 {
-	enum { OTHER = 1 << 8, KNOWN = 2 << 8, STRANGER = 3 << 8 };
 	struct ipaddr known;
 	uint32_t most = 1;
 
-	begin_limits(1, 1, 0);
-	(void)establish(false, KNOWN);
-	pass_ms(600);
+	begin_known(0);
 	limit_all(100, 0);
 	(void)begin(PROTO_TCP, false, OTHER);
 	limit_all(most, 0);
@@ -133,14 +139,23 @@ static void test_turns(void **state)
 	stop();
 }
 
+/* A stranger who waits is next; there is no room. */
+static void make_turn_due(void)
+{
+	struct ipaddr known = rig_client(KNOWN, false);
+
+	limit_all(100, 0);
+	(void)begin(PROTO_TCP, false, OTHER);
+	limit_all(1, 0);
+	share_out(1000);
+	for (unsigned i = 0; i < 8; i++)
+		(void)takes(&known);
+}
+
 /* Where the known leave no place, one stranger may wait all the same, and no more of them. */
 static void test_place_for_one(void **state)
 {
-	enum { OTHER = 1 << 8, KNOWN = 2 << 8, STRANGER = 3 << 8 };
-
-	begin_limits(1, 1, 8);
-	(void)establish(false, KNOWN);
-	pass_ms(600);
+	begin_known(8);
 	(void)begin(PROTO_TCP, false, OTHER);
 	limit_all(1, 0);
 	for (unsigned i = 1; i <= 3; i++)
@@ -162,18 +177,8 @@ static void test_place_for_one(void **state)
 /* While it is a stranger's turn, a known client does not go past him, though it finds room. */
 static void test_turn_is_kept(void **state)
 {
-	enum { OTHER = 1 << 8, KNOWN = 2 << 8, STRANGER = 3 << 8 };
-	struct ipaddr known = rig_client(KNOWN, false);
-
-	begin_limits(1, 1, 0);
-	(void)establish(false, KNOWN);
-	pass_ms(600);
-	limit_all(100, 0);
-	(void)begin(PROTO_TCP, false, OTHER);
-	limit_all(1, 0);
-	share_out(1000);
-	for (unsigned i = 0; i < 8; i++)
-		(void)takes(&known);
+	begin_known(0);
+	make_turn_due();
 	ask(false, STRANGER);
 	assert_true(is_turn(false));
 	limit_all(2, 0);
@@ -199,12 +204,9 @@ static void cap_clients(void)
  */
 static void room_after_cap(bool late_is_known)
 {
-	enum { OTHER = 1 << 8, KNOWN = 2 << 8, STRANGER = 3 << 8 };
 	unsigned capped = late_is_known ? KNOWN : STRANGER, other = late_is_known ? STRANGER : KNOWN;
 
-	begin_limits(1, 1, 0);
-	(void)establish(false, KNOWN);
-	pass_ms(600);
+	begin_known(0);
 	cap_clients();
 	limit_all(2, 0);
 	(void)begin(PROTO_TCP, false, OTHER);
@@ -238,14 +240,12 @@ static void room_after_cap(bool late_is_known)
 /* He may wait for his cap for longer than for room, and not for the longer of both. */
 static void no_room_after_cap(void)
 {
-	enum { OTHER = 1 << 8, CAPPED = 2 << 8 };
-
 	begin_limits(1, 1, 0);
 	cap_clients();
 	limit_all(2, 0);
 	(void)begin(PROTO_TCP, false, OTHER);
-	(void)begin(PROTO_TCP, false, CAPPED);
-	ask(false, CAPPED | 1 << 16);
+	(void)begin(PROTO_TCP, false, KNOWN);
+	ask(false, KNOWN | 1 << 16);
 	take_none();
 	pass_ms(HOLD_MS);
 	take_none();
@@ -266,20 +266,12 @@ static void test_room_after_cap(void **state)
 /* A stranger whose turn it is, and whom something else keeps, keeps nobody. */
 static void test_turn_in_vain(void **state)
 {
-	enum { OTHER = 1 << 8, KNOWN = 2 << 8, STRANGER = 3 << 8 };
-	struct ipaddr known = rig_client(KNOWN, false), stranger = rig_client(STRANGER, false);
+	struct ipaddr stranger = rig_client(STRANGER, false);
 	uint64_t tag;
 
-	begin_limits(1, 1, 0);
-	(void)establish(false, KNOWN);
-	pass_ms(600);
+	begin_known(0);
 	cap_clients();
-	limit_all(100, 0);
-	(void)begin(PROTO_TCP, false, OTHER);
-	limit_all(1, 0);
-	share_out(1000);
-	for (unsigned i = 0; i < 8; i++)
-		(void)takes(&known);
+	make_turn_due();
 	ask(false, STRANGER);
 	ask(false, KNOWN | 1 << 16);
 	assert_true(is_turn(false));
@@ -358,9 +350,7 @@ static void test_network_owes(void **state)
 	enum { KNOWN = 2 << 8, STRANGERS = 3 << 8, CONNECTED = 4 << 8 };
 	struct ipaddr neighbour;
 
-	begin_limits(1, 1, 0);
-	(void)establish(false, KNOWN);
-	pass_ms(600);
+	begin_known(0);
 	limit_all(100, 0);
 	share_out(1);
 	for (unsigned i = 0; i < 13; i++) {
